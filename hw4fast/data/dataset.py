@@ -1,0 +1,52 @@
+"""A data set as arrays: what training reads and what a study measures."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hw4fast.data.preprocessing import Preprocessing
+from hw4fast.registry import Registry
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: uint8 [n, h, w, c]; labels: int64 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise ValueError("a split is uint8 [n, h, w, c] with n labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`preprocessing` is how every consumer of a model trained on it turns pictures into its input."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    source: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the bytes of all images and labels, in order."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            digest.update(np.ascontiguousarray(split.images))
+            digest.update(np.ascontiguousarray(split.labels))
+        return digest.hexdigest()
+
+
+# name → function without arguments that loads it
+DATASETS: Registry = Registry("data set")

@@ -1,0 +1,94 @@
+"""From a decoded picture to what a network reads. Written down once: training, the card and inference share it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,  # Pillow's filters are antialiased when they shrink
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+COLOUR_MODES = {"L": 1, "RGB": 3}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """`fit` a picture to the network's size, then `normalise` a batch of them.
+
+    mode: "L" (one channel) or "RGB".
+    resize: "stretch" to `crop`, or "shorter-side" to `resize_size` and then the centre `crop`.
+    resize_size: length of the shorter side in pixels ("shorter-side" only).
+    crop: (height, width) in pixels of what the network reads.
+    interpolation: a key of RESAMPLING.
+    mean, std: per channel, of values in 0…1.
+    Raises ValueError for anything else.
+    """
+
+    mode: str
+    crop: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "stretch"
+    resize_size: int | None = None
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.mode not in COLOUR_MODES:
+            raise ValueError(f"mode must be one of {list(COLOUR_MODES)}, not {self.mode!r}")
+        if self.interpolation not in RESAMPLING:
+            raise ValueError(f"interpolation must be one of {list(RESAMPLING)}, not {self.interpolation!r}")
+        if self.resize not in ("stretch", "shorter-side"):
+            raise ValueError(f"resize must be 'stretch' or 'shorter-side', not {self.resize!r}")
+        if (self.resize == "shorter-side") != (self.resize_size is not None):
+            raise ValueError("resize_size goes with resize='shorter-side', and only with it")
+        if min(self.crop) < 1 or (self.resize_size is not None and self.resize_size < max(self.crop)):
+            raise ValueError(f"crop {self.crop} must be positive and no larger than resize_size {self.resize_size}")
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+            raise ValueError(f"mean and std must have {self.channels} values each, std positive")
+
+    @property
+    def channels(self) -> int:
+        return COLOUR_MODES[self.mode]
+
+    def fit(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 [h, w, 1 or 3] of any size → uint8 [crop height, crop width, channels]."""
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
+            raise ValueError(f"a picture is uint8 [h, w, 1 or 3], not {picture.dtype} {list(picture.shape)}")
+        image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert(self.mode)
+        height, width = self.crop
+        if self.resize == "stretch":
+            image = image.resize((width, height), RESAMPLING[self.interpolation])
+        else:
+            assert self.resize_size is not None
+            short = min(image.size)
+            # torchvision's rule: the longer side is truncated, not rounded
+            size = tuple(self.resize_size * side // short for side in image.size)
+            image = image.resize((size[0], size[1]), RESAMPLING[self.interpolation])
+            left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image).reshape(height, width, self.channels)
+
+    def normalise(self, batch: np.ndarray) -> np.ndarray:
+        """uint8 [n, h, w, c] → float32 [n, c, h, w]: (x / 255 − mean) / std, in the order torchvision computes it."""
+        scaled = batch.astype(np.float32) / np.float32(255)
+        scaled -= np.asarray(self.mean, np.float32)
+        scaled /= np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_json`; ValueError when a key is unknown, missing or of the wrong kind."""
+        try:
+            fields = {**value, **{key: tuple(value[key]) for key in ("crop", "mean", "std")}}
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a preprocessing record: {error}") from None
