@@ -12,20 +12,23 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # series stay apart in black
 def pyplot() -> Any:
     """matplotlib.pyplot on the Agg backend with the project's defaults; imported on first use (0.4 s)."""
     import matplotlib
+    from cycler import cycler
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({
-        "axes.prop_cycle": matplotlib.cycler(color=OKABE_ITO, marker=MARKERS),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-        "lines.markersize": 4,
-        "font.size": 9,
-        "figure.dpi": 130,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "hw4fast",  # the same data gives the same bytes
-    })
+    plt.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=OKABE_ITO, marker=MARKERS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "lines.markersize": 4,
+            "font.size": 9,
+            "figure.dpi": 130,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "hw4fast",  # the same data gives the same bytes
+        }
+    )
     return plt

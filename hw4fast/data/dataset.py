@@ -43,8 +43,8 @@ class Dataset:
         """SHA-256 over the bytes of all images and labels, in order."""
         digest = hashlib.sha256()
         for split in (self.train, self.test):
-            digest.update(np.ascontiguousarray(split.images))
-            digest.update(np.ascontiguousarray(split.labels))
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()
 
 

@@ -1,0 +1,122 @@
+// Binding of softmax_xent: checks what would crash, picks the instruction set, spreads rows over the cores.
+// The arguments are raw addresses; hw4fast/kernels/softmax_xent.py is the safe face and the documentation.
+#include "kernel.h"
+#include "parallel.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace hw4fast {
+
+template <class T> struct SoftmaxXent {
+  const T *logits;             // [rows, classes], rows row_stride elements apart
+  const std::int64_t *target;  // [rows]
+  const T *weight;             // [classes] or null: all ones
+  T *loss;                     // [rows]
+  T *grad;                     // [rows, classes], contiguous, or null: not wanted
+  std::int64_t classes, row_stride, ignore_index;
+  T scale, smoothing, weight_sum, factor;  // factor: 1 / divisor of the reduction
+};
+
+// Below this many classes lanes run across the rows (see softmax_xent.inl).
+template <class T> constexpr std::int64_t softmax_xent_short = 256 / sizeof(T);
+
+}  // namespace hw4fast
+
+#define HW4FAST_INL "softmax_xent.inl"
+#include "each_isa.h"
+
+namespace py = pybind11;
+
+namespace hw4fast {
+static Kernel &this_kernel();
+
+enum class Reduction : int { none, mean, sum };
+
+struct Divisor {
+  double weights = 0;     // Σ w_y over the rows that count
+  std::int64_t bad = -1;  // the first row whose target is out of range
+};
+
+template <class T> static Divisor check_targets(const SoftmaxXent<T> &p, std::int64_t rows) {
+  Divisor result;
+  std::int64_t counted = 0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::int64_t y = p.target[i];
+    if (y == p.ignore_index) continue;
+    if (y < 0 || y >= p.classes) {
+      result.bad = i;
+      return result;
+    }
+    if (p.weight) result.weights += static_cast<double>(p.weight[y]);
+    ++counted;
+  }
+  if (!p.weight) result.weights = static_cast<double>(counted);
+  return result;
+}
+
+template <class T>
+static void run(SoftmaxXent<T> p, std::int64_t rows, Reduction reduction, T *loss_out, Isa isa, int threads) {
+  const Divisor divisor = check_targets(p, rows);
+  if (divisor.bad >= 0)
+    throw py::index_error("target[" + std::to_string(divisor.bad) + "] is " + std::to_string(p.target[divisor.bad]) +
+                          ": neither a class 0…" + std::to_string(p.classes - 1) + " nor ignore_index " +
+                          std::to_string(p.ignore_index));
+  p.factor = reduction == Reduction::mean ? static_cast<T>(1.0 / divisor.weights) : T(1);
+  p.weight_sum = static_cast<T>(p.classes);
+  if (p.weight) {
+    double sum = 0;
+    for (std::int64_t j = 0; j < p.classes; ++j) sum += static_cast<double>(p.weight[j]);
+    p.weight_sum = static_cast<T>(sum);
+  }
+  std::vector<T> row_losses;
+  if (reduction == Reduction::none) {
+    p.loss = loss_out;
+  } else {
+    row_losses.resize(rows);
+    p.loss = row_losses.data();
+  }
+  const std::int64_t grain = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(p.classes, 1));
+  {
+    const py::gil_scoped_release release;
+    const auto rows_of = HW4FAST_VARIANT(isa, softmax_xent_rows<T>);
+    parallel_for(rows, grain, threads, [&](std::int64_t begin, std::int64_t end) { rows_of(p, begin, end); });
+  }
+  if (reduction != Reduction::none) {  // in row order, in double: the same for any number of threads
+    double total = 0;
+    for (std::int64_t i = 0; i < rows; ++i) total += static_cast<double>(row_losses[i]);
+    *loss_out = static_cast<T>(reduction == Reduction::mean ? total / divisor.weights : total);
+  }
+}
+
+static void softmax_xent(bool is_double, std::uintptr_t logits, std::uintptr_t target, std::uintptr_t weight,
+                         std::uintptr_t loss, std::uintptr_t grad, std::int64_t rows, std::int64_t classes,
+                         std::int64_t row_stride, double scale, double label_smoothing, std::int64_t ignore_index,
+                         int reduction, const std::string &isa_name, int threads) {
+  if (rows < 0 || classes < 0 || (rows > 0 && classes < 1)) throw py::value_error("softmax_xent needs at least one class");
+  const Isa isa = choose_isa(isa_name);
+  if (threads < 1) threads = default_threads();
+  this_kernel().count(isa);
+  const auto typed = [&](auto zero) {
+    using T = decltype(zero);
+    const SoftmaxXent<T> p{pointer<T>(logits), pointer<std::int64_t>(target),   pointer<T>(weight), nullptr,
+                           pointer<T>(grad),   classes,                         row_stride,         ignore_index,
+                           static_cast<T>(scale), static_cast<T>(label_smoothing), 0,               1};
+    run<T>(p, rows, static_cast<Reduction>(reduction), pointer<T>(loss), isa, threads);
+  };
+  is_double ? typed(0.0) : typed(0.0f);
+}
+
+static void bind(py::module_ &m) {
+  m.def("softmax_xent", &softmax_xent, py::arg("is_double"), py::arg("logits"), py::arg("target"), py::arg("weight"),
+        py::arg("loss"), py::arg("grad"), py::arg("rows"), py::arg("classes"), py::arg("row_stride"), py::arg("scale"),
+        py::arg("label_smoothing"), py::arg("ignore_index"), py::arg("reduction"), py::arg("isa") = "",
+        py::arg("threads") = 0);
+}
+
+HW4FAST_KERNEL(softmax_xent, bind);
+static Kernel &this_kernel() { return softmax_xent_kernel; }
+
+}  // namespace hw4fast

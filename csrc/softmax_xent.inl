@@ -1,0 +1,153 @@
+// Softmax cross entropy, loss and gradient in one visit of each row of logits x [rows, classes]:
+//
+//   z = scale·x    d = z − max z    s = Σ e^d    log p_j = d_j − log s
+//   loss   = (1−ε)·w_y·(log s − d_y) + ε/C·Σ_j w_j·(log s − d_j)
+//   grad_j = scale·factor·(A·e^d_j/s − (1−ε)·w_y·[j = y] − ε/C·w_j),   A = (1−ε)·w_y + ε/C·Σ_j w_j
+//
+// with ε the label smoothing, w the class weights, y the target; a row whose target is ignore_index gives 0.
+// Subtracting the maximum before anything else is added keeps logits of 1e8 as exact as those of 1.
+
+// Rows of at least one vector: lanes run along the classes. x is read for the maximum and again for e^d (from
+// the cache: a row of 32,000 floats is 125 KiB); e^d waits in the gradient's own row until s is known. The last
+// vector overlaps the one before it, so that no tail loop is needed; `fresh` marks its lanes that are new.
+template <class T, bool want_grad>
+static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t W = lanes<T>;
+  const std::int64_t C = p.classes, last = C - W;
+  const T share = p.smoothing / static_cast<T>(C);
+  const Float<T> zero{};
+  Float<T> fresh{};
+  for (std::int64_t lane = 0; lane < W; ++lane) fresh[lane] = (last + lane >= C / W * W) ? T(1) : T(0);
+
+  for (std::int64_t i = begin; i < end; ++i) {
+    const T *x = p.logits + i * p.row_stride;
+    T *g = want_grad ? p.grad + i * C : nullptr;
+    const std::int64_t y = p.target[i];
+    if (y == p.ignore_index) {
+      p.loss[i] = 0;
+      if (want_grad) std::fill(g, g + C, T(0));
+      continue;
+    }
+    const auto scaled = [&](std::int64_t at) { return rounded<Float<T>>(load(x + at) * p.scale); };
+    Float<T> best[4] = {scaled(0), scaled(0), scaled(0), scaled(last)};
+    std::int64_t j = 0;
+    for (; j + 4 * W <= C; j += 4 * W)
+      for (int k = 0; k < 4; ++k) {
+        const Float<T> z = scaled(j + k * W);
+        best[k] = z > best[k] ? z : best[k];
+      }
+    for (; j + W <= C; j += W) {
+      const Float<T> z = scaled(j);
+      best[0] = z > best[0] ? z : best[0];
+    }
+    for (int k = 1; k < 4; ++k) best[0] = best[k] > best[0] ? best[k] : best[0];
+    const T m = max_of<T>(best[0]);
+
+    Float<T> sums[4] = {};  // as many as the compiler would need for speed, and four times fewer roundings each
+    const auto exponential = [&](std::int64_t at, Float<T> &sum) {
+      const Float<T> e = exp_nonpositive(scaled(at) - m);
+      if (want_grad) store(g + at, e);
+      sum += e;
+    };
+    for (j = 0; j + 4 * W <= C; j += 4 * W)
+      for (int k = 0; k < 4; ++k) exponential(j + k * W, sums[k]);
+    for (; j + W <= C; j += W) exponential(j, sums[0]);
+    const Float<T> e_last = exp_nonpositive(scaled(last) - m);
+    sums[1] += fresh > zero ? e_last : zero;
+    const T s = sum_of<T>((sums[0] + sums[1]) + (sums[2] + sums[3])), log_s = std::log(s);
+    const auto log_p = [&](std::int64_t at) { return rounded<T>(x[at] * p.scale) - m - log_s; };
+
+    const T w_y = p.weight ? p.weight[y] : T(1), hard = (T(1) - p.smoothing) * w_y;
+    T loss = -hard * log_p(y);
+    if (p.smoothing != 0) {
+      T weighted = 0;
+      for (j = 0; j < C; ++j) weighted -= (p.weight ? p.weight[j] : T(1)) * log_p(j);
+      loss += share * weighted;
+    }
+    p.loss[i] = loss;
+    if (!want_grad) continue;
+
+    const T factor = p.factor * p.scale, a = (hard + share * p.weight_sum) * factor / s, b = share * factor;
+    if (p.smoothing == 0) {
+      for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a);
+      store(g + last, e_last * a);
+    } else if (!p.weight) {
+      for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a - b);
+      store(g + last, e_last * a - b);
+    } else {
+      for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a - load(p.weight + j) * b);
+      store(g + last, e_last * a - load(p.weight + last) * b);
+    }
+    g[y] -= hard * factor;
+  }
+}
+
+// Short rows: lanes run across `lanes<T>` rows at once, which are turned into columns on the way in and back on
+// the way out; ten classes would leave most of a vector along the row unused.
+template <class T, bool want_grad>
+static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t W = lanes<T>;
+  const std::int64_t C = p.classes;
+  const T share = p.smoothing / static_cast<T>(C), factor = p.factor * p.scale;
+  alignas(64) T d[softmax_xent_short<T> * W], e[softmax_xent_short<T> * W], column[W], hard[W];
+
+  for (std::int64_t first = begin; first < end; first += W) {
+    const std::int64_t rows = std::min(W, end - first);
+    for (std::int64_t lane = 0; lane < W; ++lane) {
+      const T *x = p.logits + (first + std::min(lane, rows - 1)) * p.row_stride;
+      for (std::int64_t j = 0; j < C; ++j) d[j * W + lane] = rounded<T>(x[j] * p.scale);
+    }
+    Float<T> m = load(d);
+    for (std::int64_t j = 1; j < C; ++j) m = load(d + j * W) > m ? load(d + j * W) : m;
+    Float<T> s{};
+    for (std::int64_t j = 0; j < C; ++j) {
+      const Float<T> dj = load(d + j * W) - m, ej = exp_nonpositive(dj);
+      store(d + j * W, dj);
+      store(e + j * W, ej);
+      s += ej;
+    }
+    const Float<T> log_s = log_atleast1(s);
+
+    Float<T> smooth{};  // Σ_j w_j·(log s − d_j)
+    if (p.smoothing != 0)
+      for (std::int64_t j = 0; j < C; ++j)
+        smooth += (log_s - load(d + j * W)) * (p.weight ? p.weight[j] : T(1));
+    store(column, log_s);
+    for (std::int64_t lane = 0; lane < rows; ++lane) {
+      const std::int64_t y = p.target[first + lane];
+      if (y == p.ignore_index) {
+        hard[lane] = p.loss[first + lane] = 0;
+        continue;
+      }
+      hard[lane] = (T(1) - p.smoothing) * (p.weight ? p.weight[y] : T(1));
+      const T loss = hard[lane] * (column[lane] - d[y * W + lane]);
+      p.loss[first + lane] = p.smoothing != 0 ? loss + share * smooth[lane] : loss;
+    }
+    if (!want_grad) continue;
+
+    for (std::int64_t lane = rows; lane < W; ++lane) hard[lane] = 0;
+    const Float<T> a = (load(hard) + share * p.weight_sum) * factor / s;
+    for (std::int64_t j = 0; j < C; ++j) {
+      const T b = p.smoothing != 0 ? share * factor * (p.weight ? p.weight[j] : T(1)) : T(0);
+      store(e + j * W, load(e + j * W) * a - b);
+    }
+    for (std::int64_t lane = 0; lane < rows; ++lane) {
+      T *g = p.grad + (first + lane) * C;
+      const std::int64_t y = p.target[first + lane];
+      if (y == p.ignore_index) {
+        std::fill(g, g + C, T(0));
+        continue;
+      }
+      for (std::int64_t j = 0; j < C; ++j) g[j] = e[j * W + lane];
+      g[y] -= hard[lane] * factor;
+    }
+  }
+}
+
+template <class T> static void softmax_xent_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
+  const bool is_short = p.classes < softmax_xent_short<T> && p.classes < 4 * lanes<T>;
+  if (is_short || p.classes < lanes<T>)
+    p.grad ? softmax_xent_short_rows<T, true>(p, begin, end) : softmax_xent_short_rows<T, false>(p, begin, end);
+  else
+    p.grad ? softmax_xent_long_rows<T, true>(p, begin, end) : softmax_xent_long_rows<T, false>(p, begin, end);
+}

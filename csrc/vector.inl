@@ -1,0 +1,132 @@
+// One vector register as a C++ type, and the two functions that softmax needs of it. Included once per
+// instruction set by each_isa.h, which sets HW4FAST_VECTOR_BYTES; everything here is inlined into its caller.
+//
+// Float<float> has 4, 8 or 16 lanes, Float<double> half as many. a + b, a > b ? a : b work lane by lane.
+
+template <class T> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float Float __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
+  typedef std::int32_t Int __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
+};
+template <> struct Lanes<double> {
+  typedef double Float __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
+  typedef std::int64_t Int __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
+};
+template <class T> using Float = typename Lanes<T>::Float;
+template <class T> using Int = typename Lanes<T>::Int;
+template <class T> constexpr std::int64_t lanes = HW4FAST_VECTOR_BYTES / sizeof(T);
+
+#define HW4FAST_INLINE static inline __attribute__((always_inline))
+
+template <class T> HW4FAST_INLINE Float<T> load(const T *from) {
+  Float<T> v;
+  std::memcpy(&v, from, sizeof v);  // any alignment
+  return v;
+}
+template <class T> HW4FAST_INLINE void store(T *to, Float<T> v) { std::memcpy(to, &v, sizeof v); }
+template <class T> HW4FAST_INLINE Float<T> splat(T value) { return Float<T>{} + value; }
+
+// The first n lanes of `from`; the others hold `fill`.
+template <class T> HW4FAST_INLINE Float<T> load_first(const T *from, std::int64_t n, T fill) {
+  Float<T> v = splat<T>(fill);
+  std::memcpy(&v, from, n * sizeof(T));
+  return v;
+}
+template <class T> HW4FAST_INLINE void store_first(T *to, Float<T> v, std::int64_t n) {
+  std::memcpy(to, &v, n * sizeof(T));
+}
+
+// Keeps a product apart from the sum that follows: a compiler is free to fuse the two in one place and not in
+// another, and two copies of one value would then differ.
+#if defined(__x86_64__)
+#define HW4FAST_REGISTER "+x"
+#elif defined(__aarch64__)
+#define HW4FAST_REGISTER "+w"
+#else
+#define HW4FAST_REGISTER "+m"
+#endif
+template <class V> HW4FAST_INLINE V rounded(V v) {
+  asm("" : HW4FAST_REGISTER(v));
+  return v;
+}
+#undef HW4FAST_REGISTER
+
+// A NaN lane of `v` may be dropped: the passes that follow meet it again.
+template <class T> HW4FAST_INLINE T max_of(Float<T> v) {
+  T best = v[0];
+  for (std::int64_t i = 1; i < lanes<T>; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+template <class T> HW4FAST_INLINE T sum_of(Float<T> v) {
+  T half[lanes<T>];  // pairwise, so that the result does not depend on how the compiler reduces
+  std::memcpy(half, &v, sizeof v);
+  for (std::int64_t width = lanes<T> / 2; width > 0; width /= 2)
+    for (std::int64_t i = 0; i < width; ++i) half[i] += half[i + width];
+  return half[0];
+}
+
+// e^x for x ≤ 0 (and a little above): 2^n · 2^r with n = round(x·log2 e), r in [−½, ½] and 2^r = 1 + r·q(r),
+// q a Chebyshev fit of (2^r − 1)/r; relative error 5e-9 (float) and 8e-18 (double) before rounding.
+// Adding `round` leaves n + bias in the low mantissa bits, so that a shift makes 2^n. n is held at −bias, where
+// 2^n becomes a zero: e^−∞ = 0. A NaN stays NaN (the comparison keeps it; it meets a product, not bit tricks).
+HW4FAST_INLINE Float<float> exp_nonpositive(Float<float> x) {
+  const float log2e = 1.44269504088896341f, round = 12582912.0f + 127.0f;
+  Float<float> y = x * log2e;
+  y = splat<float>(-127.0f) > y ? splat<float>(-127.0f) : y;
+  const Float<float> t = y + round;
+  const Float<float> r = y - (t - round);
+  Float<float> q = r * 1.54531514e-4f + 1.33908631e-3f;
+  q = q * r + 9.61808276e-3f;
+  q = q * r + 5.55035711e-2f;
+  q = q * r + 2.40226508e-1f;
+  q = q * r + 6.93147188e-1f;
+  return (q * r + 1.0f) * (Float<float>)((Int<float>)t << 23);
+}
+HW4FAST_INLINE Float<double> exp_nonpositive(Float<double> x) {
+  const double log2e = 1.44269504088896341, round = 6755399441055744.0 + 1023.0;
+  const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+  Float<double> y = x * log2e;
+  y = splat<double>(-1023.0) > y ? splat<double>(-1023.0) : y;
+  const Float<double> t = y + round;
+  const Float<double> n = t - round;
+  // r in units of log 2 from the exact x − n·log 2: x·log2e alone would lose digits for a large |x|
+  const Float<double> inside = (x - n * ln2_high) - n * ln2_low;
+  const Float<double> r = n > -1023.0 ? inside * log2e : y - n;
+  Float<double> q = r * 4.45496059818651839e-10 + 7.0725859492692237e-9;
+  q = q * r + 1.01780624458457735e-7;
+  q = q * r + 1.32154425879216897e-6;
+  q = q * r + 1.52527338298361184e-5;
+  q = q * r + 1.54035304417360502e-4;
+  q = q * r + 1.33335581464169353e-3;
+  q = q * r + 9.61812910760688853e-3;
+  q = q * r + 5.55041086648215943e-2;
+  q = q * r + 2.40226506959100982e-1;
+  q = q * r + 6.93147180559945309e-1;
+  return (q * r + 1.0) * (Float<double>)((Int<double>)t << 52);
+}
+
+// log x for finite x ≥ 1 (a NaN stays NaN): x = 2^e·m with m in [√½, √2), log m = 2 atanh((m−1)/(m+1)) = t·(2 + t²·L(t²)).
+HW4FAST_INLINE Float<float> log_atleast1(Float<float> x) {
+  const Int<float> bits = (Int<float>)x - 0x3f3504f3;  // √½ becomes an exponent's beginning
+  const Float<float> e = __builtin_convertvector(bits >> 23, Float<float>);
+  const Float<float> m = (Float<float>)((bits & 0x7fffff) + 0x3f3504f3);
+  const Float<float> t = (m - 1.0f) / (m + 1.0f), z = t * t;
+  const Float<float> l = (z * 2.95800531e-1f + 3.99887783e-1f) * z + 6.66666850e-1f;
+  const Float<float> value = e * 6.93147181e-1f + t * (z * l + 2.0f);
+  return x == x ? value : x;
+}
+HW4FAST_INLINE Float<double> log_atleast1(Float<double> x) {
+  const Int<double> bits = (Int<double>)x - 0x3fe6a09e667f3bcd;
+  const Float<double> e = __builtin_convertvector(bits >> 52, Float<double>);
+  const Float<double> m = (Float<double>)((bits & 0xfffffffffffff) + 0x3fe6a09e667f3bcd);
+  const Float<double> t = (m - 1.0) / (m + 1.0), z = t * t;
+  Float<double> l = z * 1.30867670099481737e-1 + 1.32687596685606127e-1;
+  l = l * z + 1.53862402058134779e-1;
+  l = l * z + 1.81817956308847532e-1;
+  l = l * z + 2.22222223918004693e-1;
+  l = l * z + 2.85714285708032300e-1;
+  l = l * z + 4.00000000000008776e-1;
+  l = l * z + 6.66666666666666665e-1;
+  const Float<double> value = e * 6.93147180559945309e-1 + t * (z * l + 2.0);
+  return x == x ? value : x;
+}

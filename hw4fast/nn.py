@@ -1,0 +1,186 @@
+"""The kernels as torch operators with autograd, and as functions and modules in torch.nn's manner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hw4fast.kernels import compiled
+from hw4fast.kernels import softmax_xent as card
+
+_C = compiled()
+_FLOATS = {torch.float32: False, torch.float64: True}
+
+# Operators. Schema, CPU kernel, fake kernel and autograd stand together, one block per kernel.
+_library = torch.library.Library("hw4fast", "DEF")
+
+# -- softmax_xent ------------------------------------------------------------------------------------------------
+
+_library.define(
+    "softmax_xent(Tensor logits, Tensor target, Tensor? weight=None, float scale=1.0, float label_smoothing=0.0,"
+    " SymInt ignore_index=-100, int reduction=1, bool want_grad=True) -> (Tensor loss, Tensor grad)"
+)
+_softmax_xent = torch.ops.hw4fast.softmax_xent.default
+
+
+def _softmax_xent_cpu(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    scale: float = 1.0,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: int = 1,
+    want_grad: bool = True,
+) -> tuple[Tensor, Tensor]:
+    n, classes = logits.shape
+    if classes > 1 and logits.stride(1) != 1:
+        logits = logits.contiguous()
+    if not target.is_contiguous():
+        target = target.contiguous()
+    if weight is not None and not weight.is_contiguous():
+        weight = weight.contiguous()
+    loss = logits.new_empty((n,) if reduction == 0 else ())
+    grad = logits.new_empty((n, classes) if want_grad else (0, 0))
+    _C.softmax_xent(
+        _FLOATS[logits.dtype],
+        logits.data_ptr(),
+        target.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
+        loss.data_ptr(),
+        grad.data_ptr() if want_grad else 0,
+        n,
+        classes,
+        logits.stride(0),
+        scale,
+        label_smoothing,
+        ignore_index,
+        reduction,
+    )
+    return loss, grad
+
+
+def _softmax_xent_fake(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    scale: float = 1.0,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: int = 1,
+    want_grad: bool = True,
+) -> tuple[Tensor, Tensor]:
+    loss = logits.new_empty((logits.shape[0],) if reduction == 0 else ())
+    return loss, logits.new_empty(tuple(logits.shape) if want_grad else (0, 0))
+
+
+def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+    ctx.want_grad = inputs[7]
+
+
+def _scale_grad(ctx: Any, grad_loss: Tensor, _grad_grad: Tensor) -> tuple[Tensor | None, ...]:
+    if not ctx.want_grad:
+        raise RuntimeError("softmax_xent was called with want_grad=False, so it has no gradient to give")
+    (grad,) = ctx.saved_tensors
+    return (grad * (grad_loss.unsqueeze(1) if grad_loss.dim() else grad_loss), *(None,) * 7)
+
+
+_library.impl("softmax_xent", _softmax_xent_cpu, "CPU")
+torch.library.register_fake("hw4fast::softmax_xent", _softmax_xent_fake, lib=_library)
+torch.library.register_autograd("hw4fast::softmax_xent", _scale_grad, setup_context=_keep_grad, lib=_library)
+
+
+class _SoftmaxXentEager(torch.autograd.Function):
+    """The operator's eager road: no dispatcher (10 µs), and backward hands the gradient over without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
+        loss, ctx.grad = _softmax_xent_cpu(logits, target, weight, *options)
+        ctx.save_for_backward(logits, target, weight)
+        ctx.options = options
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "softmax_cross_entropy has no second derivative: for create_graph=True take F.cross_entropy"
+            )
+        grad, ctx.grad = ctx.grad, None  # autograd may write into what it is given, so it is given only once
+        if grad is None:  # a second backward through a retained graph
+            _, grad = _softmax_xent_cpu(*ctx.saved_tensors, *ctx.options)
+        if grad_loss.dim():
+            grad.mul_(grad_loss.unsqueeze(1))
+        elif grad_loss.item() != 1.0:
+            grad.mul_(grad_loss)
+        return (grad, None, None, None, None, None, None)
+
+
+def softmax_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    scale: float = 1.0,
+) -> Tensor:
+    """torch.nn.functional.cross_entropy for class indices, loss and gradient in one pass over the logits.
+
+    input: [n, classes] logits, float32 or float64, on the CPU, strided rows welcome; target: int64 [n];
+    weight: [classes] of input's dtype; reduction: "mean", "sum" or "none".
+    scale multiplies the logits first (1 / temperature, the homework's c). Returns a scalar, or [n] for "none".
+    Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device
+    other than the CPU, IndexError for a target that is neither a class nor ignore_index.
+    See hw4fast.kernels.softmax_xent for the formula, its sources and the float64 reference.
+    """
+    card.check(input, target, weight, label_smoothing, reduction)
+    if input.dtype not in _FLOATS:
+        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must be int64 class indices, not {target.dtype}")
+    if weight is not None and weight.dtype != input.dtype:
+        raise TypeError(f"weight must be {input.dtype} like input, not {weight.dtype}")
+    for name, tensor in (("input", input), ("target", target), ("weight", weight)):
+        if tensor is not None and not tensor.is_cpu:
+            raise NotImplementedError(f"softmax_xent has no kernel for {name} on '{tensor.device}': move it to the CPU")
+    code = card.REDUCTIONS[reduction]
+    if type(input) is Tensor and not torch.compiler.is_compiling():
+        if input.requires_grad and torch.is_grad_enabled():
+            return _SoftmaxXentEager.apply(input, target, weight, scale, label_smoothing, ignore_index, code)
+        return _softmax_xent_cpu(input, target, weight, scale, label_smoothing, ignore_index, code, False)[0]
+    want_grad = input.requires_grad and torch.is_grad_enabled()
+    return _softmax_xent(input, target, weight, scale, label_smoothing, ignore_index, code, want_grad)[0]
+
+
+class SoftmaxCrossEntropy(nn.Module):
+    """`softmax_cross_entropy` with its options kept, as torch.nn.CrossEntropyLoss keeps them."""
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.options: dict[str, Any] = {
+            "ignore_index": ignore_index,
+            "reduction": reduction,
+            "label_smoothing": label_smoothing,
+            "scale": scale,
+        }
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return softmax_cross_entropy(input, target, self.weight, **self.options)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
