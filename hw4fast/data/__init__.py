@@ -1,10 +1,12 @@
-"""Data sets as arrays and paths. A data set is one file here that registers one loader."""
+"""Data sets as arrays and paths. A data set is one file here that registers its loader."""
 
-from hw4fast.data import digits, mnist
 from hw4fast.data.dataset import DATASETS, Dataset, Split
 from hw4fast.data.preprocessing import Preprocessing
+from hw4fast.registry import import_folder
 
-__all__ = ["DATASETS", "Dataset", "Preprocessing", "Split", "digits", "load", "mnist"]
+import_folder(__name__, __path__)
+
+__all__ = ["DATASETS", "Dataset", "Preprocessing", "Split", "load"]
 
 
 def load(name: str) -> Dataset:

@@ -34,7 +34,7 @@ def load() -> Dataset:
         train=Split(images[train], labels[train]),
         test=Split(images[test], labels[test]),
         class_names=tuple(str(digit) for digit in range(10)),
-        preprocessing=Preprocessing(mode="L", crop=(28, 28), mean=(0.3,), std=(0.35,)),
+        preprocessing=Preprocessing(mode="L", crop=(28, 28), mean=(0.3088,), std=(0.3488,)),
         source="scikit-learn's load_digits (UCI Optical Recognition of Handwritten Digits)",
     )
 

@@ -1,0 +1,52 @@
+"""Pictures of a run: its curves, and what its data look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hw4fast.data import Split
+from hw4fast.figures import OKABE_ITO, pyplot
+from hw4fast.files import writing
+from hw4fast.stats import wilson
+from hw4fast.training.runs import Epoch
+
+
+def curves(history: list[Epoch], path: Path, title: str) -> None:
+    """Train and test cost and accuracy against the epoch; the band is the test accuracy's 95 % Wilson interval."""
+    plt = pyplot()
+    epochs = [row.epoch for row in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    left.plot(epochs, [row.train_cost for row in history], label="train (as it ran, with dropout)")
+    left.plot(epochs, [row.test_cost for row in history], label="test")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    left.legend(frameon=False)
+    intervals = [wilson(row.test_correct, row.test_images) for row in history]
+    right.plot(epochs, [100 * row.train_accuracy for row in history], label="train (as it ran, with dropout)")
+    right.plot(epochs, [100 * row.test_accuracy for row in history], label="test")
+    low, high = ([100 * bound[side] for bound in intervals] for side in (0, 1))
+    right.fill_between(epochs, low, high, color=OKABE_ITO[1], alpha=0.2, linewidth=0)
+    right.set(xlabel="epoch", ylabel="accuracy (%)")
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    n = history[-1].test_images
+    figure.suptitle(f"{title}: {100 * history[-1].test_accuracy:.2f} % of {n} test images right", fontsize=10)
+    figure.supxlabel(f"band: 95 % Wilson interval, n = {n}", fontsize=7)
+    _save(figure, path)
+
+
+def contact_sheet(split: Split, names: tuple[str, ...], path: Path) -> None:
+    """The first ten images with the names of their classes."""
+    plt = pyplot()
+    figure, axes = plt.subplots(2, 5, figsize=(6, 2.9), layout="constrained")
+    for place, image, label in zip(axes.flat, split.images, split.labels, strict=False):
+        place.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        place.set_title(names[label], fontsize=9)
+    for place in axes.flat:
+        place.axis("off")
+    _save(figure, path)
+
+
+def _save(figure: object, path: Path) -> None:
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=150)  # type: ignore[attr-defined]
+    pyplot().close(figure)

@@ -1,0 +1,316 @@
+"""The training loop. Interrupted anywhere, a run goes on from its last whole epoch to the same weights:
+order and dropout of an epoch depend on (seed, epoch) alone, so nothing else needs to be remembered."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hw4fast import data as datasets
+from hw4fast import kernels, record
+from hw4fast.data import Dataset, Split
+from hw4fast.errors import UsageError, UserError
+from hw4fast.files import free_sibling, writing
+from hw4fast.nn import softmax_cross_entropy
+from hw4fast.training import pictures, runs
+from hw4fast.training.runs import Epoch, Settings, State
+
+# name → (class, default learning rate, whether it takes momentum)
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] = {
+    "sgd": (torch.optim.SGD, 0.1, True),
+    "adagrad": (torch.optim.Adagrad, 0.001, False),
+    "adam": (torch.optim.Adam, 0.001, False),
+}
+LOSSES = {"hw4fast": softmax_cross_entropy, "torch": nn.functional.cross_entropy}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. correct of n test images; cost: mean cross-entropy on them; seconds: training time, all
+    sessions together."""
+
+    folder: Path
+    settings: Settings
+    correct: int
+    n: int
+    cost: float
+    seconds: float
+
+
+class Interrupted(UserError):
+    """Ctrl-C: everything up to the last whole epoch is kept."""
+
+    exit_code = 130
+
+
+def train(
+    settings: Settings | None = None, out: str | Path | None = None, resume: bool = False, progress: bool = True
+) -> Result:
+    """Trains as `settings` say into the folder `out` (default runs/DATASET) and returns what came of it.
+
+    An existing folder is never overwritten: without `resume` a numbered sibling is used; with it the run in
+    `out` goes on with the settings that it was begun with (only `epochs` may differ from them).
+    Raises UsageError for a bad setting, UserError when the data or the device can't be had, when the loss
+    stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C.
+    """
+    settings = settings or Settings()
+    folder = Path(out) if out else Path("runs") / settings.dataset
+    if resume:
+        settings = _settings_to_resume(folder, settings)
+    check(settings)
+    data = datasets.load(settings.dataset)
+    folder = folder if resume else free_sibling(folder)
+    if not resume:
+        folder.mkdir(parents=True)
+    entry = _begin(folder, settings, data, resume)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    try:
+        state = _run(settings, data, folder, progress)
+    except KeyboardInterrupt:
+        again = f"hw4fast train {settings.dataset} --resume --out {folder}"
+        raise Interrupted(f"interrupted; whole epochs are kept, go on with: {again}") from None
+    return _finish(folder, settings, data, state, entry)
+
+
+def check(settings: Settings) -> None:
+    """Raises UsageError for a value out of range, UserError for a device that can't be had."""
+    s = settings
+    if s.optimizer not in OPTIMIZERS:
+        raise UsageError(f"unknown optimizer '{s.optimizer}'; known: {', '.join(OPTIMIZERS)}")
+    if s.kernels not in LOSSES:
+        raise UsageError(f"unknown kernels '{s.kernels}'; known: {', '.join(LOSSES)}")
+    if s.momentum and not OPTIMIZERS[s.optimizer][2]:
+        raise UsageError(f"--momentum goes with sgd, not with {s.optimizer}")
+    for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("l1", 0), ("l2", 0)):
+        if not low <= getattr(s, name) < math.inf:
+            raise UsageError(f"{name} must be at least {low}, not {getattr(s, name)}")
+    if s.lr is not None and not 0 < s.lr < math.inf:
+        raise UsageError(f"lr must be positive, not {s.lr}")
+    if not 0 <= s.dropout < 1:
+        raise UsageError(f"dropout must lie in 0 … 1 (below 1), not {s.dropout}")
+    if not math.isfinite(s.momentum):
+        raise UsageError(f"momentum must be a number, not {s.momentum}")
+    if s.device == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("device cuda: torch finds no GPU here (`hw4fast info` says more); use --device cpu")
+        if s.kernels == "hw4fast":
+            raise UserError("device cuda: hw4fast's kernels run on the CPU only; add --kernels torch")
+    elif s.device != "cpu":
+        raise UsageError(f"device must be cpu or cuda, not '{s.device}'")
+
+
+def _settings_to_resume(folder: Path, asked: Settings) -> Settings:
+    begun = Settings.from_json(runs.load_record(folder)["settings"])
+    default = Settings(dataset=begun.dataset)
+    for name, value in asdict(asked).items():
+        if name not in ("epochs", "lr") and value not in (getattr(default, name), getattr(begun, name)):
+            raise UsageError(f"{folder} was begun with {name} = {getattr(begun, name)}, not {value}")
+    if asked.lr not in (None, begun.lr):
+        raise UsageError(f"{folder} was begun with lr = {begun.lr}, not {asked.lr}")
+    epochs = begun.epochs if asked.epochs == default.epochs else asked.epochs
+    return replace(begun, epochs=epochs)
+
+
+def _begin(folder: Path, settings: Settings, data: Dataset, resume: bool) -> dict[str, Any]:
+    """Writes run.json as the run begins; a resumed one must find the data that it began with."""
+    if resume:
+        entry = runs.load_record(folder)
+        if entry["data"]["fingerprint"] != data.fingerprint:
+            raise UserError(f"the data set {data.name} is no longer what {folder} was begun with")
+        entry["resumed"] = [*entry.get("resumed", []), record.now()]
+    else:
+        entry = {"begun": record.now(), "commit": record.commit()}
+    entry |= {
+        "settings": asdict(settings),
+        "status": "running",
+        "data": {"name": data.name, "source": data.source, "fingerprint": data.fingerprint},
+        "machine": record.machine(),
+        "versions": record.versions(),
+    }
+    runs.save_record(folder, entry)
+    return entry
+
+
+def _run(settings: Settings, data: Dataset, folder: Path, progress: bool) -> State:
+    """All epochs that are not done yet."""
+    device = torch.device(settings.device)
+    model = runs.build_model(settings, data).to(device)
+    make, rate, takes_momentum = OPTIMIZERS[settings.optimizer]
+    options = {"momentum": settings.momentum} if takes_momentum else {}
+    optimizer = make(model.parameters(), lr=settings.lr or rate, **options)
+    state = runs.load_state(folder)
+    if state:
+        model.load_state_dict(state.weights)
+        _load_optimizer(optimizer, state.optimizer)
+    history = state.history if state else []
+    train_x, train_y = _tensors(data, data.train, device)
+    test_x, test_y = _tensors(data, data.test, device)
+    with _Bar(len(train_y), settings.epochs, len(history), progress) as bar:
+        for number in range(len(history) + 1, settings.epochs + 1):
+            start = time.perf_counter()
+            cost, accuracy = _epoch(settings, model, optimizer, train_x, train_y, number, bar)
+            test_cost, correct = evaluate(model, test_x, test_y)
+            row = Epoch(number, cost, accuracy, test_cost, correct, len(test_y), time.perf_counter() - start)
+            if not math.isfinite(cost + test_cost):
+                raise UserError(
+                    f"the loss is no longer finite in epoch {number} (lr {settings.lr or rate}); the weights of epoch"
+                    f" {number - 1} are kept in {folder}"
+                )
+            history.append(row)
+            runs.save_state(folder, State(history, model.state_dict(), _optimizer_tensors(optimizer)))
+            bar.say(row)
+    return State(history, model.state_dict(), {})
+
+
+def _epoch(
+    settings: Settings,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    number: int,
+    bar: _Bar,
+) -> tuple[float, float]:
+    """One pass over the training images; returns the mean cost and accuracy as they were on the way."""
+    loss_of = LOSSES[settings.kernels]
+    penalised = [parameter for parameter in model.parameters() if parameter.dim() > 1]  # weights, not biases
+    model.train()
+    torch.manual_seed((settings.seed << 20) + number)
+    total_cost, total_correct = 0.0, 0
+    for chosen in _batches(len(labels), settings.batch_size, settings.seed, number):
+        x, y = images[chosen], labels[chosen]
+        logits = model(x)
+        loss = loss_of(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        _penalise(penalised, settings.l1, settings.l2)
+        optimizer.step()
+        cost = loss.item()
+        correct = int((logits.detach().argmax(1) == y).sum())
+        total_cost += cost * len(y)
+        total_correct += correct
+        bar.step(len(y), cost, correct / len(y))
+    return total_cost / len(labels), total_correct / len(labels)
+
+
+@torch.no_grad()
+def _penalise(weights: list[nn.Parameter], l1: float, l2: float) -> None:
+    """Adds the gradient of l1·Σ|w| + l2/2·Σw² (0 at w = 0 for the first)."""
+    for weight in weights:
+        assert weight.grad is not None
+        if l2:
+            weight.grad.add_(weight, alpha=l2)
+        if l1:
+            weight.grad.add_(weight.sign(), alpha=l1)
+
+
+def _batches(n: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n))
+    return iter(order.split(size))
+
+
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch: int = 1000) -> tuple[float, int]:
+    """Mean cross-entropy and number of right answers of a net in evaluation mode."""
+    model.eval()
+    cost, correct = 0.0, 0
+    with torch.inference_mode():
+        for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+            logits = model(x)
+            cost += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
+            correct += int((logits.argmax(1) == y).sum())
+    return cost / len(labels), correct
+
+
+def _tensors(data: Dataset, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    fitted = split.images
+    if fitted.shape[1:] != (*data.preprocessing.crop, data.preprocessing.channels):
+        fitted = np.stack([data.preprocessing.fit(image) for image in fitted])
+    return torch.from_numpy(data.preprocessing.normalise(fitted)).to(device), torch.from_numpy(split.labels).to(device)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """{parameter number/name: tensor}: momentum buffers, moments, step counts."""
+    return {
+        f"{number}/{name}": torch.as_tensor(value)
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split("/")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry: dict[str, Any]) -> Result:
+    from safetensors.torch import save_file
+
+    with writing(folder / runs.WEIGHTS) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.weights.items()}, temporary)
+    pictures.curves(state.history, folder / "curves.png", f"{settings.dataset}, {settings.model}")
+    pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")
+    last, seconds = state.history[-1], sum(epoch.seconds for epoch in state.history)
+    result = Result(folder, settings, last.test_correct, last.test_images, last.test_cost, seconds)
+    entry |= {
+        "status": "finished",
+        "finished": record.now(),
+        "kernels_that_ran": {name: {isa: n for isa, n in ran.items() if n} for name, ran in kernels.calls().items()},
+        "result": {"test_correct": result.correct, "test_images": result.n, "test_cost": result.cost},
+        "seconds": seconds,
+    }
+    runs.save_record(folder, entry)
+    return result
+
+
+class _Bar:
+    """Progress over all epochs on stderr; without a terminal only the line that ends each epoch."""
+
+    def __init__(self, images: int, epochs: int, done: int, show: bool) -> None:
+        from tqdm import tqdm
+
+        self._epochs, self._show, self._steps = epochs, show, 0
+        self._bar = tqdm(
+            total=images * epochs,
+            initial=images * done,
+            unit="img",
+            unit_scale=True,
+            disable=None if show else True,
+            desc=f"epoch {done + 1}/{epochs}",
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def step(self, images: int, cost: float, accuracy: float) -> None:
+        self._steps += 1
+        if self._steps % 10 == 1:
+            self._bar.set_postfix_str(f"loss {cost:.3f}, accuracy {100 * accuracy:.0f} %", refresh=False)
+        self._bar.update(images)
+
+    def say(self, row: Epoch) -> None:
+        if self._show:
+            self._bar.write(
+                f"epoch {row.epoch}/{self._epochs}: train cost {row.train_cost:.4f}, accuracy"
+                f" {100 * row.train_accuracy:.2f} %; test cost {row.test_cost:.4f}, accuracy"
+                f" {100 * row.test_accuracy:.2f} %; {row.seconds:.1f} s",
+                file=sys.stderr,
+            )
+        self._bar.set_description(f"epoch {min(row.epoch + 1, self._epochs)}/{self._epochs}", refresh=False)
