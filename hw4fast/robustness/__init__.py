@@ -1,0 +1,1 @@
+"""What breaks a model: `study` measures it and writes the page."""

@@ -1,0 +1,139 @@
+"""The study's drawings: one function draws a transform's curve, for the picture file and for the page alike."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw4fast.figures import MARKERS, OKABE_ITO, pyplot
+from hw4fast.robustness.metrics import Row
+
+ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
+INK = "#010203"  # stands for the page's text colour in an SVG
+PANEL = (3.3, 2.15)  # inches
+
+
+def draw_panel(axes: Any, clean: Row, rows: Sequence[Row], ink: str = "black") -> None:
+    """Accuracy and flip rate in % against severity, clean at the left, 95 % Wilson intervals as bands."""
+    points = [clean, *rows]
+    place = np.arange(len(points))
+    if clean.accuracy is not None:
+        axes.axhline(100 * clean.accuracy, color=ink, linewidth=0.8, linestyle=":", marker="")
+        _line(axes, place, [(p.accuracy, p.accuracy_interval) for p in points], ACCURACY, MARKERS[0], "-")
+    _line(axes, place, [(p.flip_rate, p.flip_interval) for p in points], FLIPS, MARKERS[1], "--")
+    axes.set_xticks(place, [p.point.label for p in points])
+    axes.set_xlim(-0.3, len(points) - 0.7)
+    axes.set_ylim(-3, 103)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.set_xlabel("severity" if rows[0].point.severity else "", color=ink)
+    axes.set_ylabel("% of pictures", color=ink)
+    axes.tick_params(colors=ink)
+    axes.grid(color=ink, alpha=0.15, linewidth=0.6)
+    axes.spines[["left", "bottom"]].set_color(ink)
+
+
+def _line(axes: Any, x: np.ndarray, values: Sequence[Any], colour: str, marker: str, style: str) -> None:
+    middle = [100 * value for value, _ in values]
+    low, high = ([100 * interval[end] for _, interval in values] for end in (0, 1))
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(x, middle, color=colour, marker=marker, linestyle=style, linewidth=1.6)
+
+
+def panel_svg(clean: Row, rows: Sequence[Row], name: str, description: str) -> str:
+    """One panel as an `<svg>` element for a page: transparent, in the page's colours, ids prefixed by `name`."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=PANEL, layout="constrained")
+    draw_panel(axes, clean, rows, ink=INK)
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    return _for_page(drawn.getvalue(), name, description)
+
+
+def _for_page(svg: str, name: str, description: str) -> str:
+    """A stand-alone SVG file → an element among others: no prologue, no metadata, ids of its own."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]
+    body = svg[svg.index(">") + 1 :]
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
+    body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', body)
+    body = body.replace("url(#", f"url(#{name}-")
+    for colour, variable in ((INK, "currentColor"), (ACCURACY, "var(--accuracy)"), (FLIPS, "var(--flips)")):
+        body = body.replace(colour.lower(), variable)
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{description}">{body.strip()}'
+
+
+def legend_svg(kind: str) -> str:
+    """The line and marker of `accuracy` or `flips` in a panel, as a small `<svg>` for a page's legend."""
+    if kind == "accuracy":
+        style, mark = "", '<circle cx="20" cy="7" r="4"/>'
+    else:
+        style, mark = ' stroke-dasharray="6 3"', '<rect x="16.5" y="3.5" width="7" height="7"/>'
+    return (
+        f'<svg viewBox="0 0 40 14" aria-hidden="true"><g fill="var(--{kind})" stroke="var(--{kind})">'
+        f'<path d="M0 7H40" fill="none" stroke-width="2"{style}/>{mark}</g></svg>'
+    )
+
+
+def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: str) -> None:
+    """`accuracy.png`: all panels on one sheet, three abreast."""
+    plt = pyplot()
+    columns = min(3, len(groups))
+    lines = -(-len(groups) // columns)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.8), squeeze=False, layout="constrained"
+    )
+    for axes, rows in zip(grid.flat, groups, strict=False):
+        draw_panel(axes, clean, rows)
+        axes.set_title(_text(textwrap.fill(rows[0].point.series, 40)), loc="left", fontweight="bold")
+    for axes in grid.flat[len(groups) :]:
+        axes.set_axis_off()
+    figure.suptitle(_text(title), fontsize=10)
+    figure.legend(handles=_legend(plt, clean), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _legend(plt: Any, clean: Row) -> list[Any]:
+    band = "(band: 95 % Wilson interval)"
+    flips = plt.Line2D([], [], color=FLIPS, marker=MARKERS[1], linestyle="--", label=f"answers flipped {band}")
+    if clean.accuracy is None:
+        return [flips]
+    right = plt.Line2D([], [], color=ACCURACY, marker=MARKERS[0], label=f"accuracy {band}")
+    dotted = plt.Line2D([], [], color="black", marker="", linestyle=":", linewidth=0.8, label="accuracy when clean")
+    return [right, flips, dotted]
+
+
+def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray, str]]]], title: str) -> None:
+    """`transforms.png`: one line of pictures per transform.
+
+    rows: the transform's name with, from left to right, (column heading, uint8 [h, w, c] picture, answer below it).
+    """
+    plt = pyplot()
+    columns = max(len(cells) for _, cells in rows)
+    figure, grid = plt.subplots(
+        len(rows), columns, figsize=(1.25 * columns + 0.4, 1.5 * len(rows) + 0.5), squeeze=False, layout="constrained"
+    )
+    for axes, (name, cells) in zip(grid, rows, strict=True):
+        for axis in axes:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+        for axis, (heading, picture, answer) in zip(axes, cells, strict=False):
+            axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_title(_text(heading), fontsize=7)
+            axis.set_xlabel(_text(answer), fontsize=8)
+        axes[0].set_ylabel(_text(name), fontweight="bold")
+    figure.get_layout_engine().set(h_pad=0.08)
+    figure.suptitle(_text(title), fontsize=10)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _text(text: str) -> str:
+    """As matplotlib draws it letter by letter: a name with dollar signs is no formula."""
+    return text.replace("$", r"\$")

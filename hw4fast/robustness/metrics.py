@@ -1,0 +1,83 @@
+"""What a study counts: how often a model is right, how often it changes its mind, how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw4fast.robustness.points import Point
+from hw4fast.stats import wilson
+
+NO_LABEL = -1
+LOST = 0.10  # a transform "breaks" a model once it costs at least this share of the answers
+
+
+@dataclass(frozen=True)
+class Row:
+    """All pictures at one point (a transform at one severity).
+
+    n: pictures; flips: how many of them are answered otherwise than clean; labelled: how many have a label;
+    correct: how many of those are answered right; mean_confidence: of the probability of the answer, over n.
+    """
+
+    point: Point
+    n: int
+    flips: int
+    labelled: int
+    correct: int
+    mean_confidence: float
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.correct / self.labelled if self.labelled else None
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float] | None:
+        """95 % Wilson interval; None without labels."""
+        return wilson(self.correct, self.labelled) if self.labelled else None
+
+    @property
+    def flip_rate(self) -> float:
+        return self.flips / self.n
+
+    @property
+    def flip_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval."""
+        return wilson(self.flips, self.n)
+
+
+def summarise(
+    point: Point, answers: np.ndarray, confidence: np.ndarray, clean: np.ndarray, labels: np.ndarray
+) -> Row:
+    """One Row from one prediction per picture.
+
+    answers, clean: int [n], the answers at `point` and without any transform; confidence: float [n];
+    labels: int [n], NO_LABEL where there is none. Raises ValueError for n = 0.
+    """
+    if not len(answers) == len(confidence) == len(clean) == len(labels) > 0:
+        raise ValueError("answers, confidence, clean and labels must have the same length, at least 1")
+    return Row(
+        point=point,
+        n=len(answers),
+        flips=int(np.count_nonzero(answers != clean)),
+        labelled=int(np.count_nonzero(labels != NO_LABEL)),
+        correct=int(np.count_nonzero((answers == labels) & (labels != NO_LABEL))),
+        mean_confidence=float(np.mean(confidence, dtype=np.float64)),
+    )
+
+
+def breaks(row: Row, clean: Row) -> bool:
+    """Whether `row` is clearly worse than `clean`: it costs at least LOST, and the 95 % intervals lie apart.
+
+    What is compared is accuracy; the flip rate where no picture has a label.
+    """
+    if row.accuracy is None or clean.accuracy is None:
+        return row.flip_rate >= LOST and row.flip_interval[0] > clean.flip_interval[1]
+    assert row.accuracy_interval is not None and clean.accuracy_interval is not None
+    return clean.accuracy - row.accuracy >= LOST and row.accuracy_interval[1] < clean.accuracy_interval[0]
+
+
+def harm(row: Row) -> float:
+    """The share of answers that are wrong; of answers that changed where no picture has a label."""
+    return row.flip_rate if row.accuracy is None else 1 - row.accuracy

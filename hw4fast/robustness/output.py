@@ -1,0 +1,188 @@
+"""The folder that a study leaves: tables, pictures, the page, and the record of how it came about."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hw4fast.files import free_sibling, write_json, write_text
+from hw4fast.record import processor, versions
+from hw4fast.robustness import findings
+from hw4fast.robustness.figures import save_curves, save_grid
+from hw4fast.robustness.measure import Measured
+from hw4fast.robustness.metrics import NO_LABEL, Row
+from hw4fast.robustness.pictures import Prints
+from hw4fast.robustness.report import Report, render
+
+if TYPE_CHECKING:
+    from hw4fast.inference.classifier import Classifier
+
+USED = ("python", "hw4fast", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime")  # versions that the page shows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished measurement. arguments: of `study`, as given; source: its name; seconds: it took to measure."""
+
+    arguments: dict[str, Any]
+    source: str
+    classifier: Classifier
+    measured: Measured
+    rows: tuple[Row, ...]
+    seconds: float
+
+    @property
+    def model(self) -> str:
+        """The model file and the folder it lies in."""
+        return "/".join(self.classifier.path.parts[-2:])
+
+
+def write_folder(wanted: Path, outcome: Outcome) -> Path:
+    """Writes everything into a hidden sibling of `wanted`, then renames it: the folder is whole or not there.
+
+    Returns where it came to stand: `wanted`, or a numbered sibling when something stands there that isn't an
+    empty folder.
+    """
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    draft = free_sibling(wanted.parent / f".{wanted.name}-{os.getpid()}")
+    draft.mkdir()
+    title = f"{outcome.source} · {outcome.model} · n = {outcome.rows[0].n} pictures"
+    try:
+        write_json(draft / "study.json", _record(outcome))
+        _write_table(draft / "predictions.csv", PREDICTIONS, _predictions(outcome))
+        _write_table(draft / "summary.csv", SUMMARY, map(_summary, outcome.rows))
+        save_curves(draft / "accuracy.png", outcome.rows[0], findings.by_series(outcome.rows), title)
+        _save_transforms(draft / "transforms.png", outcome)
+        write_text(draft / "report.html", render(_report(outcome)))
+        return _take_place(draft, wanted)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _take_place(draft: Path, wanted: Path) -> Path:
+    if wanted.is_dir() and not any(wanted.iterdir()):
+        wanted.rmdir()
+    final = free_sibling(wanted)
+    draft.rename(final)
+    return final
+
+
+PREDICTIONS = (
+    "image", "label", "transform", "severity", "answer", "answer_name", "confidence", "correct", "flipped",
+)  # fmt: skip
+
+
+def _predictions(outcome: Outcome) -> Iterable[Sequence[Any]]:
+    """Picture by picture, clean first. Empty: no label, or no severity (a strength of the user's own)."""
+    measured, names = outcome.measured, outcome.classifier.card.labels
+    for column, image in enumerate(measured.names):
+        label = measured.labels[column]
+        clean = measured.answers[0, column]
+        for at, point in enumerate(measured.points):
+            answer, confidence = measured.answers[at, column], measured.confidence[at, column]
+            yield (
+                image,
+                "" if label == NO_LABEL else label,
+                point.series,
+                "" if point.severity is None else point.severity,
+                answer,
+                names[answer],
+                f"{confidence:.4f}",
+                "" if label == NO_LABEL else int(answer == label),
+                int(answer != clean),
+            )
+
+
+SUMMARY = (
+    "transform", "severity", "spec", "n", "labelled", "correct", "accuracy", "accuracy_low", "accuracy_high",
+    "flips", "flip_rate", "flip_low", "flip_high", "mean_confidence",
+)  # fmt: skip
+
+
+def _summary(row: Row) -> Sequence[Any]:
+    """Shares as fractions of 1, with their 95 % Wilson intervals; empty where nothing is labelled."""
+    right = ["", "", ""] if row.accuracy is None else [row.accuracy, *(row.accuracy_interval or ())]
+    severity = "" if row.point.severity is None else row.point.severity
+    shares = [*right, row.flips, row.flip_rate, *row.flip_interval, row.mean_confidence]
+    written = [f"{value:.6f}" if isinstance(value, float) else value for value in shares]
+    return [row.point.series, severity, row.point.spec, row.n, row.labelled, row.correct, *written]
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    """`study.json`: all that is needed to repeat the study and to know what ran."""
+    clean = outcome.rows[0]
+    return {
+        "finding": findings.headline(outcome.rows),
+        "arguments": outcome.arguments,
+        "command": _command(outcome.arguments),
+        "model": {"sha256": outcome.classifier.sha256, "labels": len(outcome.classifier.card.labels)},
+        "provider": outcome.classifier.provider,
+        "versions": versions(),
+        "processor": processor(),
+        "n": clean.n,
+        "labelled": clean.labelled,
+        "predictions": clean.n * len(outcome.rows),
+        "seconds": round(outcome.seconds, 3),
+        "failures": [{"image": name, "reason": reason} for name, reason in outcome.measured.failures],
+    }
+
+
+def _command(arguments: dict[str, Any]) -> str:
+    """The command line that repeats the study; what has its default is left out, the seed never."""
+    words = ["hw4fast", "study", arguments["source"], "--model", arguments["model"]]
+    words += ["--transforms", *arguments["transforms"]] if arguments["transforms"] else []
+    words += ["--seed", str(arguments["seed"])]
+    words += ["--provider", arguments["provider"]] if arguments["provider"] != "cpu" else []
+    for name in ("threads", "limit"):
+        words += [f"--{name}", str(arguments[name])] if arguments[name] is not None else []
+    return shlex.join(words)
+
+
+def _report(outcome: Outcome) -> Report:
+    record = _record(outcome)
+    speed = f"{record['predictions']} predictions in {outcome.seconds:.1f} s"
+    used = [f"{name} {record['versions'][name]}" for name in USED if name in record["versions"]]
+    return Report(
+        title=outcome.source,
+        model=outcome.model,
+        measured=outcome.measured,
+        rows=outcome.rows,
+        model_labels=outcome.classifier.card.labels,
+        seed=outcome.arguments["seed"],
+        command=record["command"],
+        record=[
+            ("Seed", str(outcome.arguments["seed"])),
+            ("Model, SHA-256", record["model"]["sha256"]),
+            ("Ran on", f"{record['provider']}, {record['processor']}: {speed}"),
+            ("Versions", ", ".join(used)),
+            ("Beside this page", "predictions.csv, summary.csv, study.json, accuracy.png, transforms.png"),
+        ],
+    )
+
+
+def _save_transforms(path: Path, outcome: Outcome) -> None:
+    """One example under every transform, with the model's answers."""
+    measured = outcome.measured
+    prints = Prints(measured, outcome.classifier.card.labels, outcome.arguments["seed"], side=0)
+    number = measured.album.examples()[0]
+    series: dict[str, list[int]] = {}
+    for at, point in enumerate(measured.points[1:], start=1):
+        series.setdefault(point.series, [0]).append(at)
+    lines = [
+        (name, [(measured.points[at].heading, prints.array(number, at), prints.line(number, at)) for at in places])
+        for name, places in series.items()
+    ]
+    save_grid(path, lines, f"{measured.names[number]} of {outcome.source}, and what the model answers")

@@ -1,0 +1,266 @@
+"""`report.html`: the finding in words, the curves, the pictures, the table, how to repeat it. Nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from hw4fast.robustness import findings
+from hw4fast.robustness.album import FLIPS_PER_SERIES
+from hw4fast.robustness.figures import legend_svg, panel_svg
+from hw4fast.robustness.findings import share
+from hw4fast.robustness.measure import Measured
+from hw4fast.robustness.metrics import LOST, Row, breaks
+from hw4fast.robustness.pictures import Prints, short
+from hw4fast.robustness.points import Point
+from hw4fast.robustness.style import CSS
+
+LARGEST = 4_500_000  # bytes of a page
+SIDES = (192, 144, 112, 80, 56)  # pixels of an embedded picture: the largest that keeps the page below LARGEST
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page is made of. title: what was studied; command: repeats it; record: (name, value) pairs to show."""
+
+    title: str
+    model: str
+    measured: Measured
+    rows: Sequence[Row]
+    model_labels: Sequence[str]
+    seed: int
+    command: str
+    record: Sequence[tuple[str, str]]
+
+
+def render(report: Report) -> str:
+    """The whole page; every name that comes from outside is escaped."""
+    charts = _charts(report)
+    for side in SIDES:
+        prints = Prints(report.measured, report.model_labels, report.seed, side)
+        page = _page(report, charts, _strips(report, prints), _flips(report, prints))
+        if len(page) <= LARGEST:
+            break
+    return page
+
+
+def _page(report: Report, charts: str, strips: str, flips: str) -> str:
+    title = escape(f"{report.title} · {report.model}")
+    failures = _failures(report)
+    more = '<a href="#failures">Unreadable pictures</a>' if failures else ""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>What breaks it: {title}</title>
+<style>{CSS}</style>
+</head>
+<body>
+<header>
+<p class="kicker"><b>hw4fast study</b> · {title}</p>
+<h1>{escape(findings.headline(report.rows))}</h1>
+<p class="lede">{escape(" ".join(findings.details(report.rows)))}</p>
+{_facts(report)}
+<nav aria-label="On this page"><a href="#curves">Curves</a> <a href="#pictures">Pictures</a>
+<a href="#flips">First flips</a> <a href="#numbers">Numbers</a> <a href="#repeat">Repeat it</a> {more}</nav>
+</header>
+<main>
+{charts}
+{strips}
+{flips}
+{_numbers(report)}
+{failures}
+{_repeat(report)}
+</main>
+<footer>Written by hw4fast. This page is one file and fetches nothing.</footer>
+</body>
+</html>
+"""
+
+
+def _facts(report: Report) -> str:
+    clean, rows = report.rows[0], report.rows
+    facts = []
+    if clean.accuracy is not None:
+        of = f"{clean.correct} of {clean.labelled}; 95 % interval {_interval(clean.accuracy_interval)}"
+        facts.append(("Accuracy on clean pictures", share(clean.accuracy), of))
+    worst = max(rows[1:], key=lambda row: row.flip_rate)
+    changes = f"each clean and changed in {len(rows) - 1} ways"
+    worst_confidence = f"by {worst.point.spec}: {share(worst.mean_confidence)}"
+    facts += [
+        ("Pictures", f"{clean.n:,}".replace(",", "\u202f"), changes if len(rows) > 2 else "each clean and changed"),
+        ("Most answers flipped", share(worst.flip_rate), f"by {worst.point.spec}"),
+        ("Mean confidence, clean", share(clean.mean_confidence), worst_confidence),
+    ]
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in facts
+    )
+    return f'<dl class="facts">{cells}</dl>'
+
+
+def _charts(report: Report) -> str:
+    clean = report.rows[0]
+    labelled = clean.accuracy is not None
+    cards = []
+    for number, group in enumerate(findings.by_series(report.rows)):
+        name = group[0].point.series
+        told = "; ".join(f"{row.point.label}: {_told(row)}" for row in group)
+        svg = panel_svg(clean, group, f"panel{number}", escape(f"{name}. {told}"))
+        cards.append(f'<figure class="card"><h3>{escape(name)}</h3>{svg}</figure>')
+    keys = [("accuracy", "Accuracy: answers that are right")] if labelled else []
+    keys.append(("flips", "Flip rate: answers that differ from the clean picture’s"))
+    legend = "".join(f"<li>{legend_svg(kind)}<span>{text}</span></li>" for kind, text in keys)
+    dotted = "; the dotted line is the accuracy on clean pictures" if labelled else ""
+    return f"""<section id="curves"><h2>How fast it breaks</h2>
+<p class="note">Each panel is one transform, the most harmful first; from left to right it grows stronger.
+n = {_n(clean)} at every point; bands are 95 % Wilson intervals{dotted}.</p>
+<ul class="legend">{legend}</ul>
+<div class="grid charts">{"".join(cards)}</div></section>"""
+
+
+def _told(row: Row) -> str:
+    right = "" if row.accuracy is None else f"accuracy {share(row.accuracy)}, "
+    return f"{right}flipped {share(row.flip_rate)}"
+
+
+def _strips(report: Report, prints: Prints) -> str:
+    points = report.measured.points
+    examples = report.measured.album.examples()
+    longest = max(len(prints.answer(number, at)) for number in examples for at in range(len(points)))
+    cards = []
+    for group in findings.by_series(report.rows):
+        name = escape(group[0].point.series)
+        places = [0, *(points.index(row.point) for row in group)]
+        cards.append(
+            f'<div class="card"><h3>{name}</h3><p class="soft">{escape(group[0].point.summary)}</p>'
+            f'<div class="scroll" tabindex="0" role="group" aria-label="Pictures: {name}">'
+            f'<table class="{"strip wide" if longest > 7 else "strip"}">'
+            f"{_strip(prints, examples, places)}</table></div></div>"
+        )
+    key = "✓ right, ✗ wrong" if report.rows[0].accuracy is not None else "= as when clean, ≠ answered otherwise"
+    return f"""<section id="pictures"><h2>What the model sees</h2>
+<p class="note">The same {len(examples)} pictures under every transform, at the size the network reads. Below each: the
+model’s answer and the probability it gives it. {key}; those that are off stand in a thick frame.</p>
+<div class="grid strips">{"".join(cards)}</div></section>"""
+
+
+def _strip(prints: Prints, examples: Sequence[int], places: Sequence[int]) -> str:
+    """The inside of a table: a column per severity; for a fixed strength a line each for clean and as given."""
+    heads = [_heading(prints.measured.points[at], prints.measured.points[places[-1]]) for at in places]
+    if len(places) == 2:
+        lines = [
+            f'<tr><th scope="row">{head}</th>{"".join(_cell(prints, number, at) for number in examples)}</tr>'
+            for head, at in zip(heads, places, strict=True)
+        ]
+        return f"<tbody>{''.join(lines)}</tbody>"
+    lines = [f"<tr>{''.join(_cell(prints, number, at) for at in places)}</tr>" for number in examples]
+    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return f"<thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody>"
+
+
+def _heading(point: Point, strongest: Point) -> str:
+    """The severity over its level; over the clean column, the level's name."""
+    below = point.level[1] if point.level else strongest.level[0] if strongest.level else point.spec
+    return f"{escape(point.label)} <small>{escape(below)}</small>"
+
+
+def _cell(prints: Prints, number: int, at: int, tag: str = "td") -> str:
+    off = ' class="off"' if prints.off(number, at) else ""
+    return f"<{tag}{off}>{prints.html(number, at)}</{tag}>"
+
+
+def _flips(report: Report, prints: Prints) -> str:
+    points, flips = report.measured.points, report.measured.album.flips()
+    cards = []
+    for flip in flips:
+        point = points[flip.at]
+        where = f"{point.series}, severity {point.severity}" if point.severity else point.series
+        cards.append(
+            f'<figure class="card"><h3>{escape(where)}</h3><div class="pair">{_cell(prints, flip.number, 0, "div")}'
+            f'<span class="arrow" aria-label="becomes">→</span>{_cell(prints, flip.number, flip.at, "div")}</div>'
+            f"<figcaption>{escape(report.measured.names[flip.number])}{_truth(report, flip.number)}</figcaption>"
+            "</figure>"
+        )
+    text = (
+        f"At most {FLIPS_PER_SERIES} pictures per transform: first those whose answer changed at the least severity, "
+        "among these the ones that the model knew when clean and is now surest of something else. predictions.csv "
+        "holds them all."
+        if cards
+        else "No answer changed under any transform."
+    )
+    return f"""<section id="flips"><h2>Which pictures flipped first</h2>
+<p class="note">{text}</p>
+<div class="grid flips">{"".join(cards)}</div></section>"""
+
+
+def _truth(report: Report, number: int) -> str:
+    label = int(report.measured.labels[number])
+    return f" · labelled\u00a0{escape(short(report.model_labels[label]))}" if label >= 0 else ""
+
+
+def _numbers(report: Report) -> str:
+    clean = report.rows[0]
+    labelled = clean.accuracy is not None
+    bodies = [_body([clean], clean)] + [_body(group, clean) for group in findings.by_series(report.rows)]
+    right = '<th scope="col">Accuracy</th><th scope="col">95 % interval</th>' if labelled else ""
+    tinted = "its accuracy" if labelled else "the share of unchanged answers"
+    return f"""<section id="numbers"><h2>Every number</h2>
+<p class="note">n = {_n(clean)} in every line; 95 % Wilson intervals. A tinted line breaks the model: {tinted} is at
+least {100 * LOST:.0f} points below clean, and the intervals lie apart.</p>
+<div class="numbers scroll" tabindex="0" role="group" aria-label="Every number"><table>
+<thead><tr><th scope="col" class="left">Transform</th><th scope="col" class="left">Severity</th>{right}
+<th scope="col">Flipped</th><th scope="col">95 % interval</th><th scope="col">Mean confidence</th>
+<th scope="col" class="left">Written as</th></tr></thead>
+{"".join(bodies)}
+</table></div></section>"""
+
+
+def _body(group: Sequence[Row], clean: Row) -> str:
+    lines = []
+    for place, row in enumerate(group):
+        name = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(row.point.series)}</th>' if place == 0 else ""
+        severity = "–" if not row.point.severity else str(row.point.severity)
+        right = ""
+        if row.accuracy is not None:
+            right = f"<td>{share(row.accuracy)}{_bar(row.accuracy, '')}</td><td>{_interval(row.accuracy_interval)}</td>"
+        broken = ' class="broken"' if breaks(row, clean) else ""
+        lines.append(
+            f'<tr{broken}>{name}<td class="left">{severity}</td>{right}'
+            f"<td>{share(row.flip_rate)}{_bar(row.flip_rate, ' f')}</td><td>{_interval(row.flip_interval)}</td>"
+            f'<td>{share(row.mean_confidence)}</td><td class="spec">{escape(row.point.spec)}</td></tr>'
+        )
+    return f"<tbody>{''.join(lines)}</tbody>"
+
+
+def _bar(value: float, kind: str) -> str:
+    return f'<span class="bar{kind}" aria-hidden="true"><i style="width:{100 * value:.1f}%"></i></span>'
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{100 * interval[0]:.1f}\u00a0…\u00a0{100 * interval[1]:.1f}"
+
+
+def _n(clean: Row) -> str:
+    if clean.accuracy is None or clean.labelled == clean.n:
+        return f"{clean.n} pictures"
+    return f"{clean.n} pictures ({clean.labelled} of them labelled, which accuracy counts)"
+
+
+def _failures(report: Report) -> str:
+    failures = report.measured.failures
+    if not failures:
+        return ""
+    shown = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in failures[:50])
+    more = f"<li>and {len(failures) - 50} more: study.json names them all</li>" if len(failures) > 50 else ""
+    return f"""<section id="failures"><h2>Pictures that could not be read</h2>
+<p class="note">{len(failures)} left out of every number above.</p><ul class="failures">{shown}{more}</ul></section>"""
+
+
+def _repeat(report: Report) -> str:
+    record = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.record)
+    return f"""<section id="repeat"><h2>How to repeat it</h2>
+<pre>{escape(report.command)}</pre>
+<dl class="record">{record}</dl></section>"""

@@ -1,0 +1,118 @@
+"""The pictures of a study: a data set's test split or a folder, with labels as the model counts its classes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hw4fast.data.folder import Folder, read_folder
+from hw4fast.errors import UsageError, UserError
+from hw4fast.robustness.metrics import NO_LABEL
+
+
+@dataclass(frozen=True)
+class Source:
+    """names: one per picture; labels: int64 [n], the model's class index or NO_LABEL;
+    read: picture number → uint8 [h, w, 1 or 3], raising UserError where it can't be read.
+    """
+
+    name: str
+    what: str
+    names: Sequence[str]
+    labels: np.ndarray
+    read: Callable[[int], np.ndarray]
+
+
+def open_source(source: str | Path, model_labels: Sequence[str]) -> Source:
+    """A registered data set by its name, else a folder by its path (`./digits` is the folder of that name).
+
+    Raises UserError when it can't be had, or when its labels are none of `model_labels`.
+    """
+    from hw4fast.data import DATASETS
+
+    if isinstance(source, str) and source in DATASETS:
+        return _dataset(source, model_labels)
+    path = Path(source)
+    if not path.exists():
+        near = difflib.get_close_matches(str(source), DATASETS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"data sets: {', '.join(DATASETS)}"
+        raise UsageError(f"'{source}' is neither a data set nor a folder of pictures; {hint}")
+    return _folder(read_folder(path), model_labels)
+
+
+def choose(n: int, limit: int | None, seed: int) -> np.ndarray:
+    """Which of `n` pictures are studied, ascending: the first `limit` of a shuffle that `seed` fixes; None = all."""
+    if limit is None:
+        return np.arange(n)
+    if limit < 1:
+        raise UsageError(f"limit must be at least 1, not {limit}")
+    order = np.random.Generator(np.random.Philox(seed)).permutation(n)
+    return np.sort(order[:limit])
+
+
+def match_labels(theirs: Sequence[str], models: Sequence[str], where: str) -> np.ndarray:
+    """int64 [len(theirs)]: the model's index of each class name; case, `_` and `-` for a space don't count.
+
+    Raises UserError listing the nearest of the model's labels for the names that it doesn't know.
+    """
+    known = {_plain(name): index for index, name in reversed(list(enumerate(models)))}
+    known |= {name: index for index, name in reversed(list(enumerate(models)))}
+    unknown = [name for name in theirs if name not in known and _plain(name) not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], models, n=3, cutoff=0.5) or list(models[:5])
+        more = f" (nor {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+        raise UserError(
+            f"{where} has the class '{unknown[0]}', which is not among the model's {len(models)} labels{more}; "
+            f"nearest: {', '.join(near)}. Name the classes as the model does"
+        )
+    return np.array([known.get(name, known.get(_plain(name))) for name in theirs], np.int64)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ")
+
+
+def _dataset(name: str, model_labels: Sequence[str]) -> Source:
+    from hw4fast.data import load
+
+    dataset = load(name)
+    split = dataset.test
+    to_model = match_labels(dataset.class_names, model_labels, f"the data set {name}")
+    return Source(
+        name=name,
+        what=f"the test pictures of {name}",
+        names=[f"test/{number}" for number in range(len(split))],
+        labels=to_model[split.labels],
+        read=lambda number: split.images[number],
+    )
+
+
+def _folder(folder: Folder, model_labels: Sequence[str]) -> Source:
+    from hw4fast.inference.images import read_picture
+
+    name = folder.path.resolve().name or "pictures"
+    return Source(
+        name=name,
+        what=f"the pictures in the folder {name}",
+        names=[folder.name(number) for number in range(len(folder.files))],
+        labels=_folder_labels(folder, model_labels),
+        read=lambda number: read_picture(folder.files[number]),
+    )
+
+
+def _folder_labels(folder: Folder, model_labels: Sequence[str]) -> np.ndarray:
+    if folder.labels is None:
+        return np.full(len(folder.files), NO_LABEL, np.int64)
+    labels = np.array([NO_LABEL if label is None else label for label in folder.labels], np.int64)
+    if folder.class_names is not None:
+        return match_labels(folder.class_names, model_labels, f"the folder '{folder.path}'")[labels]
+    if labels.max() >= len(model_labels):
+        raise UserError(
+            f"the labels of '{folder.path}' go up to {labels.max()}, but the model knows the classes "
+            f"0 … {len(model_labels) - 1}; is this the right model?"
+        )
+    return labels

@@ -1,0 +1,153 @@
+"""The style sheet of a report: light and dark, desk, phone and paper; system fonts, nothing fetched."""
+
+CSS = """
+:root {
+  color-scheme: light dark;
+  --paper: #faf9f6; --card: #ffffff; --ink: #1a1c20; --soft: #5d626b; --line: #dfdcd4;
+  --accuracy: #0072b2; --flips: #d55e00; --tint: #f1efe9;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #131519; --card: #1b1e23; --ink: #e9e7e2; --soft: #a0a5ae; --line: #32363d;
+    --accuracy: #56b4e9; --flips: #f08a3c; --tint: #23272d;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif;
+}
+header, main, footer { max-width: 74rem; margin: 0 auto; padding: 0 clamp(1rem, 4vw, 2.5rem); }
+header { padding-top: clamp(1.5rem, 5vw, 3.5rem); }
+.kicker { margin: 0; color: var(--soft); font-size: .9rem; overflow-wrap: anywhere; }
+.kicker b { color: var(--ink); }
+h1 {
+  font-size: clamp(1.6rem, 4.2vw, 2.6rem); line-height: 1.18; letter-spacing: -.018em; font-weight: 680;
+  max-width: 25em; margin: .5rem 0 .8rem; text-wrap: balance; overflow-wrap: anywhere;
+}
+.lede { font-size: 1.08rem; max-width: 42em; margin: 0 0 1.5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.35rem; letter-spacing: -.01em; line-height: 1.25; margin: 3.2rem 0 .4rem; }
+h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
+p.note, figcaption, .soft { color: var(--soft); font-size: .875rem; }
+figcaption { overflow-wrap: anywhere; }
+p.note { max-width: 48em; margin: 0 0 1.1rem; }
+a { color: inherit; text-underline-offset: .2em; text-decoration-color: var(--soft); }
+a:focus-visible, .scroll:focus-visible { outline: 2px solid var(--accuracy); outline-offset: 2px; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1.6rem 0 0; font-size: .925rem; }
+.facts {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 1px; margin: 0;
+  background: var(--line); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden;
+}
+.facts div { background: var(--card); padding: .8rem 1rem; }
+.facts dt { color: var(--soft); font-size: .8rem; }
+.facts dd { margin: 0; font-size: 1.3rem; font-weight: 640; line-height: 1.3; overflow-wrap: anywhere; }
+.facts small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); line-height: 1.35; }
+.grid { display: grid; gap: 1rem; }
+.grid.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+.grid.strips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); }
+.grid.flips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 15.5rem), 1fr)); }
+.card {
+  background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .9rem 1rem 1rem;
+  margin: 0; min-width: 0;
+}
+.card > .soft { margin: .1rem 0 .6rem; line-height: 1.4; }
+svg { display: block; width: 100%; height: auto; max-width: 30rem; margin: 0 auto; }
+svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
+.legend {
+  display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; margin: 0 0 1rem; padding: 0; list-style: none;
+  font-size: .9rem;
+}
+.legend li { display: flex; gap: .5rem; }
+.legend svg { flex: none; width: 2.6rem; height: .9rem; margin: .3rem 0 0; }
+.scroll { overflow-x: auto; }
+.card .scroll { margin: 0 -1rem -.2rem; padding: 0 1rem .2rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.strip { table-layout: fixed; }
+.strip.wide { min-width: 29rem; }
+.strip th {
+  font-weight: 600; font-size: .8rem; line-height: 1.25; padding: 0 .15rem .35rem; vertical-align: top;
+}
+.strip th small {
+  display: block; font-weight: 400; color: var(--soft); font-size: .68rem; letter-spacing: -.01em;
+  overflow-wrap: anywhere;
+}
+.strip td { padding: 0 .15rem .45rem; vertical-align: top; text-align: center; }
+.strip tbody th { text-align: left; }
+img {
+  display: block; width: 100%; height: auto; border-radius: .25rem; border: 1px solid var(--line);
+  background: var(--tint);
+}
+img.small { image-rendering: pixelated; }
+.answer { display: block; font-size: .78rem; line-height: 1.3; margin-top: .15rem; overflow-wrap: anywhere; }
+.answer small { font-size: inherit; color: var(--soft); white-space: nowrap; }
+.off img { border: 2px solid var(--flips); }
+.off .answer { font-weight: 700; }
+.mark { font-weight: 700; }
+.off .mark { color: var(--flips); }
+.pair { display: grid; grid-template-columns: 1fr auto 1fr; gap: .5rem; align-items: start; margin-top: .5rem; }
+.pair > .arrow { align-self: center; color: var(--soft); font-size: 1.2rem; padding-bottom: 2rem; }
+.numbers { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
+.numbers table { font-size: .9rem; min-width: 44rem; }
+.numbers th, .numbers td { padding: .34rem .8rem; text-align: right; white-space: nowrap; }
+.numbers thead th {
+  color: var(--soft); font-weight: 600; font-size: .8rem; border-bottom: 1px solid var(--line);
+  vertical-align: bottom;
+}
+.numbers tbody th { vertical-align: top; font-weight: 640; max-width: 14rem; }
+.numbers tbody th, .numbers td.spec { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+.numbers td.spec { color: var(--soft); max-width: 14rem; }
+.numbers .left, .numbers tbody th, .numbers td.spec { text-align: left; }
+.numbers tbody { border-top: 1px solid var(--line); }
+.numbers tr.broken td { background: var(--tint); font-weight: 600; }
+.numbers tr.broken td.spec { font-weight: 400; }
+.bar {
+  display: inline-block; width: 4.5rem; height: .55rem; margin-left: .6rem; background: var(--tint);
+  border-radius: 1px;
+}
+.bar i { display: block; height: 100%; background: var(--accuracy); border-radius: 1px; }
+.bar.f i { background: var(--flips); }
+tr.broken .bar { background: var(--line); }
+pre {
+  background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .9rem 1rem;
+  margin: .6rem 0 1rem;
+  font: .875rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+}
+.record {
+  display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; font-size: .9rem;
+  margin: 0;
+}
+.record dt { color: var(--soft); }
+.record dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
+.failures { font-size: .9rem; padding-left: 1.2rem; overflow-wrap: anywhere; }
+footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: .85rem; }
+@media (max-width: 30rem) {
+  .card { padding: .75rem .8rem .85rem; }
+  .card .scroll { margin: 0 -.8rem; padding: 0 .8rem; }
+  .facts { grid-template-columns: 1fr 1fr; }
+  .grid.flips { grid-template-columns: 1fr 1fr; gap: .6rem; }
+  .grid.flips h3 { font-size: .875rem; }
+  .grid.flips .card { padding: .6rem; }
+  .pair { gap: .25rem; }
+  .facts div:last-child:nth-child(odd) { grid-column: span 2; }
+  .record { grid-template-columns: 1fr; gap: 0; }
+  .record dd { margin-bottom: .5rem; }
+}
+@media print {
+  :root {
+    --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #eee;
+    --accuracy: #0072b2; --flips: #d55e00;
+  }
+  body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  nav { display: none; }
+  .card, .facts, tbody, tr { break-inside: avoid; }
+  h2 { break-after: avoid; margin-top: 1.6rem; }
+  .scroll { overflow: visible; }
+  .grid.charts { grid-template-columns: repeat(3, 1fr); }
+  .grid.strips { grid-template-columns: repeat(2, 1fr); }
+  .grid.flips { grid-template-columns: repeat(4, 1fr); }
+  .numbers table { min-width: 0; font-size: 8.5pt; }
+  .numbers th, .numbers td { padding: .15rem .4rem; }
+}
+"""

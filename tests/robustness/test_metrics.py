@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hw4fast.robustness.metrics import NO_LABEL, breaks, harm, summarise
+from hw4fast.robustness.points import CLEAN
+from tests.robustness.rows import row
+
+CLEAN_ANSWERS = np.array([1, 2, 3, 4, 5])
+ANSWERS = np.array([1, 2, 0, 0, 5])
+CONFIDENCE = np.array([0.5, 0.25, 1.0, 0.75, 0.5], np.float32)
+
+
+def test_counts_by_hand():
+    labels = np.array([1, 0, 3, 4, NO_LABEL])  # right; wrong; right → wrong; right → wrong; unlabelled
+    found = summarise(CLEAN, ANSWERS, CONFIDENCE, CLEAN_ANSWERS, labels)
+    assert (found.n, found.flips, found.labelled, found.correct) == (5, 2, 4, 1)
+    assert found.accuracy == 0.25
+    assert found.flip_rate == 0.4
+    assert found.mean_confidence == 0.6
+    # Wilson, by hand with z = 1.96: 1 of 4 → 0.0456 … 0.6994; 2 of 5 → 0.1176 … 0.7693
+    assert found.accuracy_interval == pytest.approx((0.0456, 0.6994), abs=1e-4)
+    assert found.flip_interval == pytest.approx((0.1176, 0.7693), abs=1e-4)
+
+
+def test_without_labels_there_is_no_accuracy():
+    found = summarise(CLEAN, ANSWERS, CONFIDENCE, CLEAN_ANSWERS, np.full(5, NO_LABEL))
+    assert found.accuracy is None
+    assert found.accuracy_interval is None
+    assert found.flips == 2
+    assert harm(found) == found.flip_rate
+
+
+def test_an_answer_that_equals_the_mark_of_no_label_is_not_right():
+    answers = np.full(2, NO_LABEL)
+    assert summarise(CLEAN, answers, np.ones(2), answers, np.full(2, NO_LABEL)).correct == 0
+
+
+def test_nothing_to_count_is_refused():
+    empty = np.array([], int)
+    with pytest.raises(ValueError, match="at least 1"):
+        summarise(CLEAN, empty, empty, empty, empty)
+
+
+def test_it_breaks_when_a_tenth_is_lost_and_the_intervals_lie_apart():
+    clean = row("clean", 0, 360, flips=0, correct=350)
+    assert not breaks(row("blur", 1, 360, flips=30, correct=320), clean)  # 8 points: certain, yet too little
+    assert breaks(row("blur", 2, 360, flips=60, correct=300), clean)  # 14 points, intervals apart
+    few = row("clean", 0, 10, flips=0, correct=9)
+    assert not breaks(row("blur", 2, 10, flips=3, correct=7), few)  # 20 points of ten pictures: chance
+
+
+def test_without_labels_flips_are_what_breaks():
+    clean = row("clean", 0, 360, flips=0, correct=None)
+    assert not breaks(row("blur", 1, 360, flips=35, correct=None), clean)
+    assert breaks(row("blur", 1, 360, flips=36, correct=None), clean)
+    assert not breaks(row("blur", 1, 3, flips=1, correct=None), row("clean", 0, 3, flips=0, correct=None))

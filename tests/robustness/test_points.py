@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hw4fast.errors import UsageError
+from hw4fast.robustness.points import CLEAN, points_of
+from hw4fast.transforms import TRANSFORMS, at_severity, parse
+
+
+def test_every_transform_at_every_severity_after_clean():
+    points = points_of(None)
+    assert points[0] == CLEAN
+    assert [(p.series, p.severity) for p in points[1:]] == [(name, s) for name in TRANSFORMS for s in range(1, 6)]
+    assert [p.spec for p in points if p.series == "blur"] == [at_severity("blur", s).name for s in range(1, 6)]
+
+
+def test_a_specification_with_a_level_is_one_point_and_one_without_is_five():
+    points = points_of(["blur51", "rotate:fill=black", "blur+noise", "noise:std=0.1+rotate10"])
+    assert [(p.series, p.severity) for p in points] == [
+        ("clean", 0),
+        ("blur51", None),
+        *[("rotate:fill=black", s) for s in range(1, 6)],
+        *[("blur+noise", s) for s in range(1, 6)],
+        (parse("noise:std=0.1+rotate10").name, None),
+    ]
+    assert points[1].label == "as given"
+    assert points[2].level == ("degrees", "5")
+    assert points[7].level is None  # two transforms: no one number
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["blurr"], "unknown transform 'blurr'; did you mean blur"),
+        (["blur", "noise", "blur"], "'blur' is asked for twice"),
+        (["blur51", "blur:size=51"], "'blur51' is asked for twice"),
+        ([], "no transform to study; name one or more of: "),
+        (["blur4"], "must be odd"),
+    ],
+)
+def test_what_can_not_be_studied(names, message):
+    with pytest.raises(UsageError, match=message):
+        points_of(names)
+
+
+def test_chance_depends_on_seed_picture_and_severity_only():
+    picture = np.full((8, 8, 1), 100, np.uint8)
+    weak, strong = points_of(["noise"])[2:4]
+    assert np.array_equal(weak.apply(picture, 0), weak.apply(picture.copy(), 0))
+    assert not np.array_equal(weak.apply(picture, 0), weak.apply(picture, 1))
+    assert not np.array_equal(weak.apply(picture, 0), strong.apply(picture, 0))
+    assert np.array_equal(CLEAN.apply(picture, 0), picture)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from hw4fast.robustness.album import Album
+from hw4fast.robustness.measure import Measured
+from hw4fast.robustness.points import points_of
+from hw4fast.robustness.report import LARGEST, Report, render
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+NASTY = '<script>alert("1")</script> & \'x\'.png'
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what the page refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def measured(n=6, size=(12, 10, 1), labels=(0, 1, 2, 0, 1, -1), transforms=("blur", "noise", "rotate30")):
+    """Answers drawn at random: the page must stand whatever they are."""
+    points = points_of(transforms)
+    rng = np.random.default_rng(0)
+    pictures = list(rng.integers(0, 256, (n, *size), dtype=np.uint8))
+    answers = rng.integers(0, 3, (len(points), n), dtype=np.int32)
+    answers[0] = [0, 1, 2, 0, 1, 2][:n]
+    confidence = rng.uniform(0, 1, answers.shape).astype(np.float32)
+    names = [NASTY, *(f"sub/{i}.png" for i in range(1, n))]
+    album = Album(points)
+    album.see(0, pictures, answers, confidence, np.array(labels[:n]))
+    failures = (("<b>bad</b>.png", "it's <i>broken</i>"),)
+    return Measured(points, names, np.array(labels[:n]), answers, confidence, failures, album)
+
+
+def page_of(found, title="digits", labels=("zero, nought", "<one>", "two")):
+    return render(
+        Report(
+            title=title,
+            model="runs/<model>.onnx",
+            measured=found,
+            rows=found.rows(),
+            model_labels=labels,
+            seed=0,
+            command="hw4fast study 'a b' --model <model>.onnx",
+            record=[("Seed", "0"), ("Versions", "a < b")],
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def text():
+    return page_of(measured())
+
+
+def test_tags_are_balanced_and_ids_are_unique(text):
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    anchors = [a["href"][1:] for tag, a in page.seen if tag == "a"]
+    assert anchors
+    assert set(anchors) <= set(ids)
+    used = [a["href"][1:] for tag, a in page.seen if tag == "use"]
+    assert used
+    assert set(used) <= set(ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+
+
+def test_nothing_is_fetched(text):
+    page = Page(text)
+    for tag, attributes in page.seen:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
+        for key in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, key, value)
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_what_comes_from_outside_is_escaped(text):
+    for raw in ("<script", "<b>bad", "<i>broken", "<one>", "<model>"):
+        assert raw not in text
+    for shown in ("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;", "&lt;b&gt;bad&lt;/b&gt;.png", "&lt;one&gt;"):
+        assert shown in text
+
+
+def test_it_can_be_read_without_eyes_or_colours_and_on_a_phone(text):
+    page = Page(text)
+    assert page.seen[0] == ("html", {"lang": "en"})
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.seen
+    images = [a for tag, a in page.seen if tag == "img"]
+    assert images
+    assert all(image["alt"] for image in images)
+    charts = [a for tag, a in page.seen if tag == "svg" and a.get("role") == "img"]
+    assert [chart["aria-label"].split(".")[0] for chart in charts if chart["aria-label"]]
+    assert len(charts) == 3
+    wrong = [a for _, a in page.seen if a.get("aria-label") in ("wrong", "not as clean")]
+    off = [a for _, a in page.seen if a.get("class") == "off"]
+    assert len(wrong) == len(off) > 0
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    assert "currentColor" in text
+    assert "#010203" not in text
+
+
+def test_each_transform_and_severity_has_its_pictures_and_its_numbers(text):
+    for name in ("blur", "noise", "rotate30"):
+        assert f"<h3>{name}</h3>" in text
+    for point in points_of(["blur", "noise", "rotate30"])[1:]:
+        assert f'<td class="spec">{point.spec}</td>' in text
+    assert text.count("<tr class=") + text.count("<tr><") >= 12
+    assert "n = 6 pictures (5 of them labelled, which accuracy counts)" in text
+
+
+def test_small_pictures_are_embedded_as_they_are():
+    text = page_of(measured())
+    assert "data:image/png;base64," in text
+    assert 'class="small"' in text
+    assert "data:image/jpeg" not in text
+
+
+def test_large_pictures_are_shrunk_until_the_page_is_small():
+    noise = measured(size=(700, 700, 3), transforms=("blur", "noise", "rotate", "contrast", "brightness", "jitter"))
+    text = page_of(noise)
+    assert len(text.encode()) < 5_000_000
+    assert len(text) <= LARGEST
+    assert "data:image/jpeg;base64," in text
+
+
+def test_without_labels_it_speaks_of_flips_only():
+    text = page_of(measured(labels=(-1,) * 6))
+    Page(text)
+    assert "Accuracy" not in text
+    assert "as clean" in text
+
+
+def test_a_single_picture_makes_a_page():
+    Page(page_of(measured(n=1, transforms=("rotate30",))))
+
+
+def test_dollars_in_a_name_are_no_formula(tmp_path):
+    from hw4fast.robustness.figures import save_curves, save_grid
+
+    rows = measured().rows()
+    save_curves(tmp_path / "a.png", rows[0], [rows[1:6]], r"a $\frac{ b$ c")
+    save_grid(tmp_path / "b.png", [("$x^$", [("clean", np.zeros((4, 4, 3), np.uint8), "$_$")])], "$$")
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert (tmp_path / "b.png").stat().st_size > 0

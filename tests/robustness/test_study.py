@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hw4fast.robustness.measure as measure_module
+import hw4fast.robustness.output as output_module
+from hw4fast.data import load
+from hw4fast.errors import UsageError, UserError
+from hw4fast.inference.classifier import Classifier
+from hw4fast.robustness.source import choose
+from hw4fast.robustness.study import study
+from hw4fast.stats import wilson
+from hw4fast.transforms import TRANSFORMS, at_severity
+
+FILES = ["accuracy.png", "predictions.csv", "report.html", "study.json", "summary.csv", "transforms.png"]
+
+
+def table(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def digits(centroid_onnx, tmp_path_factory):
+    """A study of 40 digits under every transform."""
+    return study("digits", centroid_onnx, out=tmp_path_factory.mktemp("s") / "digits", limit=40, progress=False)
+
+
+def test_the_folder_holds_everything_and_nothing_else(digits):
+    assert sorted(path.name for path in digits.out.iterdir()) == FILES
+    assert [path.name for path in digits.out.parent.iterdir()] == ["digits"]
+    assert digits.report == digits.out / "report.html"
+    assert digits.n_images == 40
+    assert len(digits.rows) == 1 + 5 * len(list(TRANSFORMS))
+    for name in ("accuracy.png", "transforms.png"):
+        with Image.open(digits.out / name) as picture:
+            assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize(("transform", "severity"), [("clean", 0), ("blur", 4), ("noise", 5), ("rotate", 2)])
+def test_a_cell_agrees_with_an_independent_computation(digits, centroid_onnx, transform, severity):
+    split = load("digits").test
+    chosen = choose(len(split), 40, 0)
+    classifier = Classifier(centroid_onnx)
+    clean = [int(classifier.logits(split.images[[i]]).argmax()) for i in chosen]
+    answers, confidences = [], []
+    for i in chosen:
+        picture = split.images[i]
+        if transform != "clean":
+            picture = at_severity(transform, severity)(picture, seed=0, severity=severity)
+        logits = classifier.logits(picture[None])[0].astype(np.float64)
+        answers.append(int(logits.argmax()))
+        confidences.append(np.exp(logits.max()) / np.exp(logits).sum())
+    rows = [
+        row
+        for row in table(digits.out / "predictions.csv")
+        if (row["transform"], row["severity"]) == (transform, str(severity))
+    ]
+    assert [row["image"] for row in rows] == [f"test/{i}" for i in chosen]
+    assert [int(row["label"]) for row in rows] == split.labels[chosen].tolist()
+    assert [int(row["answer"]) for row in rows] == answers
+    assert [row["answer_name"] for row in rows] == [str(answer) for answer in answers]
+    assert [int(row["correct"]) for row in rows] == (answers == split.labels[chosen]).astype(int).tolist()
+    assert [int(row["flipped"]) for row in rows] == [int(a != b) for a, b in zip(answers, clean, strict=True)]
+    assert np.allclose([float(row["confidence"]) for row in rows], confidences, atol=6e-5)
+
+    (line,) = [
+        row
+        for row in table(digits.out / "summary.csv")
+        if (row["transform"], row["severity"]) == (transform, str(severity))
+    ]
+    correct = sum(a == b for a, b in zip(answers, split.labels[chosen], strict=True))
+    flips = sum(a != b for a, b in zip(answers, clean, strict=True))
+    assert (int(line["n"]), int(line["labelled"]), int(line["correct"]), int(line["flips"])) == (40, 40, correct, flips)
+    written = [float(line[key]) for key in ("accuracy", "accuracy_low", "accuracy_high")]
+    assert written == pytest.approx([correct / 40, *wilson(int(correct), 40)], abs=1e-6)
+    written = [float(line[key]) for key in ("flip_rate", "flip_low", "flip_high")]
+    assert written == pytest.approx([flips / 40, *wilson(flips, 40)], abs=1e-6)
+    assert float(line["mean_confidence"]) == pytest.approx(np.mean(confidences), abs=2e-6)
+    if transform == "clean":
+        assert digits.clean == (correct, 40)
+        assert correct > 30  # the model is a real one
+
+
+def test_every_prediction_is_there_once(digits):
+    rows = table(digits.out / "predictions.csv")
+    assert len(rows) == 40 * len(digits.rows)
+    assert set(Counter((row["image"], row["transform"], row["severity"]) for row in rows).values()) == {1}
+
+
+def test_the_record_says_what_ran(digits, centroid_onnx):
+    record = json.loads((digits.out / "study.json").read_text(encoding="utf-8"))
+    assert record["arguments"]["limit"] == 40
+    assert record["command"] == f"hw4fast study digits --model {centroid_onnx} --seed 0 --limit 40"
+    assert record["model"]["sha256"] == Classifier(centroid_onnx).sha256
+    assert record["provider"] == "cpu"
+    assert record["predictions"] == 40 * len(digits.rows)
+    assert record["finding"] == digits.finding
+    assert record["versions"]["numpy"] == np.__version__
+    assert record["seconds"] > 0
+
+
+@pytest.mark.parametrize("batch", [32, 7])
+def test_the_same_study_gives_the_same_bytes(digits, centroid_onnx, tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(measure_module, "BATCH", batch)
+    again = study("digits", centroid_onnx, out=tmp_path / "again", limit=40, progress=False)
+    for name in ("predictions.csv", "summary.csv"):
+        assert (again.out / name).read_bytes() == (digits.out / name).read_bytes()
+
+
+def test_another_seed_draws_other_noise(centroid_onnx, tmp_path):
+    one, other = (
+        study("digits", centroid_onnx, ["noise:std=0.5"], tmp_path / f"s{seed}", seed=seed, progress=False)
+        for seed in (0, 1)
+    )
+    assert one.rows[0] == other.rows[0]
+    assert one.rows[1].mean_confidence != other.rows[1].mean_confidence
+
+
+def test_what_stands_there_is_kept(centroid_onnx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outs = [study("digits", centroid_onnx, ["blur51"], limit=2, progress=False).out for _ in range(2)]
+    assert [out.as_posix() for out in outs] == ["studies/digits", "studies/digits-2"]
+    (tmp_path / "empty").mkdir()
+    assert study("digits", centroid_onnx, ["blur51"], "empty", limit=2, progress=False).out.name == "empty"
+
+
+def test_a_strength_of_the_users_own_has_no_severity(centroid_onnx, tmp_path):
+    found = study("digits", centroid_onnx, ["blur51", "rotate"], tmp_path / "s", limit=5, progress=False)
+    assert [(row.point.series, row.point.severity) for row in found.rows[:3]] == [
+        ("clean", 0),
+        ("blur51", None),
+        ("rotate", 1),
+    ]
+    assert [row["severity"] for row in table(found.out / "summary.csv")] == ["0", "", "1", "2", "3", "4", "5"]
+    assert 'aria-label="blur51. as given: accuracy' in found.report.read_text(encoding="utf-8")
+
+
+def digit_files(folder, count):
+    folder.mkdir(parents=True)
+    split = load("digits").test
+    for number in range(count):
+        Image.fromarray(split.images[number, :, :, 0]).save(folder / f"{number}.png")
+
+
+def test_a_corrupt_picture_is_skipped_and_reported(centroid_onnx, tmp_path):
+    digit_files(tmp_path / "mine", 5)
+    (tmp_path / "mine" / "2.png").write_bytes((tmp_path / "mine" / "1.png").read_bytes()[:60])
+    (tmp_path / "mine" / "<script>alert(1)<").mkdir()
+    (tmp_path / "mine" / "<script>alert(1)<" / "script>.jpg").write_text("no picture")
+    labels = "".join(f"{i}.png,{load('digits').test.labels[i]}\n" for i in range(5))
+    (tmp_path / "mine" / "labels.csv").write_text("file,label\n" + labels)
+    found = study(tmp_path / "mine", centroid_onnx, ["blur"], tmp_path / "out", progress=False)
+    assert found.n_images == 4
+    assert [name for name, _ in found.failures] == ["2.png", "<script>alert(1)</script>.jpg"]
+    assert {row["image"] for row in table(found.out / "predictions.csv")} == {"0.png", "1.png", "3.png", "4.png"}
+    record = json.loads((found.out / "study.json").read_text(encoding="utf-8"))
+    assert record["failures"][0]["image"] == "2.png"
+    page = found.report.read_text(encoding="utf-8")
+    assert "Pictures that could not be read" in page
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;.jpg" in page
+
+
+def test_a_folder_without_labels_reports_flips_and_confidence(centroid_onnx, tmp_path):
+    digit_files(tmp_path / "mine", 6)
+    found = study(tmp_path / "mine", centroid_onnx, ["rotate"], tmp_path / "out", progress=False)
+    assert found.clean is None
+    rows = table(found.out / "predictions.csv")
+    assert {(row["label"], row["correct"]) for row in rows} == {("", "")}
+    lines = table(found.out / "summary.csv")
+    assert {(line["accuracy"], line["accuracy_low"], line["labelled"]) for line in lines} == {("", "", "0")}
+    flips = Counter(row["severity"] for row in rows if row["flipped"] == "1")
+    assert [int(line["flips"]) for line in lines] == [flips[line["severity"]] for line in lines]
+    assert flips["5"] > 0
+    page = found.report.read_text(encoding="utf-8")
+    assert "Flip rate" in page
+    assert "Accuracy" not in page
+
+
+def test_sub_folders_and_a_data_set_agree(centroid_onnx, tmp_path):
+    split = load("digits").test
+    for number in range(8):
+        path = tmp_path / "mine" / str(split.labels[number]) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(split.images[number, :, :, 0]).save(path)
+    found = study(tmp_path / "mine", centroid_onnx, ["noise"], tmp_path / "out", progress=False)
+    answers = {
+        (row["image"].split("/")[1].removesuffix(".png"), row["severity"]): row["answer"]
+        for row in table(found.out / "predictions.csv")
+    }
+    whole = study("digits", centroid_onnx, ["noise"], tmp_path / "whole", progress=False)
+    for row in table(whole.out / "predictions.csv"):
+        number = row["image"].removeprefix("test/")
+        if int(number) < 8:
+            assert answers[number, row["severity"]] == row["answer"]
+
+
+def test_nothing_readable_is_an_error_and_leaves_nothing(centroid_onnx, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"could be read; the first: a\.png"):
+        study(tmp_path / "mine", centroid_onnx, ["blur"], tmp_path / "deep" / "out", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_an_interrupted_study_leaves_no_folder(centroid_onnx, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output_module, "render", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        study("digits", centroid_onnx, ["blur51"], tmp_path / "out", limit=2, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"transforms": ["blurr"]}, "did you mean blur"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"limit": 0}, "limit must be at least 1"),
+        ({"provider": "gpu"}, "unknown provider 'gpu'"),
+    ],
+)
+def test_wrong_arguments_are_usage_errors(centroid_onnx, tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        study("digits", centroid_onnx, out=tmp_path / "out", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_never_imports_torch(centroid_onnx, tmp_path):
+    code = (
+        "import sys; from hw4fast.robustness.study import study; "
+        f"study('digits', {str(centroid_onnx)!r}, ['blur51'], {str(tmp_path / 'out')!r}, limit=2); "
+        "sys.exit(sum(name.split('.')[0] in ('torch', 'onnx', 'torchvision') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # and no bar where stderr is no terminal
