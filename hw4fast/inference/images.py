@@ -1,0 +1,172 @@
+"""From a picture file of any kind to uint8 pixels; a file that can't be read right is an error, never a guess."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from hw4fast.errors import UserError
+from hw4fast.inference.paths import one_line, readable_file
+
+MAX_PIXELS = 100_000_000  # checked in the header, before any pixel is decoded
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")  # all that Pillow may try, commonest first
+GREY = ("1", "L", "LA", "La")
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 274, 258, 262, 0  # EXIF's and TIFF's tags
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # undoes each orientation of EXIF 2.32, 4.6.4
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in JPEG scans, FF00 is data and FFD0…FFD7 a restart
+END_OF_IMAGE = 0xD9
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach stderr beside ours
+
+
+class _Quiet:
+    """Keeps Pillow's warnings off stderr while any thread reads: the filters are shared by all threads, so the
+    first one in sets them and the last one out puts them back."""
+
+    def __init__(self) -> None:
+        self._lock, self._readers, self._saved = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.simplefilter("ignore")
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
+def read_picture(source: Path | str | bytes) -> np.ndarray:
+    """The picture in a file, or in a file's bytes → uint8 [h, w, 1 (grey) or 3 (RGB)], upright as EXIF says.
+
+    Transparent pixels are laid on white. Of an animation the first frame is read. 16-bit grey is scaled to 8
+    (65535 → 255). CMYK is converted without its colour profile; palettes become RGB, 1-bit pictures grey.
+    Raises UserError for: no such file, a folder, an empty file, another or broken format, a truncated file,
+    more than MAX_PIXELS pixels, and 32-bit grey (whose white isn't defined).
+    """
+    if isinstance(source, bytes):
+        with _quiet:
+            return _decode(BytesIO(source), "the picture")
+    path = readable_file(source, "picture")
+    with path.open("rb") as file, _quiet:
+        return _decode(file, f"'{one_line(path)}'")
+
+
+def _decode(file: BinaryIO, name: str) -> np.ndarray:
+    with _open(file, name) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise UserError(_too_large(name, f"{width}×{height}"))
+        try:
+            image.load()
+            if image.format in ("JPEG", "MPO"):
+                _check_end(file)
+            turn = UPRIGHT.get(_orientation(image))
+            pixels = _pixels(image, name)
+        except UserError:
+            raise
+        except MemoryError:
+            raise UserError(f"{name} ({width}×{height}) doesn't fit into memory; shrink it first") from None
+        except Exception as error:  # decoders raise almost anything when a file is broken
+            raise UserError(f"{name} is a broken or truncated {image.format} file: {_said(error)}") from None
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    """Reads the header and no pixels."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise UserError(_too_large(name, "far more")) from None
+    except Image.UnidentifiedImageError:
+        file.seek(0)
+        begins = file.read(8)
+        kinds = ", ".join(FORMATS)
+        raise UserError(f"{name} is no picture that can be read ({kinds}): it begins with {begins!r}") from None
+    except Exception as error:  # as above
+        raise UserError(f"{name} has a broken header: {_said(error)}") from None
+
+
+def _check_end(file: BinaryIO) -> None:
+    """OSError when a JPEG has no end: its tail is missing and zeros stand there, which decode as grey rows."""
+    file.seek(0)
+    data, position = file.read(), 2
+    while match := MARKER.search(data, position):
+        if match[1][0] == END_OF_IMAGE:
+            return
+        position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
+    raise OSError("image file is truncated: it has no end marker")
+
+
+def _pixels(image: Image.Image, name: str) -> np.ndarray:
+    """A loaded image of any mode → uint8 [h, w] or [h, w, 3]."""
+    if image.mode.startswith("I;16"):
+        return _from_sixteen_bits(image)
+    if image.mode == "I" and image.format == "PPM":  # Pillow scales a PGM to 0…65535
+        return _scaled(np.asarray(image), 65535)
+    if image.mode in ("I", "F"):
+        raise UserError(f"{name} has 32 bits per pixel, whose white isn't defined; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+        return np.asarray(on_white.getchannel("R") if image.mode in GREY else on_white.convert("RGB"))
+    return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+
+
+def _from_sixteen_bits(image: Image.Image) -> np.ndarray:
+    """Grey of up to 16 bits → uint8 [h, w]; TIFF may say fewer bits, or that 0 is white."""
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    values = np.asarray(image)
+    grey = _scaled(values, white)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return grey
+
+
+def _scaled(values: np.ndarray, white: int) -> np.ndarray:
+    """Whole numbers 0…white (≤ 65535) → uint8 0…255, to nearest."""
+    return ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation; 1 (upright) when there is none or it can't be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a broken EXIF block says nothing, and the pixels are sound
+        return 1
+
+
+def _too_large(name: str, pixels: str) -> str:
+    return f"{name} has {pixels} pixels; more than {MAX_PIXELS // 10**6} million aren't decoded: shrink it first"
+
+
+def _said(error: Exception) -> str:
+    return one_line(error) or type(error).__name__

@@ -1,0 +1,58 @@
+"""Files that a person names: one clear line when one isn't what it should be."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from hw4fast.errors import UserError
+
+RUN_RECORD = "run.json"
+RUN_MODEL = "model.onnx"
+
+
+def readable_file(path: str | Path, kind: str) -> Path:
+    """`path` if it is a regular file with at least one byte; `kind` ("picture", "model") names it in errors.
+
+    Raises UserError otherwise.
+    """
+    path = Path(path)
+    shown = f"'{one_line(path)}'"
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UserError(f"{shown} is a folder, not a {kind} file; name the file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{shown} is no regular file (a pipe or a device); save the {kind} to a file first")
+        if status.st_size == 0:
+            raise UserError(f"{shown} is empty (0 bytes), so it holds no {kind}; fetch or write it again")
+        with path.open("rb"):
+            return path
+    except FileNotFoundError:
+        raise UserError(f"there is no {kind} file {shown}; check the spelling and the folder") from None
+    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in it
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the {kind} file {shown} can't be read: {reason}") from None
+
+
+def model_file(model: str | Path) -> Path:
+    """The .onnx file that `model` names: itself, or the exported model of a run folder.
+
+    Raises UserError with the command to run when a run isn't exported yet.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if (path / RUN_MODEL).exists():
+            path /= RUN_MODEL
+        elif (path / RUN_RECORD).exists():
+            raise UserError(f"the run '{path}' isn't exported yet; first: hw4fast export {path} --onnx")
+        else:
+            found = f"a folder with neither {RUN_MODEL} nor {RUN_RECORD}"
+            raise UserError(f"'{path}' is {found}; name an .onnx file or a run folder")
+    return readable_file(path, "model")
+
+
+def one_line(value: object, limit: int = 300) -> str:
+    """`str(value)` on one line of printable characters, cut at `limit`."""
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in str(value)).split())
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,143 @@
+"""onnxruntime, without its two surprises: it never falls back silently here, and it never logs to stderr."""
+
+from __future__ import annotations
+
+import re
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from hw4fast.errors import UsageError, UserError
+from hw4fast.inference.paths import one_line, readable_file
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+HELPERS = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}  # run the nodes that the provider can't
+LIBRARY = "libonnxruntime_providers_{}.so"
+FATAL = 4  # onnxruntime's log level above errors: those reach us as exceptions
+
+# A whole ONNX model: y = Relu(x), float32 [n], IR 8, opset 17. Made with onnx.helper, kept as bytes so that
+# trying a provider needs no onnx; a test takes it apart.
+PROBE = (
+    b'\x08\x08:5\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x10\n\x01x\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01n'
+    b"b\x10\n\x01y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\x11"
+)
+
+
+def open_session(path: str | Path, provider: str = "cpu", threads: int | None = None) -> Any:
+    """An onnxruntime.InferenceSession of the file that runs on `provider`, and on nothing less.
+
+    provider: a key of PROVIDERS. threads: of one operator; onnxruntime's choice if None.
+    Raises UsageError for an unknown provider or a bad number of threads, UserError when the provider doesn't
+    load here (with the reason and what to do) and when the file is missing, empty or no ONNX model.
+    """
+    _check_name(provider)
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be 1 or more, not {threads}")
+    path = readable_file(path, "model")
+    try:
+        session = _create(str(path), provider, threads)
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        _insist(provider)
+        reason = _said(error)
+        raise UserError(f"'{path}' can't be loaded as an ONNX model: {reason}; export or fetch it again") from None
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        _insist(provider)
+        raise UserError(f"provider '{provider}' loads here, but not for '{path}'; use provider 'cpu'")
+    return session
+
+
+def explain_provider(name: str) -> str | None:
+    """None when a model really runs on that provider here, else why not and what to do; found by trying it.
+
+    Raises UsageError for a name that isn't in PROVIDERS.
+    """
+    _check_name(name)
+    runtime = _onnxruntime()
+    if PROVIDERS[name] not in runtime.get_available_providers():
+        return f"the installed onnxruntime {runtime.__version__} is built without it; install onnxruntime-gpu"
+    try:
+        if _create(PROBE, name, 1).get_providers()[0] == PROVIDERS[name]:
+            return None
+        failure = "onnxruntime doesn't say why"
+    except Exception as error:
+        failure = _said(error)
+    return _missing_library(name) or failure
+
+
+def _check_name(provider: str) -> None:
+    if provider not in PROVIDERS:
+        raise UsageError(f"unknown provider '{provider}'; known: {', '.join(PROVIDERS)}")
+
+
+def _insist(provider: str) -> None:
+    reason = None if provider == "cpu" else explain_provider(provider)
+    if reason:
+        raise UserError(f"provider '{provider}' doesn't run here: {reason}; or use provider 'cpu'")
+
+
+def _create(model: str | bytes, provider: str, threads: int | None) -> Any:
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = FATAL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    if provider != "cpu":
+        _preload()
+    names = [PROVIDERS[name] for name in (provider, *HELPERS[provider])]
+    available = runtime.get_available_providers()
+    names = [name for name in names if name in available]
+    # without enable_fallback=0 an error of the provider is printed and the CPU runs instead
+    return runtime.InferenceSession(model, options, providers=names, enable_fallback=0)
+
+
+@cache
+def _onnxruntime() -> Any:
+    """Imported on first use: 0.1 s that `--help` needn't wait for."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(FATAL)
+    return onnxruntime
+
+
+@cache
+def _preload() -> None:
+    """Loads the CUDA libraries that pip installed (nvidia-*), which the system's loader doesn't look for."""
+    with redirect_stdout(StringIO()):  # it prints what is missing; `_missing_library` says it better
+        _onnxruntime().preload_dlls(directory="")
+
+
+def _missing_library(provider: str) -> str | None:
+    """The loader's own words on why the provider's library can't be loaded, None when it can (Linux only)."""
+    import ctypes
+
+    folder = Path(_onnxruntime().__file__).parent / "capi"
+    library = folder / LIBRARY.format(provider)
+    if not library.exists():
+        return None
+    try:
+        ctypes.CDLL(str(folder / LIBRARY.format("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        text = one_line(error)
+        cuda = str(getattr(_onnxruntime(), "cuda_version", "")).split(".")[0]
+        fixes = {
+            "libcuda.so": "install NVIDIA's driver",
+            "libnvinfer": "install TensorRT",
+            "libcudnn": f"pip install nvidia-cudnn-cu{cuda}",
+        }
+        fix = next((fix for part, fix in fixes.items() if part in text), f"install CUDA {cuda}'s libraries")
+        return f"{text}; {fix}"
+    return None
+
+
+def _said(error: Exception) -> str:
+    """onnxruntime's message without its own prefix and file names."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", one_line(error, 600))
+    return one_line(text).rstrip(".")

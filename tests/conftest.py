@@ -1,0 +1,67 @@
+"""What several tests need: a tiny real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARPNESS = 0.02  # of the centroid model's softmax: right answers get about 0.9, not 1.0
+
+
+@pytest.fixture(scope="session")
+def centroid_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-describing ONNX file without torch: the nearest class mean on the digits' training split.
+
+    −|x − μ|² = 2 μ·x − |μ|² up to what all classes share, so Flatten and Gemm are the whole model.
+    """
+    from hw4fast.data import load
+    from hw4fast.inference.card import Card
+
+    digits = load("digits")
+    pictures = digits.preprocessing.normalise(digits.train.images).reshape(len(digits.train), -1)
+    means = np.stack([pictures[digits.train.labels == digit].mean(0) for digit in range(10)])
+    card = Card(
+        preprocessing=digits.preprocessing,
+        labels=digits.class_names,
+        provenance={"model": "nearest class mean", "dataset": digits.name, "fingerprint": digits.fingerprint},
+        parity={},
+        opset=17,
+    )
+    path = tmp_path_factory.mktemp("model") / "centroid.onnx"
+    write_linear_onnx(path, 2 * SHARPNESS * means, -SHARPNESS * (means**2).sum(1), card.to_json_text())
+    return path
+
+
+def write_linear_onnx(
+    path: Path, weight: np.ndarray, bias: np.ndarray, card: str | None, shape: tuple = ("n", 1, 28, 28)
+) -> Path:
+    """A model `input` float32 `shape` → Flatten → Gemm (weight [classes, features], bias) → `logits`.
+
+    card: the text of the metadata, none if None.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["input"], ["flat"], axis=1),
+            helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], transB=1),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [shape[0], len(bias)])],
+        [
+            numpy_helper.from_array(np.asarray(weight, np.float32), "weight"),
+            numpy_helper.from_array(np.asarray(bias, np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if card is not None:
+        from hw4fast.inference.card import KEY
+
+        helper.set_model_props(model, {KEY: card})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
