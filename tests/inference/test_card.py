@@ -1,0 +1,109 @@
+"""The card survives the trip through JSON, and junk is refused in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw4fast.data import Preprocessing
+from hw4fast.errors import UserError
+from hw4fast.inference.card import KEY, Card
+
+PHOTOS = Preprocessing(
+    mode="RGB",
+    crop=(224, 224),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize="shorter-side",
+    resize_size=256,
+)
+CARD = Card(PHOTOS, ("tench", "crane", "crane", "Ünï “q”"), {"dataset": "x", "n": [1, 2.5, None]}, {"max": 1e-6}, 17)
+
+
+def changed(**values) -> str:
+    """CARD's JSON with some keys replaced; a value of ... takes the key away."""
+    record = {**json.loads(CARD.to_json_text()), **values}
+    return json.dumps({key: value for key, value in record.items() if value is not ...})
+
+
+def changed_preprocessing(**values) -> str:
+    return changed(preprocessing={**PHOTOS.to_json(), **values})
+
+
+def test_round_trip():
+    assert Card.from_json_text(CARD.to_json_text()) == CARD
+
+
+@given(labels=st.lists(st.text(), min_size=1, max_size=5), number=st.floats(allow_nan=False, allow_infinity=False))
+def test_round_trip_of_any_labels_and_numbers(labels, number):
+    card = Card(PHOTOS, tuple(labels), {"value": number}, {}, 17)
+    assert Card.from_json_text(card.to_json_text()) == card
+
+
+def test_nan_is_not_written():
+    with pytest.raises(ValueError, match="JSON"):
+        Card(PHOTOS, ("a",), {}, {"max": float("nan")}, 17).to_json_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "can't be read"),
+        ("{", "can't be read"),
+        ("[" * 100_000, "can't be read"),
+        ("[]", "not a JSON object"),
+        ("null", "not a JSON object"),
+        (changed(parity={"max": float("nan")}), "NaN is not JSON"),
+        (changed(schema=2), "has schema 2, but this hw4fast reads schema 1; upgrade"),
+        (changed(schema="1"), "has schema 1, but"),
+        (changed(schema=True), "has schema True"),
+        (changed(schema=...), "has schema none"),
+        (changed(labels=...), "missing keys ['labels']"),
+        (changed(extra=1), "unknown keys ['extra']"),
+        (changed(labels=[]), "labels is not a list of one or more texts"),
+        (changed(labels="abc"), "labels is not a list"),
+        (changed(labels=["a", 1]), "labels is not a list"),
+        (changed(opset="17"), "opset is not"),
+        (changed(opset=0), "opset is not"),
+        (changed(provenance=[]), "provenance is not an object"),
+        (changed(parity=None), "parity is not an object"),
+        (changed(preprocessing=None), "preprocessing"),
+        (changed(preprocessing=[]), "preprocessing"),
+        (changed_preprocessing(mode="CMYK"), "mode must be one of"),
+        (changed_preprocessing(mode=["L"]), "preprocessing"),
+        (changed_preprocessing(surprise=1), "surprise"),
+        (changed_preprocessing(crop=[224]), "crop must"),
+        (changed_preprocessing(crop=[224, 224, 3]), "crop must"),
+        (changed_preprocessing(crop=[224.5, 224]), "crop must"),
+        (changed_preprocessing(crop=["a", "b"]), "preprocessing"),
+        (changed_preprocessing(crop=[-1, 224]), "crop"),
+        (changed_preprocessing(resize_size=256.5), "resize_size"),
+        (changed_preprocessing(mean=[0.1, 0.2]), "mean and std must have 3 values"),
+        (changed_preprocessing(mean=["0", "0", "0"]), "mean and std must be finite numbers"),
+        (changed_preprocessing(std=[0.1, 0.0, 0.1]), "std positive"),
+    ],
+)
+def test_junk_is_one_clear_line(text, message):
+    with pytest.raises(UserError) as caught:
+        Card.from_json_text(text)
+    assert message in str(caught.value) and KEY in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    ),
+    st.sampled_from(["preprocessing", "labels", "provenance", "parity", "opset", "schema"]),
+)
+def test_any_value_under_any_key_is_read_or_refused(value, key):
+    try:
+        card = Card.from_json_text(changed(**{key: value}))
+    except UserError:
+        return
+    assert Card.from_json_text(card.to_json_text()) == card

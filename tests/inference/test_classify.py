@@ -1,0 +1,181 @@
+"""classify: the right answers, failures that don't stop the rest, saved pictures, and a cold start without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hw4fast.data import load
+from hw4fast.errors import UsageError, UserError
+from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.classify import Failure, Result, classify
+from hw4fast.inference.images import read_picture
+from hw4fast.transforms import parse
+
+
+def write_digit(path, index: int = 0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(load("digits").test.images[index, :, :, 0]).save(path)
+    return path
+
+
+@pytest.fixture
+def digit(tmp_path):
+    return write_digit(tmp_path / "digit.png")
+
+
+def only(results) -> Result:
+    (result,) = results
+    assert isinstance(result, Result), result
+    return result
+
+
+def test_answers_are_the_classifiers(digit, centroid_onnx):
+    result = only(classify([digit], centroid_onnx, ["blur51", "noise0.3"], top=3, seed=7))
+    classifier, picture = Classifier(centroid_onnx), load("digits").test.images[0]
+    assert result.file == str(digit)
+    assert [answer.transform for answer in result.transformed] == ["blur51", "noise:std=0.3"]
+    for answer in (result.clean, *result.transformed):
+        seen = picture if answer.transform == "clean" else parse(answer.transform)(picture, seed=7)
+        probabilities = classifier.probabilities(seen[None])[0]
+        order = np.argsort(-probabilities)[:3]
+        assert [index for index, _, _ in answer.top] == order.tolist()
+        assert [label for _, label, _ in answer.top] == [str(index) for index in order]
+        assert [value for _, _, value in answer.top] == pytest.approx(probabilities[order].tolist(), abs=1e-6)
+    assert result.clean.top[0][0] == load("digits").test.labels[0]
+    assert result.transformed[0].top[0][2] != result.clean.top[0][2]
+
+
+@pytest.mark.parametrize(("top", "given"), [(1, 1), (10, 10), (99, 10)])
+def test_top(top, given, digit, centroid_onnx):
+    values = [value for _, _, value in only(classify(digit, centroid_onnx, top=top)).clean.top]
+    assert len(values) == given and values == sorted(values, reverse=True)
+
+
+def test_bad_pictures_fail_and_the_rest_goes_on(digit, tmp_path, centroid_onnx):
+    text = tmp_path / "notes.png"
+    text.write_text("no picture")
+    missing = tmp_path / "missing.png"
+    results = list(classify([text, digit, missing, tmp_path, digit], centroid_onnx))
+    assert [type(result) for result in results] == [Failure, Result, Failure, Failure, Result]
+    assert [result.file for result in results] == [str(path) for path in (text, digit, missing, tmp_path, digit)]
+    assert "no picture that can be read" in results[0].reason and "there is no" in results[2].reason
+
+
+def test_pictures_are_read_one_at_a_time(digit, tmp_path, centroid_onnx):
+    """The first answer comes before the second file exists."""
+    later = tmp_path / "later.png"
+    results = classify([digit, later], centroid_onnx)
+    assert isinstance(next(results), Result)
+    write_digit(later, 1)
+    assert isinstance(next(results), Result)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"transforms": ["blurr"]}, UsageError, "did you mean blur"),
+        ({"transforms": ["blur51", "blur4"]}, UsageError, "size must be odd"),
+        ({"top": 0}, UsageError, "top must be 1 or more"),
+        ({"model": "no/such.onnx"}, UserError, "there is no model file"),
+        ({"provider": "abacus"}, UsageError, "unknown provider"),
+        ({"threads": 0}, UsageError, "threads must be 1 or more"),
+    ],
+)
+def test_errors_come_before_the_first_picture(change, error, message, digit, centroid_onnx):
+    with pytest.raises(error, match=message):
+        classify(**{"paths": [digit], "model": centroid_onnx, **change})
+
+
+def test_a_folder_that_cannot_be_made(digit, centroid_onnx):
+    with pytest.raises(UserError, match="can't be made"):
+        classify([digit], centroid_onnx, ["blur3"], save_transformed=digit / "sub")
+
+
+def test_json(digit, tmp_path, centroid_onnx):
+    good, bad = classify([digit, tmp_path / "x.png"], centroid_onnx, ["blur3"], top=2, save_transformed=tmp_path / "s")
+    value = json.loads(json.dumps(good.to_json(), allow_nan=False))
+    assert list(value) == ["file", "clean", "transformed"]
+    assert list(value["clean"]) == ["transform", "top"]
+    assert list(value["clean"]["top"][0]) == ["index", "label", "probability"]
+    assert value["transformed"][0]["transform"] == "blur3"
+    assert value["transformed"][0]["saved"] == str(tmp_path / "s" / "digit-blur3.png")
+    assert list(bad.to_json()) == ["file", "error"]
+
+
+def test_random_transforms_repeat_with_the_seed(digit, centroid_onnx):
+    first, again, other = (
+        only(classify(digit, centroid_onnx, ["noise0.3", "jitter"], seed=seed)).transformed for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_saved_pictures_are_what_the_model_saw(digit, tmp_path, centroid_onnx):
+    specs = ["blur51:sigma=2+noise:std=0.1", "rotate-30:fill=black"]
+    result = only(classify(digit, centroid_onnx, specs, save_transformed=tmp_path / "deep" / "er", seed=3))
+    names = [answer.saved.name for answer in result.transformed]
+    assert names == ["digit-blur51_sigma=2+noise_std=0.1.png", "digit-rotate-30_fill=black.png"]
+    for answer in result.transformed:
+        expected = parse(answer.transform)(load("digits").test.images[0], seed=3)
+        assert np.array_equal(read_picture(answer.saved), expected)
+    assert result.clean.saved is None
+
+
+def test_saved_pictures_are_never_overwritten(tmp_path, centroid_onnx):
+    """Two folders with a digit.png each, and a stranger's file under the name that would come next."""
+    digits = [write_digit(tmp_path / name / "digit.png", index) for index, name in enumerate("ab")]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "digit-blur3.png").write_text("a stranger's")
+
+    def save() -> list[str]:
+        results = classify(digits, centroid_onnx, ["blur3"], save_transformed=out)
+        return [result.transformed[0].saved.name for result in results]
+
+    assert save() == ["digit-blur3-2.png", "digit-blur3-3.png"]
+    assert (out / "digit-blur3.png").read_text() == "a stranger's"
+    assert save() == ["digit-blur3-2.png", "digit-blur3-3.png"]  # the same pixels are there already
+    assert {path.name for path in out.iterdir()} == {f"digit-blur3{end}.png" for end in ("", "-2", "-3")}
+
+
+def test_a_picture_that_cannot_be_saved_stops_with_one_line(digit, tmp_path, centroid_onnx):
+    results = classify([digit], centroid_onnx, ["blur3"], save_transformed=tmp_path / "out")
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(UserError, match=r"digit-blur3.png' can't be written"):
+        next(results)
+
+
+def test_unusual_file_names(tmp_path, centroid_onnx):
+    path = write_digit(tmp_path / ("ü né:w\n" + "x" * 120 + ".png"))
+    result = only(classify(path, centroid_onnx, ["blur3"], save_transformed=tmp_path / "out"))
+    saved = result.transformed[0].saved
+    assert saved.exists() and "\n" not in saved.name and ":" not in saved.name and " " not in saved.name
+
+
+def test_a_colour_photo_reaches_a_grey_model(tmp_path, centroid_onnx):
+    photo = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    result = only(classify(tmp_path / "photo.jpg", centroid_onnx, ["jitter"]))
+    assert len(result.clean.top) == 5
+
+
+def test_cold_process_imports_only_what_it_needs(digit, centroid_onnx):
+    code = (
+        "import sys; from hw4fast.inference.classify import classify\n"
+        "(result,) = classify([sys.argv[1]], sys.argv[2], ['blur51'])\n"
+        "print(result.clean.top[0][1])\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    command = [sys.executable, "-c", code, str(digit), str(centroid_onnx)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer, modules = done.stdout.splitlines()
+    assert answer == str(load("digits").test.labels[0]) and done.stderr == ""
+    heavy = {"torch", "torchvision", "onnx", "onnxscript", "matplotlib", "sklearn", "numba", "scipy", "tqdm"}
+    assert not heavy & set(modules.split())
+    assert "onnxruntime" in modules.split()

@@ -1,0 +1,132 @@
+"""onnxruntime: what was asked for runs, or one clear line says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hw4fast.errors import UsageError, UserError
+from hw4fast.inference import session as sessions
+from hw4fast.inference.session import PROBE, PROVIDERS, explain_provider, open_session
+
+
+@pytest.fixture(autouse=True)
+def silence(capfd):
+    """onnxruntime's C++ log must not reach the user."""
+    yield
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cpu(centroid_onnx):
+    session = open_session(centroid_onnx)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.run(["logits"], {"input": np.zeros((3, 1, 28, 28), np.float32)})[0].shape == (3, 10)
+
+
+def test_threads_are_set(centroid_onnx):
+    options = open_session(centroid_onnx, threads=1).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "cpu"])
+def test_a_provider_runs_or_is_refused_with_its_reason(provider, centroid_onnx):
+    reason = explain_provider(provider)
+    if reason is None:
+        assert open_session(centroid_onnx, provider).get_providers()[0] == PROVIDERS[provider]
+        return
+    assert reason.strip() and "\n" not in reason
+    with pytest.raises(UserError) as caught:
+        open_session(centroid_onnx, provider)
+    text = str(caught.value)
+    assert provider in text and reason in text and "use provider 'cpu'" in text and "\n" not in text
+
+
+def test_cpu_always_runs():
+    assert explain_provider("cpu") is None
+
+
+def test_a_build_without_the_provider(monkeypatch, centroid_onnx):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert "built without it; install onnxruntime-gpu" in (explain_provider("cuda") or "")
+    with pytest.raises(UserError, match=r"provider 'cuda' doesn't run here: .* built without it"):
+        open_session(centroid_onnx, "cuda")
+
+
+def test_the_loaders_own_words_and_a_remedy(monkeypatch, tmp_path):
+    """A provider's library that lacks the driver, as on a machine without a GPU."""
+    import ctypes
+
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / sessions.LIBRARY.format("cuda")).touch()
+
+    def fail(path, **_):
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    reason = sessions._missing_library("cuda")
+    assert reason == "libcuda.so.1: cannot open shared object file; install NVIDIA's driver"
+
+
+def test_a_provider_that_loads_but_skips_this_model_is_refused(monkeypatch, centroid_onnx):
+    """The session came back with the CPU although the provider itself is fine."""
+    create = sessions._create
+    monkeypatch.setattr(sessions, "_create", lambda model, provider, threads: create(model, "cpu", threads))
+    monkeypatch.setattr(sessions, "explain_provider", lambda name: None)
+    with pytest.raises(UserError, match="provider 'cuda' loads here, but not for"):
+        open_session(centroid_onnx, "cuda")
+
+
+@pytest.mark.parametrize("ask", [lambda path: open_session(path, "gpu"), lambda path: explain_provider("gpu")])
+def test_unknown_provider(ask, centroid_onnx):
+    with pytest.raises(UsageError, match="unknown provider 'gpu'; known: cpu, cuda, tensorrt"):
+        ask(centroid_onnx)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_bad_threads(threads, centroid_onnx):
+    with pytest.raises(UsageError, match="threads must be 1 or more"):
+        open_session(centroid_onnx, threads=threads)
+
+
+def test_probe_is_the_model_that_its_comment_names():
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(PROBE)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Relu"]
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+
+
+def break_it(whole: bytes, how: str) -> bytes:
+    return {
+        "text": b"this is no model, it is text",
+        "first half": whole[: len(whole) // 2],
+        "zeros": bytes(1000),
+        "unknown operator": whole.replace(b"Flatten", b"Flattem"),
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["text", "first half", "zeros", "unknown operator"])
+def test_corrupt_model(how, centroid_onnx, tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(break_it(centroid_onnx.read_bytes(), how))
+    with pytest.raises(UserError) as caught:
+        open_session(path)
+    text = str(caught.value)
+    assert "broken.onnx' can't be loaded as an ONNX model: " in text and "export or fetch it again" in text
+    assert "\n" not in text and "ONNXRuntimeError" not in text
+
+
+def test_missing_empty_and_folder(tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    for path, message in (
+        (tmp_path / "none.onnx", "there is no model file"),
+        (tmp_path / "empty.onnx", "is empty"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_session(path)
