@@ -6,11 +6,13 @@ import csv
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw4fast.errors import UserError
 from hw4fast.files import free_sibling, write_json, write_text
 from hw4fast.record import processor, versions
 from hw4fast.robustness import findings
@@ -43,34 +45,45 @@ class Outcome:
         return "/".join(self.classifier.path.parts[-2:])
 
 
-def write_folder(wanted: Path, outcome: Outcome) -> Path:
-    """Writes everything into a hidden sibling of `wanted`, then renames it: the folder is whole or not there.
+@contextmanager
+def draft_of(wanted: Path) -> Iterator[Path]:
+    """A hidden new folder beside `wanted`, to be filled and then put in its place by `take_place`.
 
-    Returns where it came to stand: `wanted`, or a numbered sibling when something stands there that isn't an
-    empty folder.
+    Whatever happens, nothing half-done stays. Raises UserError when nothing can be written there, before any work.
     """
-    wanted.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in wanted.parents if not folder.exists()]
     draft = free_sibling(wanted.parent / f".{wanted.name}-{os.getpid()}")
-    draft.mkdir()
-    title = f"{outcome.source} · {outcome.model} · n = {outcome.rows[0].n} pictures"
     try:
-        write_json(draft / "study.json", _record(outcome))
-        _write_table(draft / "predictions.csv", PREDICTIONS, _predictions(outcome))
-        _write_table(draft / "summary.csv", SUMMARY, map(_summary, outcome.rows))
-        save_curves(draft / "accuracy.png", outcome.rows[0], findings.by_series(outcome.rows), title)
-        _save_transforms(draft / "transforms.png", outcome)
-        write_text(draft / "report.html", render(_report(outcome)))
-        return _take_place(draft, wanted)
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"the study can't be written to '{wanted}': {error.strerror}; name another folder") from None
+    try:
+        yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # not empty: the study stands in it
+                folder.rmdir()
 
 
-def _take_place(draft: Path, wanted: Path) -> Path:
+def take_place(draft: Path, wanted: Path) -> Path:
+    """Renames `draft` to `wanted`, or to a numbered sibling of what stands there and is no empty folder."""
     if wanted.is_dir() and not any(wanted.iterdir()):
         wanted.rmdir()
     final = free_sibling(wanted)
     draft.rename(final)
     return final
+
+
+def write_files(folder: Path, outcome: Outcome) -> None:
+    """All that a study leaves, into a folder that is there."""
+    title = f"{outcome.source} · {outcome.model} · n = {outcome.rows[0].n} pictures"
+    write_json(folder / "study.json", _record(outcome))
+    _write_table(folder / "predictions.csv", PREDICTIONS, _predictions(outcome))
+    _write_table(folder / "summary.csv", SUMMARY, map(_summary, outcome.rows))
+    save_curves(folder / "accuracy.png", outcome.rows[0], findings.by_series(outcome.rows), title)
+    _save_transforms(folder / "transforms.png", outcome)
+    write_text(folder / "report.html", render(_report(outcome)))
 
 
 PREDICTIONS = (

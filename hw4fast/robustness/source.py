@@ -17,7 +17,8 @@ from hw4fast.robustness.metrics import NO_LABEL
 @dataclass(frozen=True)
 class Source:
     """names: one per picture; labels: int64 [n], the model's class index or NO_LABEL;
-    read: picture number → uint8 [h, w, 1 or 3], raising UserError where it can't be read.
+    read: picture number → uint8 [h, w, 1 or 3], raising UserError where it can't be read;
+    folder: that holds them, None for a data set.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Source:
     names: Sequence[str]
     labels: np.ndarray
     read: Callable[[int], np.ndarray]
+    folder: Path | None = None
 
 
 def open_source(source: str | Path, model_labels: Sequence[str]) -> Source:
@@ -101,6 +103,7 @@ def _folder(folder: Folder, model_labels: Sequence[str]) -> Source:
         names=[folder.name(number) for number in range(len(folder.files))],
         labels=_folder_labels(folder, model_labels),
         read=lambda number: read_picture(folder.files[number]),
+        folder=folder.path,
     )
 
 

@@ -11,9 +11,9 @@ from hw4fast.errors import UsageError
 from hw4fast.robustness.findings import headline
 from hw4fast.robustness.measure import measure
 from hw4fast.robustness.metrics import Row
-from hw4fast.robustness.output import Outcome, write_folder
+from hw4fast.robustness.output import Outcome, draft_of, take_place, write_files
 from hw4fast.robustness.points import points_of
-from hw4fast.robustness.source import choose, open_source
+from hw4fast.robustness.source import Source, choose, open_source
 
 STUDIES = Path("studies")
 
@@ -65,10 +65,11 @@ def study(
     classifier = Classifier(model, provider=provider, threads=threads)
     opened = open_source(source, classifier.card.labels)
     chosen = choose(len(opened.names), limit, seed)
-    started = time.perf_counter()
-    measured = measure(opened, chosen, classifier, points, seed=seed, progress=progress)
-    outcome = Outcome(
-        arguments={
+    wanted = _wanted(out, opened)
+    with draft_of(wanted) as draft:
+        started = time.perf_counter()
+        measured = measure(opened, chosen, classifier, points, seed=seed, progress=progress)
+        arguments = {
             "source": str(source),
             "model": str(model),
             "transforms": None if transforms is None else list(transforms),
@@ -76,14 +77,25 @@ def study(
             "provider": provider,
             "threads": threads,
             "limit": limit,
-        },
-        source=opened.name,
-        classifier=classifier,
-        measured=measured,
-        rows=tuple(measured.rows()),
-        seconds=time.perf_counter() - started,
-    )
-    folder = write_folder(STUDIES / opened.name if out is None else Path(out), outcome)
+        }
+        seconds = time.perf_counter() - started
+        outcome = Outcome(arguments, opened.name, classifier, measured, tuple(measured.rows()), seconds)
+        write_files(draft, outcome)
+        return _result(take_place(draft, wanted), outcome)
+
+
+def _wanted(out: str | Path | None, source: Source) -> Path:
+    """Where to write. UsageError for a place inside the pictures' folder: the next study would take the study's own
+    pictures for some of them."""
+    wanted = STUDIES / source.name if out is None else Path(out)
+    if wanted.name in ("", ".."):
+        raise UsageError(f"name a folder to write the study to, not '{out}'")
+    if source.folder is not None and wanted.resolve().is_relative_to(source.folder.resolve()):
+        raise UsageError(f"the study would be written among the pictures, to '{wanted}'; name an --out elsewhere")
+    return wanted
+
+
+def _result(folder: Path, outcome: Outcome) -> StudyResult:
     clean = outcome.rows[0]
     return StudyResult(
         out=folder,
@@ -91,6 +103,6 @@ def study(
         n_images=clean.n,
         clean=(clean.correct, clean.labelled) if clean.labelled else None,
         rows=outcome.rows,
-        failures=measured.failures,
+        failures=outcome.measured.failures,
         finding=headline(outcome.rows),
     )

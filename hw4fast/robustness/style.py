@@ -142,12 +142,15 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: 
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   nav { display: none; }
   .card, .facts, tbody, tr { break-inside: avoid; }
-  h2 { break-after: avoid; margin-top: 1.6rem; }
+  h2, p.note { break-after: avoid; }
+  h2 { margin-top: 1.6rem; }
   .scroll { overflow: visible; }
   .grid.charts { grid-template-columns: repeat(3, 1fr); }
   .grid.strips { grid-template-columns: repeat(2, 1fr); }
   .grid.flips { grid-template-columns: repeat(4, 1fr); }
   .numbers table { min-width: 0; font-size: 8.5pt; }
-  .numbers th, .numbers td { padding: .15rem .4rem; }
+  .numbers th, .numbers td { padding: .15rem .35rem; }
+  .numbers tbody th, .numbers td.spec { min-width: 0; }
+  .bar { width: 2rem; margin-left: .3rem; }
 }
 """

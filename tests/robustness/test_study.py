@@ -12,6 +12,7 @@ from PIL import Image
 
 import hw4fast.robustness.measure as measure_module
 import hw4fast.robustness.output as output_module
+import hw4fast.robustness.study as study_module
 from hw4fast.data import load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.classifier import Classifier
@@ -220,6 +221,26 @@ def test_an_interrupted_study_leaves_no_folder(centroid_onnx, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         study("digits", centroid_onnx, ["blur51"], tmp_path / "out", limit=2, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(centroid_onnx, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("measured in vain")
+
+    monkeypatch.setattr(study_module, "measure", never)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"can't be written to .*: Not a directory"):
+        study("digits", centroid_onnx, ["blur"], tmp_path / "file" / "out", progress=False)
+
+
+def test_a_study_is_not_written_among_the_pictures(centroid_onnx, tmp_path, monkeypatch):
+    digit_files(tmp_path / "mine", 1)
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(UsageError, match="among the pictures, to 'studies/mine'; name an --out elsewhere"):
+        study(".", centroid_onnx, ["blur51"], progress=False)
+    assert study(".", centroid_onnx, ["blur51"], "../out", progress=False).n_images == 1
+    with pytest.raises(UsageError, match=r"name a folder to write the study to, not '\.'"):
+        study("digits", centroid_onnx, ["blur51"], ".", progress=False)
 
 
 @pytest.mark.parametrize(
