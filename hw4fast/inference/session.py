@@ -84,7 +84,6 @@ def _insist(provider: str) -> None:
 def _create(model: str | bytes, provider: str, threads: int | None) -> Any:
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
-    options.log_severity_level = FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -102,7 +101,7 @@ def _onnxruntime() -> Any:
     """Imported on first use: 0.1 s that `--help` needn't wait for."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(FATAL)
+    onnxruntime.set_default_logger_severity(FATAL)  # sessions inherit it
     return onnxruntime
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -119,6 +122,22 @@ def test_corrupt_model(how, centroid_onnx, tmp_path):
     text = str(caught.value)
     assert "broken.onnx' can't be loaded as an ONNX model: " in text and "export or fetch it again" in text
     assert "\n" not in text and "ONNXRuntimeError" not in text
+
+
+def test_what_onnxruntime_warns_about_is_not_the_users(centroid_onnx, tmp_path):
+    """An initializer that nothing reads; in a process of its own, since the level is set once per process."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(centroid_onnx)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused"))
+    onnx.save(model, tmp_path / "unused.onnx")
+
+    def stderr(code: str) -> str:
+        command = [sys.executable, "-c", code, tmp_path / "unused.onnx"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    bare = "import sys, onnxruntime as o; o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    assert "unused" in stderr(bare)  # so there is something to silence
+    assert stderr("import sys; from hw4fast.inference.session import open_session; open_session(sys.argv[1])") == ""
 
 
 def test_missing_empty_and_folder(tmp_path):
