@@ -50,7 +50,7 @@ class Prints:
     def line(self, number: int, at: int) -> str:
         """`✗ 3 · 48 %`"""
         answer = textwrap.shorten(self.answer(number, at), 18, placeholder="…")
-        return f"{self.mark(number, at)} {answer} · {100 * self.measured.confidence[at, number]:.0f} %"
+        return f"{self.mark(number, at)} {answer} · {sure(self.measured.confidence[at, number])}"
 
     def html(self, number: int, at: int) -> str:
         """An `<img>` and its caption. Put it into an element of class `off` where `off()` says so."""
@@ -64,12 +64,18 @@ class Prints:
         return (
             f'<img{small} src="{_data_uri(picture, self.side)}" width="{picture.shape[1]}" height="{picture.shape[0]}" '
             f'loading="lazy" alt="{escape(told)}"><span class="answer"><span class="mark" role="img" '
-            f'aria-label="{meaning}">{mark}</span> {escape(answer)} <small>{100 * confidence:.0f} %</small></span>'
+            f'aria-label="{meaning}">{mark}</span> {escape(answer)} <small>{escape(sure(confidence))}</small></span>'
         )
 
 
 def short(label: str) -> str:
     return label.partition(",")[0].strip() or label
+
+
+def sure(confidence: float) -> str:
+    """`62 %`; never `100 %` or `0 %` of what only rounds to it."""
+    percent = 100 * float(confidence)
+    return "> 99 %" if 99 < percent < 100 else "< 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
 def _data_uri(picture: np.ndarray, side: int) -> str:

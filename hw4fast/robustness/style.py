@@ -64,7 +64,7 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans
 .card .scroll { margin: 0 -1rem -.2rem; padding: 0 1rem .2rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .strip { table-layout: fixed; }
-.strip.wide { min-width: 29rem; }
+.strip.wide { min-width: 31rem; }
 .strip th {
   font-weight: 600; font-size: .8rem; line-height: 1.25; padding: 0 .15rem .35rem; vertical-align: top;
 }
@@ -80,7 +80,7 @@ img {
 }
 img.small { image-rendering: pixelated; }
 .answer { display: block; font-size: .78rem; line-height: 1.3; margin-top: .15rem; overflow-wrap: anywhere; }
-.answer small { font-size: inherit; color: var(--soft); white-space: nowrap; }
+.answer small { font-size: .95em; color: var(--soft); white-space: nowrap; }
 .off img { border: 2px solid var(--flips); }
 .off .answer { font-weight: 700; }
 .mark { font-weight: 700; }

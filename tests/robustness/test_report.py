@@ -8,6 +8,7 @@ import pytest
 
 from hw4fast.robustness.album import Album
 from hw4fast.robustness.measure import Measured
+from hw4fast.robustness.pictures import sure
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.report import LARGEST, Report, render
 
@@ -168,3 +169,11 @@ def test_dollars_in_a_name_are_no_formula(tmp_path):
     save_grid(tmp_path / "b.png", [("$x^$", [("clean", np.zeros((4, 4, 3), np.uint8), "$_$")])], "$$")
     assert (tmp_path / "a.png").stat().st_size > 0
     assert (tmp_path / "b.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("confidence", "shown"),
+    [(0.0, "0 %"), (0.004, "< 1 %"), (0.5, "50 %"), (0.989, "99 %"), (0.9999, "> 99 %"), (1.0, "100 %")],
+)
+def test_nothing_is_said_to_be_certain_that_only_rounds_to_it(confidence, shown):
+    assert sure(np.float32(confidence)) == shown
