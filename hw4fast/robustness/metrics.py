@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,10 +47,28 @@ class Row:
         """95 % Wilson interval."""
         return wilson(self.flips, self.n)
 
+    def to_json(self) -> dict[str, Any]:
+        """A line of `summary.csv`: shares as fractions of 1; None for what there is not."""
+        right, flipped = self.accuracy_interval or (None, None), self.flip_interval
+        return {
+            "transform": self.point.series,
+            "severity": self.point.severity,
+            "spec": self.point.spec,
+            "n": self.n,
+            "labelled": self.labelled,
+            "correct": self.correct,
+            "accuracy": self.accuracy,
+            "accuracy_low": right[0],
+            "accuracy_high": right[1],
+            "flips": self.flips,
+            "flip_rate": self.flip_rate,
+            "flip_low": flipped[0],
+            "flip_high": flipped[1],
+            "mean_confidence": self.mean_confidence,
+        }
 
-def summarise(
-    point: Point, answers: np.ndarray, confidence: np.ndarray, clean: np.ndarray, labels: np.ndarray
-) -> Row:
+
+def summarise(point: Point, answers: np.ndarray, confidence: np.ndarray, clean: np.ndarray, labels: np.ndarray) -> Row:
     """One Row from one prediction per picture.
 
     answers, clean: int [n], the answers at `point` and without any transform; confidence: float [n];

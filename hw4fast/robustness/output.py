@@ -80,7 +80,8 @@ def write_files(folder: Path, outcome: Outcome) -> None:
     title = f"{outcome.source} · {outcome.model} · n = {outcome.rows[0].n} pictures"
     write_json(folder / "study.json", _record(outcome))
     _write_table(folder / "predictions.csv", PREDICTIONS, _predictions(outcome))
-    _write_table(folder / "summary.csv", SUMMARY, map(_summary, outcome.rows))
+    lines = [row.to_json() for row in outcome.rows]
+    _write_table(folder / "summary.csv", list(lines[0]), [line.values() for line in lines])
     save_curves(folder / "accuracy.png", outcome.rows[0], findings.by_series(outcome.rows), title)
     _save_transforms(folder / "transforms.png", outcome)
     write_text(folder / "report.html", render(_report(outcome)))
@@ -106,32 +107,19 @@ def _predictions(outcome: Outcome) -> Iterable[Sequence[Any]]:
                 "" if point.severity is None else point.severity,
                 answer,
                 names[answer],
-                f"{confidence:.4f}",
+                f"{confidence:.4f}",  # more digits would show how onnxruntime rounds
                 "" if label == NO_LABEL else int(answer == label),
                 int(answer != clean),
             )
 
 
-SUMMARY = (
-    "transform", "severity", "spec", "n", "labelled", "correct", "accuracy", "accuracy_low", "accuracy_high",
-    "flips", "flip_rate", "flip_low", "flip_high", "mean_confidence",
-)  # fmt: skip
-
-
-def _summary(row: Row) -> Sequence[Any]:
-    """Shares as fractions of 1, with their 95 % Wilson intervals; empty where nothing is labelled."""
-    right = ["", "", ""] if row.accuracy is None else [row.accuracy, *(row.accuracy_interval or ())]
-    severity = "" if row.point.severity is None else row.point.severity
-    shares = [*right, row.flips, row.flip_rate, *row.flip_interval, row.mean_confidence]
-    written = [f"{value:.6f}" if isinstance(value, float) else value for value in shares]
-    return [row.point.series, severity, row.point.spec, row.n, row.labelled, row.correct, *written]
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Empty for None; fractions with six digits."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row])
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
@@ -156,7 +144,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
 def _command(arguments: dict[str, Any]) -> str:
     """The command line that repeats the study; what has its default is left out, the seed never."""
     words = ["hw4fast", "study", arguments["source"], "--model", arguments["model"]]
-    words += ["--transforms", *arguments["transforms"]] if arguments["transforms"] else []
+    words += ["--transforms", ",".join(arguments["transforms"])] if arguments["transforms"] else []
     words += ["--seed", str(arguments["seed"])]
     words += ["--provider", arguments["provider"]] if arguments["provider"] != "cpu" else []
     for name in ("threads", "limit"):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hw4fast.errors import UsageError
 from hw4fast.robustness.findings import headline
@@ -32,6 +33,16 @@ class StudyResult:
     rows: tuple[Row, ...]
     failures: tuple[tuple[str, str], ...]
     finding: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "out": str(self.out),
+            "report": str(self.report),
+            "finding": self.finding,
+            "n_images": self.n_images,
+            "rows": [row.to_json() for row in self.rows],
+            "failures": [{"image": name, "reason": reason} for name, reason in self.failures],
+        }
 
 
 def study(

@@ -91,6 +91,14 @@ def test_a_cell_agrees_with_an_independent_computation(digits, centroid_onnx, tr
         assert correct > 30  # the model is a real one
 
 
+def test_the_result_is_json_and_says_what_the_table_says(digits):
+    value = json.loads(json.dumps(digits.to_json(), allow_nan=False))
+    assert value["out"] == str(digits.out)
+    lines = table(digits.out / "summary.csv")
+    assert [row["spec"] for row in value["rows"]] == [line["spec"] for line in lines]
+    assert [f"{row['flip_high']:.6f}" for row in value["rows"]] == [line["flip_high"] for line in lines]
+
+
 def test_every_prediction_is_there_once(digits):
     rows = table(digits.out / "predictions.csv")
     assert len(rows) == 40 * len(digits.rows)
@@ -141,6 +149,8 @@ def test_a_strength_of_the_users_own_has_no_severity(centroid_onnx, tmp_path):
         ("blur51", None),
         ("rotate", 1),
     ]
+    record = json.loads((found.out / "study.json").read_text(encoding="utf-8"))
+    assert " --transforms blur51,rotate " in record["command"]
     assert [row["severity"] for row in table(found.out / "summary.csv")] == ["0", "", "1", "2", "3", "4", "5"]
     assert 'aria-label="blur51. as given: accuracy' in found.report.read_text(encoding="utf-8")
 
