@@ -1,1 +1,29 @@
-"""Train a small net, export one self-describing ONNX file, run it fast, find out what breaks it."""
+"""Train a small net, export one self-describing ONNX file, run it fast, find out what breaks it.
+
+The verbs of the command line as functions, imported on first use: torch comes only with `train` and `export`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_FACE = {  # name → (module, attribute)
+    "Settings": ("hw4fast.training.runs", "Settings"),
+    "train": ("hw4fast.training.train", "train"),
+    "export": ("hw4fast.exporter", "export"),
+    "load": ("hw4fast.inference.classifier", "Classifier"),
+    "classify": ("hw4fast.inference.classify", "classify"),
+    "study": ("hw4fast.robustness.study", "study"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module 'hw4fast' has no attribute '{name}'")
+    module, attribute = _FACE[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FACE})

@@ -76,9 +76,7 @@ def _pictures(path: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(path, onerror=refuse):
         inner[:] = [name for name in inner if not name.startswith((".", "__"))]
         yield from (
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+            Path(folder, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
         )
 
 

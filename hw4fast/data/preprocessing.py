@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MAX_PIXELS = 100_000_000  # of any picture that is decoded or made
 COLOUR_MODES = {"L": 1, "RGB": 3}
 
 
@@ -47,8 +49,12 @@ class Preprocessing:
             raise ValueError(f"resize must be 'stretch' or 'shorter-side', not {self.resize!r}")
         if (self.resize == "shorter-side") != (self.resize_size is not None):
             raise ValueError("resize_size goes with resize='shorter-side', and only with it")
+        if [type(side) for side in self.crop] != [int, int] or type(self.resize_size) not in (int, type(None)):
+            raise ValueError("crop must be two whole numbers, resize_size one")
         if min(self.crop) < 1 or (self.resize_size is not None and self.resize_size < max(self.crop)):
             raise ValueError(f"crop {self.crop} must be positive and no larger than resize_size {self.resize_size}")
+        if not all(type(value) in (int, float) and isfinite(value) for value in (*self.mean, *self.std)):
+            raise ValueError("mean and std must be finite numbers")
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
             raise ValueError(f"mean and std must have {self.channels} values each, std positive")
 
@@ -57,7 +63,11 @@ class Preprocessing:
         return COLOUR_MODES[self.mode]
 
     def fit(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 [h, w, 1 or 3] of any size → uint8 [crop height, crop width, channels]."""
+        """uint8 [h, w, 1 or 3] of any size → uint8 [crop height, crop width, channels].
+
+        Raises ValueError for another array, and for a picture so long and thin that scaling its shorter side would
+        fill the memory.
+        """
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
             raise ValueError(f"a picture is uint8 [h, w, 1 or 3], not {picture.dtype} {list(picture.shape)}")
         image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert(self.mode)
@@ -69,6 +79,8 @@ class Preprocessing:
             short = min(image.size)
             # torchvision's rule: the longer side is truncated, not rounded
             size = tuple(self.resize_size * side // short for side in image.size)
+            if size[0] * size[1] > MAX_PIXELS:
+                raise ValueError(f"{image.size[0]}×{image.size[1]} pixels are too long and thin; crop the picture")
             image = image.resize((size[0], size[1]), RESAMPLING[self.interpolation])
             left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
             image = image.crop((left, top, left + width, top + height))
@@ -90,5 +102,5 @@ class Preprocessing:
         try:
             fields = {**value, **{key: tuple(value[key]) for key in ("crop", "mean", "std")}}
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a preprocessing record: {error}") from None

@@ -11,7 +11,6 @@ import numpy as np
 from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.inference.card import KEY, Card
-from hw4fast.inference.images import MAX_PIXELS
 from hw4fast.inference.paths import model_file
 from hw4fast.inference.session import PROVIDERS, open_session
 
@@ -50,14 +49,12 @@ class Classifier:
     def fit(self, picture: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 1 or 3] of any size → uint8 [height, width, channels] as the model reads it.
 
-        Raises UserError for a picture so long and thin that scaling its shorter side would fill the memory.
+        Raises UserError for a picture that Preprocessing.fit refuses.
         """
-        preprocessing = self.card.preprocessing
-        short, long = sorted(picture.shape[:2])
-        if preprocessing.resize_size and preprocessing.resize_size**2 * long // short > MAX_PIXELS:
-            height, width = picture.shape[:2]
-            raise UserError(f"{width}×{height} pixels are too long and thin for this model; crop the picture")
-        return preprocessing.fit(picture)
+        try:
+            return self.card.preprocessing.fit(picture)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] of fitted pictures, n ≥ 0 → float32 [n, classes]; ValueError for another shape."""

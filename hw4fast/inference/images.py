@@ -14,10 +14,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from hw4fast.data.preprocessing import MAX_PIXELS
 from hw4fast.errors import UserError
 from hw4fast.inference.paths import one_line, readable_file
 
-MAX_PIXELS = 100_000_000  # checked in the header, before any pixel is decoded
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")  # all that Pillow may try, commonest first
 GREY = ("1", "L", "LA", "La")
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 274, 258, 262, 0  # EXIF's and TIFF's tags

@@ -46,8 +46,10 @@ class Settings:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Settings:
         known = {field.name for field in fields(cls)}
-        settings = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items() if key in known}
-        return cls(**settings)
+        chosen: dict[str, Any] = {key: value[key] for key in known & value.keys()}
+        if "channels" in chosen:
+            chosen["channels"] = tuple(chosen["channels"])
+        return cls(**chosen)
 
 
 @dataclass

@@ -30,7 +30,10 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] 
     "adagrad": (torch.optim.Adagrad, 0.001, False),
     "adam": (torch.optim.Adam, 0.001, False),
 }
-LOSSES = {"hw4fast": softmax_cross_entropy, "torch": nn.functional.cross_entropy}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "hw4fast": softmax_cross_entropy,
+    "torch": nn.functional.cross_entropy,
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""The bridge: a run becomes one self-describing ONNX file, checked against torch before it exists."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hw4fast import data as datasets
+from hw4fast import record
+from hw4fast.data import Dataset
+from hw4fast.errors import UserError
+from hw4fast.files import writing
+from hw4fast.inference.card import KEY, Card
+from hw4fast.inference.classifier import Classifier
+from hw4fast.training import runs
+
+OPSET = 20
+BATCHES = (1, 2, 7)
+SAMPLES = 64
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Result:
+    """path: the file; card: what it carries; size: bytes."""
+
+    path: Path
+    card: Card
+    size: int
+
+
+def export(run: str | Path, onnx: str | Path | None = None, tolerance: float = TOLERANCE) -> Result:
+    """Writes the trained net of a run folder as ONNX, to RUN/model.onnx by default, with its card inside.
+
+    The file takes "input", float32 [n, channels, height, width] of any n ≥ 1, and gives "logits" [n, classes].
+    It is tried on real test images at batch sizes 1, 2 and 7 before it gets its name: when a logit differs from
+    torch's float64 result by more than `tolerance` times the largest logit, or an answer differs from torch's,
+    there is no file and UserError says by how much. Raises UserError, too, for a folder without a finished run.
+    """
+    run = Path(run)
+    entry = runs.load_record(run)
+    dataset = datasets.load(entry["data"]["name"])
+    if dataset.fingerprint != entry["data"]["fingerprint"]:
+        raise UserError(f"the data set {dataset.name} is no longer what {run} was trained on")
+    model = runs.load_model(run, dataset)
+    path = Path(onnx) if onnx else run / "model.onnx"
+    card = Card(dataset.preprocessing, dataset.class_names, _provenance(entry), {}, OPSET)
+    with writing(path) as temporary:
+        proto = _to_onnx(model, dataset)
+        _write(proto, card, temporary)
+        parity = _compare(model, dataset, temporary, tolerance)
+        card = Card(card.preprocessing, card.labels, card.provenance, parity, OPSET)
+        _write(proto, card, temporary)
+    return Result(path, card, path.stat().st_size)
+
+
+def _provenance(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = ("settings", "data", "result", "commit", "machine")
+    return {key: entry[key] for key in kept if key in entry} | {"exported": record.now(), "versions": record.versions()}
+
+
+def _to_onnx(model: nn.Module, dataset: Dataset) -> Any:
+    """The net as an onnx.ModelProto with a dynamic batch, without traces of this machine's folders."""
+    example = torch.zeros(2, dataset.preprocessing.channels, *dataset.preprocessing.crop)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # stack traces, with this machine's paths
+    for value in (graph.input[0], graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    return proto
+
+
+def _write(proto: Any, card: Card, path: Path) -> None:
+    import onnx
+
+    onnx.helper.set_model_props(proto, {KEY: card.to_json_text()})
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _compare(model: nn.Module, dataset: Dataset, path: Path, tolerance: float) -> dict[str, Any]:
+    """Runs the file as `classify` would and measures how far it is from torch, in float32 and float64."""
+    pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
+    classifier = Classifier(path)
+    with torch.inference_mode():
+        inputs = torch.from_numpy(dataset.preprocessing.normalise(pictures))
+        single = model(inputs).numpy()
+        double = model.double()(inputs.double()).numpy()
+        model.float()
+    ours = classifier.logits(pictures)
+    for size in BATCHES:
+        again = np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
+        ours = np.where(np.abs(again - double) > np.abs(ours - double), again, ours)  # the worse of them
+    largest = float(np.abs(double).max())
+    parity: dict[str, Any] = {
+        "images": len(pictures),
+        "batches": [len(pictures), *BATCHES],
+        "provider": classifier.provider,
+        "largest_logit": largest,
+        "max_error_to_torch": float(np.abs(ours - single).max()),
+        "max_error_to_float64": float(np.abs(ours - double).max()),
+        "torch_max_error_to_float64": float(np.abs(single - double).max()),
+        "same_answers": int((ours.argmax(1) == single.argmax(1)).sum()),
+        "tolerance": tolerance,
+    }
+    if not parity["max_error_to_float64"] <= tolerance * largest or parity["same_answers"] != len(pictures):
+        raise UserError(
+            f"the exported net differs from torch: {parity['max_error_to_float64']:.3g} at most where"
+            f" {tolerance:g} × {largest:.3g} is allowed, {parity['same_answers']} of {len(pictures)} answers the same;"
+            " no file was written"
+        )
+    return parity

@@ -1,0 +1,59 @@
+"""`info`: what this machine can run, found by trying it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hw4fast import kernels, record
+from hw4fast.errors import UserError
+from hw4fast.files import cache_folder, data_folder
+from hw4fast.inference.session import PROVIDERS, explain_provider
+
+
+@dataclass(frozen=True)
+class Info:
+    """processor, cores; isas: best first; variants: {kernel: what a call runs on} or a reason in `kernels_error`;
+    versions: of packages; providers: {name: None when it really loads, else why not}; folders: {name: state}."""
+
+    processor: str
+    cores: int
+    isas: list[str]
+    variants: dict[str, str]
+    kernels_error: str | None
+    versions: dict[str, str]
+    providers: dict[str, str | None]
+    folders: dict[str, str]
+
+
+def info() -> Info:
+    """Everything that `hw4fast info` prints. Never raises for a missing part: it says what is missing. No torch."""
+    isas: list[str] = []
+    variants: dict[str, str] = {}
+    kernels_error = None
+    try:
+        isas = kernels.isas()
+        variants = dict.fromkeys(kernels.calls(), f"cpp-{kernels.chosen_isa()}")
+    except (UserError, ValueError) as error:
+        kernels_error = str(error)
+    return Info(
+        processor=record.processor(),
+        cores=record.cores(),
+        isas=isas,
+        variants=variants,
+        kernels_error=kernels_error,
+        versions=record.versions(),
+        providers={name: explain_provider(name) for name in PROVIDERS},
+        folders={"HW4FAST_DATA": _contents(data_folder()), "cache": _contents(cache_folder())},
+    )
+
+
+def _contents(folder: Path | None) -> str:
+    if folder is None:
+        return "not set"
+    if not folder.is_dir():
+        return f"{folder} (does not exist)"
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    models = sorted(path.stem for path in (folder / "models").glob("*.onnx"))
+    text = f"{folder}: {', '.join(names) or 'empty'}"
+    return f"{text}; models: {', '.join(models)}" if models else text
