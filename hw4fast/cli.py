@@ -266,7 +266,7 @@ def _run_study(arguments: Arguments) -> int:
     for name, reason in result.failures:
         print(f"hw4fast: {name}: {reason}", file=sys.stderr)
     if a.json:
-        _print_json(asdict(result))
+        _print_json(result.to_json())
     else:
         print(f"{result.finding}\nreport: {result.report}")
     return 3 if result.failures else 0
