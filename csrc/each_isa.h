@@ -55,9 +55,9 @@ namespace avx512 {
 #pragma GCC pop_options
 #endif
 
-#define HW4FAST_VARIANT(isa, function)                                                                                 \
-  ((isa) == ::hw4fast::Isa::avx512 ? ::hw4fast::avx512::function                                                       \
-   : (isa) == ::hw4fast::Isa::avx2 ? ::hw4fast::avx2::function                                                         \
+#define HW4FAST_VARIANT(isa, function)                           \
+  ((isa) == ::hw4fast::Isa::avx512 ? ::hw4fast::avx512::function \
+   : (isa) == ::hw4fast::Isa::avx2 ? ::hw4fast::avx2::function   \
                                    : ::hw4fast::baseline::function)
 #else
 #define HW4FAST_VARIANT(isa, function) (::hw4fast::baseline::function)

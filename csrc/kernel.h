@@ -2,10 +2,10 @@
 // the count of what ran. A kernel's .cpp says HW4FAST_KERNEL(name, bind); nothing else names it.
 #pragma once
 
+#include <pybind11/pybind11.h>
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <pybind11/pybind11.h>
 #include <string>
 #include <vector>
 

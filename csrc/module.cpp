@@ -2,8 +2,8 @@
 #include "kernel.h"
 #include "parallel.h"
 
-#include <cstdlib>
 #include <pybind11/stl.h>
+#include <cstdlib>
 
 namespace hw4fast {
 
@@ -46,8 +46,8 @@ Isa choose_isa(const std::string &name) {
   if (wanted.empty()) return supported_isas().front();
   for (Isa isa : supported_isas())
     if (wanted == isa_names[static_cast<int>(isa)]) return isa;
-  throw std::invalid_argument(origin + " '" + wanted + "' is not to be had here; this processor and build have: " +
-                              supported_names());
+  throw std::invalid_argument(origin + " '" + wanted +
+                              "' is not to be had here; this processor and build have: " + supported_names());
 }
 
 }  // namespace hw4fast

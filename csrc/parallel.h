@@ -46,7 +46,8 @@ inline int default_threads() {
     char *end = nullptr;
     const long value = std::strtol(text, &end, 10);
     if (*end || value < 1 || value > 4096)
-      throw std::invalid_argument("HW4FAST_THREADS must be a whole number from 1 to 4096, not '" + std::string(text) + "'");
+      throw std::invalid_argument("HW4FAST_THREADS must be a whole number from 1 to 4096, not '" + std::string(text) +
+                                  "'");
     return static_cast<int>(value);
   }
   const OpenMP &runtime = open_mp();

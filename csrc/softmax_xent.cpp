@@ -95,15 +95,25 @@ static void softmax_xent(bool is_double, std::uintptr_t logits, std::uintptr_t t
                          std::uintptr_t loss, std::uintptr_t grad, std::int64_t rows, std::int64_t classes,
                          std::int64_t row_stride, double scale, double label_smoothing, std::int64_t ignore_index,
                          int reduction, const std::string &isa_name, int threads) {
-  if (rows < 0 || classes < 0 || (rows > 0 && classes < 1)) throw py::value_error("softmax_xent needs at least one class");
+  if (rows < 0 || classes < 0 || (rows > 0 && classes < 1))
+    throw py::value_error("softmax_xent needs at least one class");
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);
   const auto typed = [&](auto zero) {
     using T = decltype(zero);
-    const SoftmaxXent<T> p{pointer<T>(logits), pointer<std::int64_t>(target),   pointer<T>(weight), nullptr,
-                           pointer<T>(grad),   classes,                         row_stride,         ignore_index,
-                           static_cast<T>(scale), static_cast<T>(label_smoothing), 0,               1};
+    const SoftmaxXent<T> p{pointer<T>(logits),
+                           pointer<std::int64_t>(target),
+                           pointer<T>(weight),
+                           nullptr,
+                           pointer<T>(grad),
+                           classes,
+                           row_stride,
+                           ignore_index,
+                           static_cast<T>(scale),
+                           static_cast<T>(label_smoothing),
+                           0,
+                           1};
     run<T>(p, rows, static_cast<Reduction>(reduction), pointer<T>(loss), isa, threads);
   };
   is_double ? typed(0.0) : typed(0.0f);

@@ -110,8 +110,7 @@ static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin,
 
     Float<T> smooth{};  // Σ_j w_j·(log s − d_j)
     if (p.smoothing != 0)
-      for (std::int64_t j = 0; j < C; ++j)
-        smooth += (log_s - load(d + j * W)) * (p.weight ? p.weight[j] : T(1));
+      for (std::int64_t j = 0; j < C; ++j) smooth += (log_s - load(d + j * W)) * (p.weight ? p.weight[j] : T(1));
     store(column, log_s);
     for (std::int64_t lane = 0; lane < rows; ++lane) {
       const std::int64_t y = p.target[first + lane];

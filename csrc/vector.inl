@@ -105,7 +105,8 @@ HW4FAST_INLINE Float<double> exp_nonpositive(Float<double> x) {
   return (q * r + 1.0) * (Float<double>)((Int<double>)t << 52);
 }
 
-// log x for finite x ≥ 1 (a NaN stays NaN): x = 2^e·m with m in [√½, √2), log m = 2 atanh((m−1)/(m+1)) = t·(2 + t²·L(t²)).
+// log x for finite x ≥ 1 (a NaN stays NaN): x = 2^e·m with m in [√½, √2), log m = 2 atanh((m−1)/(m+1)) = t·(2 +
+// t²·L(t²)).
 HW4FAST_INLINE Float<float> log_atleast1(Float<float> x) {
   const Int<float> bits = (Int<float>)x - 0x3f3504f3;  // √½ becomes an exponent's beginning
   const Float<float> e = __builtin_convertvector(bits >> 23, Float<float>);

@@ -140,7 +140,7 @@ def _run_train(arguments: Arguments) -> int:
     print(f"test accuracy {percent(result.correct, result.n)}, cost {result.cost:.4f} nats, {result.seconds:.1f} s")
     ran = [f"{name} cpp-{isa}" for name, counts in calls().items() for isa, n in counts.items() if n]
     print(f"kernels: {', '.join(ran) or 'torch'}")
-    print(f"run: {result.folder} (curves.png, contact_sheet.png, metrics.csv, run.json, weights.safetensors)")
+    print(f"run: {result.folder} (curves.png, contact_sheet.png, samples/, metrics.csv, run.json, weights.safetensors)")
     print(f"next: hw4fast export {result.folder} --onnx")
     return 0
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from PIL import Image
 
 from hw4fast.data import Split
 from hw4fast.figures import OKABE_ITO, pyplot
@@ -44,6 +47,14 @@ def contact_sheet(split: Split, names: tuple[str, ...], path: Path) -> None:
     for place in axes.flat:
         place.axis("off")
     _save(figure, path)
+
+
+def samples(split: Split, names: tuple[str, ...], folder: Path) -> None:
+    """The first ten images as PNG files of their own, `00-CLASS.png` …: something to classify."""
+    for number, (image, label) in enumerate(zip(split.images[:10], split.labels, strict=False)):
+        name = re.sub(r"[^\w-]", "_", names[label])
+        with writing(folder / f"{number:02}-{name}.png") as temporary:
+            Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image).save(temporary)
 
 
 def _save(figure: object, path: Path) -> None:

@@ -266,6 +266,7 @@ def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry
         save_file({name: tensor.contiguous() for name, tensor in state.weights.items()}, temporary)
     pictures.curves(state.history, folder / "curves.png", f"{settings.dataset}, {settings.model}")
     pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")
+    pictures.samples(data.test, data.class_names, folder / "samples")
     last, seconds = state.history[-1], sum(epoch.seconds for epoch in state.history)
     result = Result(folder, settings, last.test_correct, last.test_images, last.test_cost, seconds)
     entry |= {

@@ -1,0 +1,31 @@
+# Sourced by demo.sh and test.sh, from the repository's root: makes a virtual environment and installs the
+# package into it, in place. Leaves its python in $PYTHON_IN_VENV.
+#   HW4FAST_VENV   where it goes (default: .venv)
+#   PYTHON         which Python makes it (default: python3; 3.11 or newer)
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+set_up() {  # $1: the extras to install, such as "[dev]", or nothing
+  local venv=${HW4FAST_VENV:-.venv} python=${PYTHON:-python3} wanted
+  command -v "$python" >/dev/null || fail "$python is not installed; hw4fast needs Python 3.11 or newer"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$("$python" --version) is too old; set PYTHON to a Python 3.11 or newer"
+  command -v c++ >/dev/null || command -v "${CXX:-g++}" >/dev/null ||
+    fail "there is no C++ compiler; on Debian or Ubuntu: apt-get install g++ python3-dev"
+  PYTHON_IN_VENV=$venv/bin/python
+  if ! [ -x "$PYTHON_IN_VENV" ] || ! "$PYTHON_IN_VENV" -m pip --version >/dev/null 2>&1; then
+    say "making the virtual environment $venv"
+    "$python" -m venv "$venv" || fail "python -m venv failed; on Debian or Ubuntu: apt-get install python3-venv"
+  fi
+  # The dependencies are large (torch with its CUDA libraries): install them only when their files have changed.
+  wanted=$(cat pyproject.toml constraints.txt | cksum)-$1
+  if [ "$(cat "$venv/hw4fast-installed" 2>/dev/null)" != "$wanted" ]; then
+    say "installing the dependencies as constraints.txt pins them (about 7 GB on disk; minutes, by your network)"
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$1"
+    printf '%s' "$wanted" >"$venv/hw4fast-installed"
+  else
+    say "compiling csrc/ into hw4fast._C"
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps -e .
+  fi
+}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Everything that must hold: style, types, tests. Sets up .venv with the development tools.
+# Tests that need real data read HW4FAST_DATA and skip with a reason without it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/setup.sh
+set_up "[dev]"
+run() { "$PYTHON_IN_VENV" -m "$@"; }
+
+say "style (ruff, clang-format) and types (mypy)"
+run ruff check .
+run ruff format --check .
+"$(dirname "$PYTHON_IN_VENV")/clang-format" --dry-run -Werror csrc/*.h csrc/*.inl csrc/*.cpp
+run mypy hw4fast
+
+for isa in $("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])'); do
+  say "kernels, with HW4FAST_ISA=$isa"
+  HW4FAST_ISA=$isa run pytest -q tests/kernels tests/test_nn.py
+done
+
+say "all tests"
+run pytest -q --durations=10 "$@"
