@@ -43,7 +43,11 @@ def _softmax_xent_cpu(
     if weight is not None and not weight.is_contiguous():
         weight = weight.contiguous()
     loss = logits.new_empty((n,) if reduction == 0 else ())
-    grad = logits.new_empty((n, classes) if want_grad else (0, 0))
+    if want_grad:
+        # empty_like keeps the layout of dense logits: only here, where they are known to be dense, is it the cheaper
+        grad = torch.empty_like(logits) if logits.is_contiguous() else logits.new_empty((n, classes))
+    else:
+        grad = logits.new_empty((0, 0))
     _C.softmax_xent(
         _FLOATS[logits.dtype],
         logits.data_ptr(),
@@ -98,7 +102,7 @@ class _SoftmaxXentEager(torch.autograd.Function):
     """The operator's eager road: no dispatcher (10 µs), and backward hands the gradient over without a copy."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, options: tuple[Any, ...]) -> Tensor:
         loss, ctx.grad = _softmax_xent_cpu(logits, target, weight, *options)
         ctx.save_for_backward(logits, target, weight)
         ctx.options = options
@@ -117,7 +121,7 @@ class _SoftmaxXentEager(torch.autograd.Function):
             grad.mul_(grad_loss.unsqueeze(1))
         elif grad_loss.item() != 1.0:
             grad.mul_(grad_loss)
-        return (grad, None, None, None, None, None, None)
+        return grad, None, None, None
 
 
 def softmax_cross_entropy(
@@ -145,16 +149,16 @@ def softmax_cross_entropy(
         raise TypeError(f"target must be int64 class indices, not {target.dtype}")
     if weight is not None and weight.dtype != input.dtype:
         raise TypeError(f"weight must be {input.dtype} like input, not {weight.dtype}")
-    for name, tensor in (("input", input), ("target", target), ("weight", weight)):
-        if tensor is not None and not tensor.is_cpu:
-            raise NotImplementedError(f"softmax_xent has no kernel for {name} on '{tensor.device}': move it to the CPU")
-    code = card.REDUCTIONS[reduction]
-    if type(input) is Tensor and not torch.compiler.is_compiling():
-        if input.requires_grad and torch.is_grad_enabled():
-            return _SoftmaxXentEager.apply(input, target, weight, scale, label_smoothing, ignore_index, code)
-        return _softmax_xent_cpu(input, target, weight, scale, label_smoothing, ignore_index, code, False)[0]
+    if not (input.is_cpu and target.is_cpu and (weight is None or weight.is_cpu)):
+        devices = ", ".join(str(tensor.device) for tensor in (input, target, weight) if tensor is not None)
+        raise NotImplementedError(f"softmax_xent has a CPU kernel only, but its tensors are on {devices}: move them")
+    options = (scale, label_smoothing, ignore_index, card.REDUCTIONS[reduction])
     want_grad = input.requires_grad and torch.is_grad_enabled()
-    return _softmax_xent(input, target, weight, scale, label_smoothing, ignore_index, code, want_grad)[0]
+    if type(input) is not Tensor or torch.compiler.is_compiling():
+        return _softmax_xent(input, target, weight, *options, want_grad)[0]
+    if want_grad:
+        return _SoftmaxXentEager.apply(input, target, weight, options)
+    return _softmax_xent_cpu(input, target, weight, *options, False)[0]
 
 
 class SoftmaxCrossEntropy(nn.Module):

@@ -1,4 +1,4 @@
-"""What several tests need: a tiny real model."""
+"""What several tests need: tiny real models."""
 
 from __future__ import annotations
 
@@ -32,6 +32,19 @@ def centroid_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "centroid.onnx"
     write_linear_onnx(path, 2 * SHARPNESS * means, -SHARPNESS * (means**2).sum(1), card.to_json_text())
     return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished and exported run on digits; tests read it and never change it."""
+    from hw4fast.exporter import export
+    from hw4fast.training.runs import Settings
+    from hw4fast.training.train import train
+
+    settings = Settings(epochs=4, batch_size=50, batch_norm=True)
+    folder = train(settings, tmp_path_factory.mktemp("runs") / "digits", progress=False).folder
+    export(folder)
+    return folder
 
 
 def write_linear_onnx(
