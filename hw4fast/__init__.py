@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _FACE = {  # name → (module, attribute)
-    "Settings": ("hw4fast.training.runs", "Settings"),
+    "Settings": ("hw4fast.training.settings", "Settings"),
     "train": ("hw4fast.training.train", "train"),
     "export": ("hw4fast.exporter", "export"),
     "load": ("hw4fast.inference.classifier", "Classifier"),

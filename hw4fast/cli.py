@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from hw4fast.errors import UserError
@@ -21,9 +22,11 @@ Arguments = argparse.Namespace
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code. A user's mistake is one line on stderr, never a traceback."""
-    arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        arguments = _parser().parse_args(argv)
+        code = arguments.run(arguments)
+        sys.stdout.flush()  # here, where a reader that went away can still be told from a failure
+        return code
     except UserError as error:
         print(f"hw4fast: {error}", file=sys.stderr)
         return error.exit_code
@@ -103,42 +106,45 @@ def _print_json(value: Any) -> None:
 def _train(verbs: Any) -> None:
     examples = ("hw4fast train digits", "hw4fast train mnist --optimizer adam --epochs 5 --out runs/adam")
     parser = _verb(verbs, "train", "Train a net on a data set and write a run folder.", examples, _run_train)
-    add = parser.add_argument
-    add("dataset", nargs="?", default="digits", metavar="DATASET", help="digits (default, needs no network) or mnist")
-    add("--epochs", type=_positive, default=10, help="default: %(default)s")
-    add("--batch-size", type=_positive, default=100, help="default: %(default)s")
+    # what is not said stays unset: a new run takes it from Settings, a resumed one from what it was begun with
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("dataset", nargs="?", metavar="DATASET", help="digits (default, needs no network) or mnist")
+    add("--epochs", type=_positive, help="default: 10")
+    add("--batch-size", type=_positive, help="default: 100")
     add("--lr", type=float, help="learning rate; default: 0.1 for sgd, 0.001 for adagrad and adam")
-    add("--optimizer", default="sgd", help="sgd (default), adagrad or adam")
-    add("--momentum", type=float, default=0.0, help="of sgd; default: %(default)s")
-    add("--l1", type=float, default=0.0, help="λ of λ·Σ|w|, biases left out; default: %(default)s")
-    add("--l2", type=float, default=1e-4, help="λ of λ/2·Σw², biases left out; default: %(default)s")
-    add("--dropout", type=float, default=0.4, help="default: %(default)s")
+    add("--optimizer", help="sgd (default), adagrad or adam")
+    add("--momentum", type=float, help="of sgd; default: 0.0")
+    add("--l1", type=float, help="λ of λ·Σ|w|, biases left out; default: 0.0")
+    add("--l2", type=float, help="λ of λ/2·Σw², biases left out; default: 0.0001")
+    add("--dropout", type=float, help="default: 0.4")
     add("--batch-norm", action="store_true", help="batch normalisation after each convolution")
-    add("--channels", type=_numbers, default=(16, 32), metavar="A,B", help="of the two convolutions; default: 16,32")
-    add("--seed", type=int, default=0, help="of the weights, the order and dropout; default: %(default)s")
+    add("--channels", type=_numbers, metavar="A,B", help="of the two convolutions; default: 16,32")
+    add("--seed", type=int, help="of the weights, the order and dropout; default: 0")
     _threads_option(parser)
-    add("--device", default="cpu", help="cpu (default) or cuda")
-    add("--kernels", default="hw4fast", help="hw4fast (default) or torch: whose softmax cross entropy")
-    add("--out", metavar="FOLDER", help="the run folder; default: runs/DATASET, or its next free sibling")
-    add("--resume", action="store_true", help="go on with the run in that folder")
+    add("--device", help="cpu (default) or cuda")
+    add("--kernels", help="hw4fast (default) or torch: whose softmax cross entropy")
+    always = parser.add_argument
+    always("--out", metavar="FOLDER", help="the run folder; default: runs/DATASET, or its next free sibling")
+    always("--resume", action="store_true", help="go on with the run in that folder; only --epochs may differ")
 
 
 def _run_train(arguments: Arguments) -> int:
     from dataclasses import fields
 
-    from hw4fast.kernels import calls
     from hw4fast.stats import percent
-    from hw4fast.training.runs import Settings
+    from hw4fast.training.settings import Settings
     from hw4fast.training.train import train
 
-    values = {field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments}
-    values["threads"] = _threads(arguments)
-    result = train(Settings(**values), out=arguments.out, resume=arguments.resume)
+    given = {field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments}
+    given["threads"] = _threads(arguments)
+    if given["threads"] is None:
+        del given["threads"]
+    result = train(given, out=arguments.out, resume=arguments.resume)
     if arguments.json:
         _print_json(asdict(result))
         return 0
     print(f"test accuracy {percent(result.correct, result.n)}, cost {result.cost:.4f} nats, {result.seconds:.1f} s")
-    ran = [f"{name} cpp-{isa}" for name, counts in calls().items() for isa, n in counts.items() if n]
+    ran = [f"{name} cpp-{isa}" for name, counts in result.kernels.items() for isa in counts]
     print(f"kernels: {', '.join(ran) or 'torch'}")
     print(f"run: {result.folder} (curves.png, contact_sheet.png, samples/, metrics.csv, run.json, weights.safetensors)")
     print(f"next: hw4fast export {result.folder} --onnx")

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hw4fast.errors import UsageError
+
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
@@ -55,8 +57,13 @@ def cache_folder() -> Path:
 
 
 def free_sibling(folder: str | Path) -> Path:
-    """`folder` if nothing stands there, else the first free of `folder-2`, `folder-3`, …"""
+    """`folder` if nothing stands there, else the first free of `folder-2`, `folder-3`, …
+
+    Raises UsageError for a folder without a name of its own (`.`, `..`, `/`).
+    """
     folder = Path(folder)
+    if folder.name in ("", ".."):
+        raise UsageError(f"'{folder}' is no name for a new folder; name one")
     candidate, number = folder, 2
     while candidate.exists():
         candidate = folder.with_name(f"{folder.name}-{number}")

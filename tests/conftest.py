@@ -38,7 +38,7 @@ def centroid_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished and exported run on digits; tests read it and never change it."""
     from hw4fast.exporter import export
-    from hw4fast.training.runs import Settings
+    from hw4fast.training.settings import Settings
     from hw4fast.training.train import train
 
     settings = Settings(epochs=4, batch_size=50, batch_norm=True)

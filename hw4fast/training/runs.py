@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass, fields
+import shlex
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +19,9 @@ from hw4fast.data import Dataset
 from hw4fast.errors import UserError
 from hw4fast.files import write_json, write_text, writing
 from hw4fast.training.models import build
+from hw4fast.training.settings import Settings
 
 CHECKPOINT, WEIGHTS, RECORD, METRICS = "checkpoint.safetensors", "weights.safetensors", "run.json", "metrics.csv"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every argument that a run's weights depend on. lr None: the optimiser's default (see train.OPTIMIZERS)."""
-
-    dataset: str = "digits"
-    model: str = "seed_cnn"
-    epochs: int = 10
-    batch_size: int = 100
-    lr: float | None = None
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    l1: float = 0.0
-    l2: float = 1e-4
-    dropout: float = 0.4
-    batch_norm: bool = False
-    channels: tuple[int, int] = (16, 32)
-    seed: int = 0
-    threads: int | None = None
-    device: str = "cpu"
-    kernels: str = "hw4fast"
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Settings:
-        known = {field.name for field in fields(cls)}
-        chosen: dict[str, Any] = {key: value[key] for key in known & value.keys()}
-        if "channels" in chosen:
-            chosen["channels"] = tuple(chosen["channels"])
-        return cls(**chosen)
 
 
 @dataclass
@@ -72,11 +44,13 @@ class Epoch:
 
 @dataclass
 class State:
-    """What a run needs to go on: finished epochs, weights, optimiser tensors."""
+    """What a run needs to go on: finished epochs, weights, optimiser tensors, and the calls that the epochs took
+    (`{kernel: {instruction set: calls}}`)."""
 
-    history: list[Epoch]
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    history: list[Epoch] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    kernels: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def build_model(settings: Settings, data: Dataset) -> nn.Module:
@@ -88,17 +62,19 @@ def build_model(settings: Settings, data: Dataset) -> nn.Module:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Writes the checkpoint, whole or not at all, and metrics.csv."""
-    tensors = {f"weights/{name}": tensor.detach().contiguous() for name, tensor in state.weights.items()}
-    tensors |= {f"optimizer/{name}": tensor.detach().contiguous() for name, tensor in state.optimizer.items()}
-    with writing(folder / CHECKPOINT) as temporary:
-        save_file(tensors, temporary, {"history": json.dumps([asdict(epoch) for epoch in state.history])})
+    """Writes metrics.csv, then the checkpoint, each whole or not at all. In this order a kill between them leaves
+    a row too many, which the epoch's repetition replaces, and never one too few."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     names = [field.name for field in fields(Epoch)]
     writer.writerow(names)
     writer.writerows([getattr(epoch, name) for name in names] for epoch in state.history)
     write_text(folder / METRICS, table.getvalue())
+    tensors = {f"weights/{name}": tensor.detach().contiguous() for name, tensor in state.weights.items()}
+    tensors |= {f"optimizer/{name}": tensor.detach().contiguous() for name, tensor in state.optimizer.items()}
+    history = [asdict(epoch) for epoch in state.history]
+    with writing(folder / CHECKPOINT) as temporary:
+        save_file(tensors, temporary, {"history": json.dumps(history), "kernels": json.dumps(state.kernels)})
 
 
 def load_state(folder: Path) -> State | None:
@@ -106,16 +82,22 @@ def load_state(folder: Path) -> State | None:
     path = folder / CHECKPOINT
     if not path.is_file():
         return None
-    state = State([], {}, {})
+    state = State()
     try:
         with safe_open(path, "pt") as file:
             state.history = [Epoch(**row) for row in json.loads(file.metadata()["history"])]
+            state.kernels = json.loads(file.metadata()["kernels"])
             for key in file.keys():  # noqa: SIM118  safe_open is no mapping
                 kind, name = key.split("/", 1)
                 getattr(state, kind)[name] = file.get_tensor(key)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); start the run again") from None
+        raise damaged(path, error) from None
     return state
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"{path} is damaged ({type(error).__name__}: {reason}); start the run again")
 
 
 def save_record(folder: Path, record: dict[str, Any]) -> None:
@@ -128,22 +110,27 @@ def load_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         Settings.from_json(record["settings"])
+        if not all(isinstance(record["data"][key], str) for key in ("name", "fingerprint")):
+            raise TypeError("data")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is no run folder (it has no {RECORD}); `hw4fast train` makes one") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r})") from None
+        raise damaged(path, error) from None
     return record
 
 
+def how_to_resume(settings: Settings, folder: Path) -> str:
+    """The command, fit to be copied into a shell."""
+    return f"hw4fast train {settings.dataset} --resume --out {shlex.quote(str(folder))}"
+
+
 def load_model(folder: Path, data: Dataset) -> nn.Module:
-    """The trained net of a finished run, in evaluation mode. Raises UserError when it has no weights yet."""
+    """The trained net of a finished run, in evaluation mode. Raises UserError when it isn't finished."""
     record = load_record(folder)
     settings = Settings.from_json(record["settings"])
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise UserError(
-            f"{folder} is not finished; go on with `hw4fast train {settings.dataset} --resume --out {folder}`"
-        )
+    if record.get("status") != "finished" or not path.is_file():
+        raise UserError(f"{folder} is not finished; go on with: {how_to_resume(settings, folder)}")
     model = build_model(settings, data)
     try:
         with safe_open(path, "pt") as file:

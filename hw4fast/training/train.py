@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,15 @@ from hw4fast import kernels, record
 from hw4fast.data import Dataset, Split
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import free_sibling, writing
-from hw4fast.nn import softmax_cross_entropy
 from hw4fast.training import pictures, runs
-from hw4fast.training.runs import Epoch, Settings, State
-
-# name → (class, default learning rate, whether it takes momentum)
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] = {
-    "sgd": (torch.optim.SGD, 0.1, True),
-    "adagrad": (torch.optim.Adagrad, 0.001, False),
-    "adam": (torch.optim.Adam, 0.001, False),
-}
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "hw4fast": softmax_cross_entropy,
-    "torch": nn.functional.cross_entropy,
-}
+from hw4fast.training.runs import Epoch, State
+from hw4fast.training.settings import LOSSES, OPTIMIZERS, Settings, check
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. correct of n test images; cost: mean cross-entropy on them; seconds: training time, all
-    sessions together."""
+    """A finished run. correct of n test images; cost: mean cross-entropy on them; seconds: training time, and
+    kernels: {kernel: {instruction set: calls}}, of all epochs whatever the session."""
 
     folder: Path
     settings: Settings
@@ -47,6 +36,7 @@ class Result:
     n: int
     cost: float
     seconds: float
+    kernels: dict[str, dict[str, int]]
 
 
 class Interrupted(UserError):
@@ -56,71 +46,47 @@ class Interrupted(UserError):
 
 
 def train(
-    settings: Settings | None = None, out: str | Path | None = None, resume: bool = False, progress: bool = True
+    settings: Settings | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Trains as `settings` say into the folder `out` (default runs/DATASET) and returns what came of it.
 
-    An existing folder is never overwritten: without `resume` a numbered sibling is used; with it the run in
-    `out` goes on with the settings that it was begun with (only `epochs` may differ from them).
+    settings: all of them, or the values of those that are not to be as usual: the defaults, or with `resume` what
+    the run was begun with. A resumed run may be given more `epochs`, and nothing else that it wasn't begun with.
+    An existing folder is never overwritten: without `resume` a numbered sibling is used.
     Raises UsageError for a bad setting, UserError when the data or the device can't be had, when the loss
     stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C.
     """
-    settings = settings or Settings()
-    folder = Path(out) if out else Path("runs") / settings.dataset
-    if resume:
-        settings = _settings_to_resume(folder, settings)
+    given = asdict(settings) if isinstance(settings, Settings) else dict(settings or {})
+    folder = Path(out) if out else Path("runs") / given.get("dataset", Settings.dataset)
+    settings = _settings_to_resume(folder, given) if resume else Settings(**given)
     check(settings)
+    settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
     data = datasets.load(settings.dataset)
     folder = folder if resume else free_sibling(folder)
-    if not resume:
-        folder.mkdir(parents=True)
     entry = _begin(folder, settings, data, resume)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     try:
         state = _run(settings, data, folder, progress)
+        return _finish(folder, settings, data, state, entry)
     except KeyboardInterrupt:
-        again = f"hw4fast train {settings.dataset} --resume --out {folder}"
+        again = runs.how_to_resume(settings, folder)
         raise Interrupted(f"interrupted; whole epochs are kept, go on with: {again}") from None
-    return _finish(folder, settings, data, state, entry)
 
 
-def check(settings: Settings) -> None:
-    """Raises UsageError for a value out of range, UserError for a device that can't be had."""
-    s = settings
-    if s.optimizer not in OPTIMIZERS:
-        raise UsageError(f"unknown optimizer '{s.optimizer}'; known: {', '.join(OPTIMIZERS)}")
-    if s.kernels not in LOSSES:
-        raise UsageError(f"unknown kernels '{s.kernels}'; known: {', '.join(LOSSES)}")
-    if s.momentum and not OPTIMIZERS[s.optimizer][2]:
-        raise UsageError(f"--momentum goes with sgd, not with {s.optimizer}")
-    for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("l1", 0), ("l2", 0)):
-        if not low <= getattr(s, name) < math.inf:
-            raise UsageError(f"{name} must be at least {low}, not {getattr(s, name)}")
-    if s.lr is not None and not 0 < s.lr < math.inf:
-        raise UsageError(f"lr must be positive, not {s.lr}")
-    if not 0 <= s.dropout < 1:
-        raise UsageError(f"dropout must lie in 0 … 1 (below 1), not {s.dropout}")
-    if not math.isfinite(s.momentum):
-        raise UsageError(f"momentum must be a number, not {s.momentum}")
-    if s.device == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("device cuda: torch finds no GPU here (`hw4fast info` says more); use --device cpu")
-        if s.kernels == "hw4fast":
-            raise UserError("device cuda: hw4fast's kernels run on the CPU only; add --kernels torch")
-    elif s.device != "cpu":
-        raise UsageError(f"device must be cpu or cuda, not '{s.device}'")
-
-
-def _settings_to_resume(folder: Path, asked: Settings) -> Settings:
+def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
+    """What the run in `folder` was begun with, and the epochs that are asked for now."""
     begun = Settings.from_json(runs.load_record(folder)["settings"])
-    default = Settings(dataset=begun.dataset)
-    for name, value in asdict(asked).items():
-        if name not in ("epochs", "lr") and value not in (getattr(default, name), getattr(begun, name)):
+    for name, value in given.items():
+        if name != "epochs" and value != getattr(begun, name) and (name, value) != ("lr", None):
             raise UsageError(f"{folder} was begun with {name} = {getattr(begun, name)}, not {value}")
-    if asked.lr not in (None, begun.lr):
-        raise UsageError(f"{folder} was begun with lr = {begun.lr}, not {asked.lr}")
-    epochs = begun.epochs if asked.epochs == default.epochs else asked.epochs
+    epochs = given.get("epochs", begun.epochs)
+    state = runs.load_state(folder)
+    if state and epochs < len(state.history):
+        raise UsageError(f"{folder} has done {len(state.history)} epochs already, more than the {epochs} asked for")
     return replace(begun, epochs=epochs)
 
 
@@ -140,6 +106,8 @@ def _begin(folder: Path, settings: Settings, data: Dataset, resume: bool) -> dic
         "machine": record.machine(),
         "versions": record.versions(),
     }
+    if not resume:
+        folder.mkdir(parents=True)  # the record follows at once, so that a kill hardly ever finds the folder without it
     runs.save_record(folder, entry)
     return entry
 
@@ -148,14 +116,11 @@ def _run(settings: Settings, data: Dataset, folder: Path, progress: bool) -> Sta
     """All epochs that are not done yet."""
     device = torch.device(settings.device)
     model = runs.build_model(settings, data).to(device)
-    make, rate, takes_momentum = OPTIMIZERS[settings.optimizer]
+    make, _, takes_momentum = OPTIMIZERS[settings.optimizer]
     options = {"momentum": settings.momentum} if takes_momentum else {}
-    optimizer = make(model.parameters(), lr=settings.lr or rate, **options)
-    state = runs.load_state(folder)
-    if state:
-        model.load_state_dict(state.weights)
-        _load_optimizer(optimizer, state.optimizer)
-    history = state.history if state else []
+    optimizer = make(model.parameters(), lr=settings.lr, **options)
+    state = _restored(folder, model, optimizer)
+    history, earlier, before = state.history, state.kernels, kernels.calls()
     train_x, train_y = _tensors(data, data.train, device)
     test_x, test_y = _tensors(data, data.test, device)
     with _Bar(len(train_y), settings.epochs, len(history), progress) as bar:
@@ -165,14 +130,40 @@ def _run(settings: Settings, data: Dataset, folder: Path, progress: bool) -> Sta
             test_cost, correct = evaluate(model, test_x, test_y)
             row = Epoch(number, cost, accuracy, test_cost, correct, len(test_y), time.perf_counter() - start)
             if not math.isfinite(cost + test_cost):
+                kept = f"; the weights of epoch {number - 1} are kept in {folder}" if history else ""
                 raise UserError(
-                    f"the loss is no longer finite in epoch {number} (lr {settings.lr or rate}); the weights of epoch"
-                    f" {number - 1} are kept in {folder}"
+                    f"the loss is no longer finite in epoch {number} (lr {settings.lr:g}){kept}; begin a run with a"
+                    " smaller --lr"
                 )
             history.append(row)
-            runs.save_state(folder, State(history, model.state_dict(), _optimizer_tensors(optimizer)))
+            state = State(history, model.state_dict(), _optimizer_tensors(optimizer), _ran(earlier, before))
+            runs.save_state(folder, state)
             bar.say(row)
-    return State(history, model.state_dict(), {})
+    return state
+
+
+def _restored(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """The last checkpoint, loaded into the net and the optimiser; an empty state when there is none yet."""
+    state = runs.load_state(folder)
+    if not state:
+        return State()
+    try:
+        model.load_state_dict(state.weights)
+        _load_optimizer(optimizer, state.optimizer)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise runs.damaged(folder / runs.CHECKPOINT, error) from None
+    return state
+
+
+def _ran(earlier: dict[str, dict[str, int]], before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """{kernel: {instruction set: calls}} of `earlier` sessions and since `before` in this process; only what ran."""
+    total: dict[str, dict[str, int]] = {}
+    for name, counts in kernels.calls().items():
+        for isa, n in counts.items():
+            ran = n - before[name].get(isa, 0) + earlier.get(name, {}).get(isa, 0)
+            if ran:
+                total.setdefault(name, {})[isa] = ran
+    return total
 
 
 def _epoch(
@@ -268,11 +259,11 @@ def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry
     pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")
     pictures.samples(data.test, data.class_names, folder / "samples")
     last, seconds = state.history[-1], sum(epoch.seconds for epoch in state.history)
-    result = Result(folder, settings, last.test_correct, last.test_images, last.test_cost, seconds)
+    result = Result(folder, settings, last.test_correct, last.test_images, last.test_cost, seconds, state.kernels)
     entry |= {
         "status": "finished",
         "finished": record.now(),
-        "kernels_that_ran": {name: {isa: n for isa, n in ran.items() if n} for name, ran in kernels.calls().items()},
+        "kernels_that_ran": state.kernels,
         "result": {"test_correct": result.correct, "test_images": result.n, "test_cost": result.cost},
         "seconds": seconds,
     }
