@@ -14,7 +14,7 @@ template <class T, bool want_grad>
 static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t W = lanes<T>;
   const std::int64_t C = p.classes, last = C - W;
-  const T share = p.smoothing / static_cast<T>(C);
+  const T scale = p.scale, share = p.smoothing / static_cast<T>(C);
   const Float<T> zero{};
   Float<T> fresh{};
   for (std::int64_t lane = 0; lane < W; ++lane) fresh[lane] = (last + lane >= C / W * W) ? T(1) : T(0);
@@ -28,24 +28,20 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
       if (want_grad) std::fill(g, g + C, T(0));
       continue;
     }
-    const auto scaled = [&](std::int64_t at) { return rounded<Float<T>>(load(x + at) * p.scale); };
+    const auto scaled = [&](std::int64_t at) { return rounded<Float<T>>(load(x + at) * scale); };
     Float<T> best[4] = {scaled(0), scaled(0), scaled(0), scaled(last)};
     std::int64_t j = 0;
     for (; j + 4 * W <= C; j += 4 * W)
-      for (int k = 0; k < 4; ++k) {
-        const Float<T> z = scaled(j + k * W);
-        best[k] = z > best[k] ? z : best[k];
-      }
-    for (; j + W <= C; j += W) {
-      const Float<T> z = scaled(j);
-      best[0] = z > best[0] ? z : best[0];
-    }
-    for (int k = 1; k < 4; ++k) best[0] = best[k] > best[0] ? best[k] : best[0];
+      for (int k = 0; k < 4; ++k) best[k] = larger(scaled(j + k * W), best[k]);
+    for (; j + W <= C; j += W) best[0] = larger(scaled(j), best[0]);
+    for (int k = 1; k < 4; ++k) best[0] = larger(best[k], best[0]);
     const T m = max_of<T>(best[0]);
 
     Float<T> sums[4] = {};  // as many as the compiler would need for speed, and four times fewer roundings each
     const auto exponential = [&](std::int64_t at, Float<T> &sum) {
       const Float<T> e = exp_nonpositive(scaled(at) - m);
+      __builtin_prefetch(x + p.row_stride + at);  // the next row's logits and gradient: a quarter of the time
+      if (want_grad) __builtin_prefetch(g + C + at, 1);
       if (want_grad) store(g + at, e);
       sum += e;
     };
@@ -55,7 +51,7 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
     const Float<T> e_last = exp_nonpositive(scaled(last) - m);
     sums[1] += fresh > zero ? e_last : zero;
     const T s = sum_of<T>((sums[0] + sums[1]) + (sums[2] + sums[3])), log_s = std::log(s);
-    const auto log_p = [&](std::int64_t at) { return rounded<T>(x[at] * p.scale) - m - log_s; };
+    const auto log_p = [&](std::int64_t at) { return rounded<T>(x[at] * scale) - m - log_s; };
 
     const T w_y = p.weight ? p.weight[y] : T(1), hard = (T(1) - p.smoothing) * w_y;
     T loss = -hard * log_p(y);
@@ -67,7 +63,7 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
     p.loss[i] = loss;
     if (!want_grad) continue;
 
-    const T factor = p.factor * p.scale, a = (hard + share * p.weight_sum) * factor / s, b = share * factor;
+    const T factor = p.factor * scale, a = (hard + share * p.weight_sum) * factor / s, b = share * factor;
     if (p.smoothing == 0) {
       for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a);
       store(g + last, e_last * a);
@@ -98,7 +94,7 @@ static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin,
       for (std::int64_t j = 0; j < C; ++j) d[j * W + lane] = rounded<T>(x[j] * p.scale);
     }
     Float<T> m = load(d);
-    for (std::int64_t j = 1; j < C; ++j) m = load(d + j * W) > m ? load(d + j * W) : m;
+    for (std::int64_t j = 1; j < C; ++j) m = larger(load(d + j * W), m);
     Float<T> s{};
     for (std::int64_t j = 0; j < C; ++j) {
       const Float<T> dj = load(d + j * W) - m, ej = exp_nonpositive(dj);

@@ -36,6 +36,20 @@ template <class T> HW4FAST_INLINE void store_first(T *to, Float<T> v, std::int64
   std::memcpy(to, &v, n * sizeof(T));
 }
 
+// a > b ? a : b in one instruction, which compilers don't find for vectors: b where either is NaN.
+#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
+HW4FAST_INLINE Float<float> larger(Float<float> a, Float<float> b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+HW4FAST_INLINE Float<double> larger(Float<double> a, Float<double> b) { return _mm512_maskz_max_pd(0xff, a, b); }
+#elif defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 32
+HW4FAST_INLINE Float<float> larger(Float<float> a, Float<float> b) { return _mm256_max_ps(a, b); }
+HW4FAST_INLINE Float<double> larger(Float<double> a, Float<double> b) { return _mm256_max_pd(a, b); }
+#elif defined(__x86_64__)
+HW4FAST_INLINE Float<float> larger(Float<float> a, Float<float> b) { return _mm_max_ps(a, b); }
+HW4FAST_INLINE Float<double> larger(Float<double> a, Float<double> b) { return _mm_max_pd(a, b); }
+#else
+template <class V> HW4FAST_INLINE V larger(V a, V b) { return a > b ? a : b; }
+#endif
+
 // Keeps a product apart from the sum that follows: a compiler is free to fuse the two in one place and not in
 // another, and two copies of one value would then differ.
 #if defined(__x86_64__)
@@ -72,7 +86,7 @@ template <class T> HW4FAST_INLINE T sum_of(Float<T> v) {
 HW4FAST_INLINE Float<float> exp_nonpositive(Float<float> x) {
   const float log2e = 1.44269504088896341f, round = 12582912.0f + 127.0f;
   Float<float> y = x * log2e;
-  y = splat<float>(-127.0f) > y ? splat<float>(-127.0f) : y;
+  y = larger(splat<float>(-127.0f), y);
   const Float<float> t = y + round;
   const Float<float> r = y - (t - round);
   Float<float> q = r * 1.54531514e-4f + 1.33908631e-3f;
@@ -86,7 +100,7 @@ HW4FAST_INLINE Float<double> exp_nonpositive(Float<double> x) {
   const double log2e = 1.44269504088896341, round = 6755399441055744.0 + 1023.0;
   const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
   Float<double> y = x * log2e;
-  y = splat<double>(-1023.0) > y ? splat<double>(-1023.0) : y;
+  y = larger(splat<double>(-1023.0), y);
   const Float<double> t = y + round;
   const Float<double> n = t - round;
   // r in units of log 2 from the exact x − n·log 2: x·log2e alone would lose digits for a large |x|

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,46 @@ from hw4fast.kernels import softmax_xent as card
 
 _C = compiled()
 _FLOATS = {torch.float32: False, torch.float64: True}
+
+# -- memory of gradients -----------------------------------------------------------------------------------------
+
+_SPARE: list[np.ndarray] = []  # at most one
+_SPARE_BYTES = range(1 << 18, 1 << 28)  # below, malloc is quick; above, too much to keep
+_ALIGNMENT = 64  # bytes: a vector that crosses cache lines takes two of them
+
+
+def _references(array: np.ndarray) -> int:
+    return sys.getrefcount(array)
+
+
+def _references_when_free() -> int:
+    array = np.empty(1)
+    return _references(array)
+
+
+_FREE = _references_when_free()
+
+
+def _gradient_of(logits: Tensor) -> Tensor:
+    """Uninitialised, contiguous, like `logits`. A large one takes over the memory of the last one of its size once
+    nobody holds that any more: a training step frees its gradient before the next needs one, and fresh memory
+    costs a page fault per 4 KiB, at (512, 1000) three times what the kernel does."""
+    nbytes = logits.numel() * logits.element_size()
+    if nbytes not in _SPARE_BYTES:
+        return torch.empty_like(logits, memory_format=torch.contiguous_format)
+    try:
+        spare = _SPARE.pop()  # popped, it is ours alone: another thread can't take it meanwhile
+    except IndexError:
+        spare = None
+    if spare is None or spare.nbytes != nbytes or _references(spare) > _FREE:
+        raw = np.empty(nbytes + _ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % _ALIGNMENT
+        spare = raw[start : start + nbytes]
+    grad = torch.from_numpy(spare).view(logits.dtype).view(logits.shape)  # its storage holds a reference to `spare`
+    if not _SPARE:
+        _SPARE.append(spare)
+    return grad
+
 
 # Operators. Schema, CPU kernel, fake kernel and autograd stand together, one block per kernel.
 _library = torch.library.Library("hw4fast", "DEF")
@@ -43,11 +85,7 @@ def _softmax_xent_cpu(
     if weight is not None and not weight.is_contiguous():
         weight = weight.contiguous()
     loss = logits.new_empty((n,) if reduction == 0 else ())
-    if want_grad:
-        # empty_like keeps the layout of dense logits: only here, where they are known to be dense, is it the cheaper
-        grad = torch.empty_like(logits) if logits.is_contiguous() else logits.new_empty((n, classes))
-    else:
-        grad = logits.new_empty((0, 0))
+    grad = _gradient_of(logits) if want_grad else logits.new_empty((0, 0))
     _C.softmax_xent(
         _FLOATS[logits.dtype],
         logits.data_ptr(),

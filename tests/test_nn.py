@@ -1,5 +1,7 @@
 """softmax_cross_entropy as torch sees it: autograd, operator checks, torch.compile, errors."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -146,3 +148,40 @@ def test_a_want_grad_false_operator_says_so_in_backward():
     loss, _ = torch.ops.hw4fast.softmax_xent(x, y, want_grad=False)
     with pytest.raises(RuntimeError, match="want_grad=False"):
         loss.backward()
+
+
+def large_gradient(seed):
+    x = torch.randn(300, 1000, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    y = torch.zeros(300, dtype=torch.int64)
+    hn.softmax_cross_entropy(x, y).backward()
+    (want,) = torch.autograd.grad(F.cross_entropy(x, y), x)
+    return x, want
+
+
+def test_memory_of_a_large_gradient_is_used_again_only_when_nobody_holds_it():
+    first, want_first = large_gradient(1)
+    second, _ = large_gradient(2)
+    assert first.grad.data_ptr() != second.grad.data_ptr()
+    place = second.grad.data_ptr()
+    second.grad = None
+    third, want_third = large_gradient(3)
+    assert third.grad.data_ptr() == place
+    view = third.grad[5:6, 2:3].numpy()  # one element, as an array, is enough to keep it
+    third.grad = None
+    fourth, want_fourth = large_gradient(4)
+    assert fourth.grad.data_ptr() != place
+    for x, want in ((first, want_first), (fourth, want_fourth)):
+        torch.testing.assert_close(x.grad, want)
+    assert view.item() == pytest.approx(want_third[5, 2].item())
+
+
+def test_large_gradients_in_many_threads_do_not_share_memory():
+    def work(seed):
+        for repeat in range(20):
+            x, want = large_gradient(100 * seed + repeat)
+            if not torch.allclose(x.grad, want, rtol=1e-4, atol=1e-7):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
