@@ -41,7 +41,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hw4fast.training.settings import Settings
     from hw4fast.training.train import train
 
-    settings = Settings(epochs=4, batch_size=50, batch_norm=True)
+    settings = Settings(epochs=4, batch_size=50, batch_norm=True, threads=1)  # one: others may be busy here
     folder = train(settings, tmp_path_factory.mktemp("runs") / "digits", progress=False).folder
     export(folder)
     return folder

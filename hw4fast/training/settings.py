@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import NoneType
@@ -56,7 +57,7 @@ class Settings:
         known = {field.name for field in fields(cls)}
         chosen: dict[str, Any] = {key: value[key] for key in known & value.keys()}
         if "channels" in chosen:
-            chosen["channels"] = tuple(chosen["channels"])
+            chosen["channels"] = tuple(operator.index(width) for width in chosen["channels"])
         for key, given in chosen.items():
             kind = type(getattr(cls, key))
             if type(given) not in {NoneType: (int, float, NoneType), float: (int, float)}.get(kind, (kind,)):

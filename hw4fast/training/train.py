@@ -67,14 +67,16 @@ def train(
     data = datasets.load(settings.dataset)
     folder = folder if resume else free_sibling(folder)
     entry = _begin(folder, settings, data, resume)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
     try:
         state = _run(settings, data, folder, progress)
         return _finish(folder, settings, data, state, entry)
     except KeyboardInterrupt:
         again = runs.how_to_resume(settings, folder)
         raise Interrupted(f"interrupted; whole epochs are kept, go on with: {again}") from None
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
@@ -150,7 +152,7 @@ def _restored(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) 
     try:
         model.load_state_dict(state.weights)
         _load_optimizer(optimizer, state.optimizer)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, LookupError) as error:
         raise runs.damaged(folder / runs.CHECKPOINT, error) from None
     return state
 
@@ -243,10 +245,16 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `_optimizer_tensors`. Raises ValueError, KeyError or IndexError for tensors that don't fit."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split("/")
+        if tensor.dim() and tensor.shape != parameters[int(number)].shape:
+            raise ValueError(f"optimizer/{key} has another shape than its parameter")
         state.setdefault(int(number), {})[name] = tensor
+    if state and len(state) != len(parameters):
+        raise ValueError(f"optimizer tensors of {len(state)} parameters, not {len(parameters)}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -16,7 +16,7 @@ from hw4fast.training import pictures
 from hw4fast.training.settings import Settings
 from hw4fast.training.train import Result, train
 
-NARROW: dict[str, Any] = {"channels": (2, 3), "epochs": 2, "batch_size": 16}
+NARROW: dict[str, Any] = {"channels": (2, 3), "epochs": 2, "batch_size": 16, "threads": 1}
 Quick = Callable[..., Result]
 
 

@@ -25,7 +25,7 @@ from hw4fast.training.train import evaluate, train
 
 FILES = {"checkpoint.safetensors", "contact_sheet.png", "curves.png", "metrics.csv", "run.json", "weights.safetensors"}
 
-SMALL_RUN = Settings(epochs=4, batch_size=50, batch_norm=True, lr=0.1)
+SMALL_RUN = Settings(epochs=4, batch_size=50, batch_norm=True, lr=0.1, threads=1)
 
 
 def rows(folder):
@@ -174,6 +174,19 @@ def test_batch_norm_and_channels_shape_the_net(quick):
     shapes = [tuple(tensor.shape) for tensor in weights.values() if tensor.dim() == 4]
     assert sorted(shapes) == [(5, 1, 5, 5), (7, 5, 5, 5)]
     assert sum("running_mean" in name for name in weights) == 2
+
+
+def test_threads_are_those_asked_for_and_the_process_keeps_its_own(quick, monkeypatch):
+    seen, epoch = [], train_module._epoch
+
+    def noted(*arguments):
+        seen.append(torch.get_num_threads())
+        return epoch(*arguments)
+
+    monkeypatch.setattr(train_module, "_epoch", noted)
+    before = torch.get_num_threads()
+    quick(threads=before + 1, epochs=1)
+    assert seen == [before + 1] and torch.get_num_threads() == before
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------
