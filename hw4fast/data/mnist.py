@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ MD5 = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801  # IDX: unsigned bytes, three or one dimensions
+SIDES = {IMAGES_MAGIC: (28, 28), LABELS_MAGIC: ()}
+CLASSES = 10
 TIMEOUT_S = 20
 
 
@@ -47,27 +50,31 @@ def _read(folder: Path) -> Dataset:
         labels = _idx(folder / f"{prefix}-labels-idx1-ubyte.gz", LABELS_MAGIC)
         if len(images) != len(labels):
             raise UserError(f"{folder}: {len(images)} {prefix} images but {len(labels)} labels")
+        if labels.max() >= CLASSES:
+            raise UserError(f"{folder}: {prefix} labels go up to {labels.max()}, not to {CLASSES - 1}")
         splits.append(Split(images[..., None], labels.astype(np.int64)))
     return Dataset(
         name="mnist",
         train=splits[0],
         test=splits[1],
-        class_names=tuple(str(digit) for digit in range(10)),
+        class_names=tuple(str(digit) for digit in range(CLASSES)),
         preprocessing=Preprocessing(mode="L", crop=(28, 28), mean=(0.1307,), std=(0.3081,)),
         source="MNIST, the original IDX files",
     )
 
 
 def _idx(path: Path, magic: int) -> np.ndarray:
-    """The array of one gzipped IDX file: big-endian magic, one int32 per dimension, then bytes."""
+    """The array [n, *SIDES] of one gzipped IDX file: big-endian magic, one int32 per dimension, then bytes."""
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged or unreadable ({error}); delete it to fetch it again") from None
-    header = np.frombuffer(raw, ">i4", count=min(len(raw) // 4, 1 + (magic & 3)))
-    if len(header) < 2 or header[0] != magic or len(raw) != 4 * len(header) + np.prod(header[1:], dtype=np.int64):
-        raise UserError(f"{path} is not an IDX file of the expected kind")
-    return np.frombuffer(raw, np.uint8, offset=4 * len(header)).reshape(header[1:])
+    sides = SIDES[magic]
+    start = 4 * (2 + len(sides))
+    n, rest = divmod(len(raw) - start, math.prod(sides))
+    if n < 1 or rest or raw[:start] != np.array([magic, n, *sides], ">i4").tobytes():
+        raise UserError(f"{path} is not an IDX file of the expected kind; delete it to fetch it again")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(n, *sides)
 
 
 @dataclass(frozen=True)
@@ -99,15 +106,16 @@ def _folder() -> Path:
 
 
 def _download(name: str, md5: str, folder: Path, tried: list[_Tried]) -> bool:
-    from urllib.request import urlopen  # brings ssl: 20 ms that nobody else should pay
+    from http.client import HTTPException  # these bring ssl: 20 ms that nobody else should pay
+    from urllib.request import urlopen
 
     mirrors = os.environ.get("HW4FAST_MNIST_MIRRORS", " ".join(MIRRORS)).split()
     for mirror in mirrors:
-        url = mirror + name
+        url = f"{mirror.rstrip('/')}/{name}"
         try:
             with urlopen(url, timeout=TIMEOUT_S) as response:
                 content = response.read()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             tried.append(_Tried(url, str(error)))
             continue
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
