@@ -18,13 +18,14 @@ from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.session import PROVIDERS, explain_provider, open_session
 
 Engine = Callable[[np.ndarray], np.ndarray]  # float32 [n, c, h, w] → logits [n, classes]
+BURST, PAUSE_S = 5, 0.02  # per turn, see timing.alternate
 AGREEMENT = 1e-3  # largest difference of two engines' logits, in units of the largest logit
 
 
 @dataclass(frozen=True)
 class Timing:
     """One engine at one batch size: latencies of whole batches in milliseconds, throughput in images/s
-    (batch / mean latency)."""
+    (batch / mean latency); calls: how many were timed."""
 
     engine: str
     batch: int
@@ -32,7 +33,7 @@ class Timing:
     p90_ms: float
     p99_ms: float
     images_per_s: float
-    rounds: int
+    calls: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _measure(
             raise UserError(f"{name} and {first[0]} disagree by {worst:.2g} of the largest logit; nothing was timed")
     calls = {name: partial(run, x) for name, run in engines.items()}
     timings = []
-    for name, took in timing.alternate(calls, seconds=seconds, at_least=30).items():
+    for name, took in timing.alternate(calls, seconds=seconds, at_least=6, burst=BURST, pause=PAUSE_S).items():
         p50, p90, p99 = np.percentile(took * 1e3, (50, 90, 99))
         timings.append(Timing(name, batch, p50, p90, p99, batch / took.mean(), len(took)))
     return timings

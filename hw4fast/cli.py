@@ -313,10 +313,10 @@ def _run_bench(arguments: Arguments) -> int:
         _print_json(asdict(result))
         return 0
     print(f"{result.model}, {result.threads} threads, engines taking turns")
-    print(f"{'engine':<18} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>10} {'rounds':>7}")
+    print(f"{'engine':<18} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>10} {'calls':>7}")
     for t in result.timings:
         times = f"{t.p50_ms:>9.3f} {t.p90_ms:>9.3f} {t.p99_ms:>9.3f}"
-        print(f"{t.engine:<18} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.rounds:>7}")
+        print(f"{t.engine:<18} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.calls:>7}")
     for engine, reason in result.left_out.items():
         print(f"left out: {engine}: {reason}", file=sys.stderr)
     print(f"record: {result.path}")
