@@ -65,7 +65,7 @@ def free_sibling(folder: str | Path) -> Path:
     if folder.name in ("", ".."):
         raise UsageError(f"'{folder}' is no name for a new folder; name one")
     candidate, number = folder, 2
-    while candidate.exists():
+    while candidate.exists() or candidate.is_symlink():
         candidate = folder.with_name(f"{folder.name}-{number}")
         number += 1
     return candidate

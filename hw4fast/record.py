@@ -52,19 +52,19 @@ def now() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with '+' when it was changed; None outside a checkout."""
-    here = Path(__file__).parent
+    """The checkout's commit, with '+' when it was changed; None outside a checkout, even when the package is
+    installed somewhere inside another repository."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        identity = subprocess.run(
-            ["git", "-C", here, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return identity.stdout.strip() or None
 
 
 def append(path: str | Path, what: str, results: Any) -> dict[str, Any]:

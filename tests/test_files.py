@@ -1,0 +1,119 @@
+"""Files are whole or not there at all; folders come from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from hw4fast import files
+from hw4fast.errors import UsageError
+from hw4fast.files import cache_folder, data_folder, free_sibling, write_json, write_text, writing
+
+
+def test_a_new_file_in_a_new_folder(tmp_path):
+    path = tmp_path / "new" / "deep" / "table.csv"
+    with writing(path) as temporary:
+        assert temporary.parent == path.parent and temporary.suffix == ".csv" and not path.exists()
+        temporary.write_bytes(b"1,2")
+    assert path.read_bytes() == b"1,2" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_the_old_file_stays_when_the_body_fails(error, tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with pytest.raises(error), writing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_file_stays_when_the_disk_fails(tmp_path, monkeypatch):
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    write_text(tmp_path / "kept.txt", "old")
+    monkeypatch.setattr(files.os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_text(tmp_path / "kept.txt", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept.txt", "old")]
+
+
+def test_a_body_that_replaces_the_temporary_file(tmp_path):
+    """Some writers (safetensors) rename a file of their own over the one that they are given."""
+    with writing(tmp_path / "a.bin") as temporary:
+        other = temporary.with_suffix(".tmp")
+        other.write_bytes(b"new")
+        other.replace(temporary)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_it_is_synced_before_it_is_named(tmp_path, monkeypatch):
+    seen, sync = [], os.fsync
+
+    def noted(handle):
+        seen.append((tmp_path / "a.txt").exists())
+        sync(handle)
+
+    monkeypatch.setattr(files.os, "fsync", noted)
+    write_text(tmp_path / "a.txt", "text")
+    assert seen == [False]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="umask is POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.txt", "text")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+
+
+def test_text_is_utf8_and_json_is_strict(tmp_path):
+    write_text(tmp_path / "a.txt", "λ·Σ|w|\n")
+    assert (tmp_path / "a.txt").read_bytes() == "λ·Σ|w|\n".encode()
+    write_json(tmp_path / "a.json", {"β": [1, None]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"β": [1, None]}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_free_siblings(tmp_path):
+    wanted = tmp_path / "run"
+    assert free_sibling(wanted) == wanted
+    wanted.mkdir()
+    assert free_sibling(str(wanted)) == tmp_path / "run-2"
+    (tmp_path / "run-2").write_text("a file counts, too")
+    (tmp_path / "run-4").mkdir()
+    assert free_sibling(wanted) == tmp_path / "run-3"
+
+
+@pytest.mark.parametrize("place", [".", "..", "/", "runs/.."])
+def test_what_has_no_name_has_no_sibling(place):
+    with pytest.raises(UsageError, match="is no name for a new folder"):
+        free_sibling(place)
+
+
+def test_a_dangling_link_is_not_free(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    assert free_sibling(tmp_path / "run") == tmp_path / "run-2"
+
+
+def test_folders_from_the_environment(tmp_path, monkeypatch):
+    for name in ("HW4FAST_DATA", "HW4FAST_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_folder() is None and cache_folder() == tmp_path / ".cache" / "hw4fast"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert cache_folder() == Path("/cache/hw4fast")
+    monkeypatch.setenv("HW4FAST_CACHE", "/mine")
+    monkeypatch.setenv("HW4FAST_DATA", "/data")
+    assert (cache_folder(), data_folder()) == (Path("/mine"), Path("/data"))
