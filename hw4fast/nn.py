@@ -13,12 +13,12 @@ from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
 
 _C = compiled()
-_FLOATS = {torch.float32: False, torch.float64: True}
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 # -- memory of gradients -----------------------------------------------------------------------------------------
 
 _SPARE: list[np.ndarray] = []  # at most one
-_SPARE_BYTES = range(1 << 18, 1 << 28)  # below, malloc is quick; above, too much to keep
+_SPARE_SIZES = range(1 << 16, 1 << 26)  # elements; below, malloc is quick; above, too much to keep
 _ALIGNMENT = 64  # bytes: a vector that crosses cache lines takes two of them
 
 
@@ -38,18 +38,18 @@ def _gradient_of(logits: Tensor) -> Tensor:
     """Uninitialised, contiguous, like `logits`. A large one takes over the memory of the last one of its size once
     nobody holds that any more: a training step frees its gradient before the next needs one, and fresh memory
     costs a page fault per 4 KiB, at (512, 1000) three times what the kernel does."""
-    nbytes = logits.numel() * logits.element_size()
-    if nbytes not in _SPARE_BYTES:
+    if logits.numel() not in _SPARE_SIZES:
         return torch.empty_like(logits, memory_format=torch.contiguous_format)
     try:
         spare = _SPARE.pop()  # popped, it is ours alone: another thread can't take it meanwhile
     except IndexError:
         spare = None
-    if spare is None or spare.nbytes != nbytes or _references(spare) > _FREE:
-        raw = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    dtype = _NUMPY[logits.dtype]
+    if spare is None or spare.shape != logits.shape or spare.dtype != dtype or _references(spare) > _FREE:
+        raw = np.empty(logits.numel() * dtype.itemsize + _ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
-        spare = raw[start : start + nbytes]
-    grad = torch.from_numpy(spare).view(logits.dtype).view(logits.shape)  # its storage holds a reference to `spare`
+        spare = raw[start : raw.size - _ALIGNMENT + start].view(dtype).reshape(logits.shape)
+    grad = torch.from_numpy(spare)  # its storage holds a reference to `spare`
     if not _SPARE:
         _SPARE.append(spare)
     return grad
@@ -87,7 +87,7 @@ def _softmax_xent_cpu(
     loss = logits.new_empty((n,) if reduction == 0 else ())
     grad = _gradient_of(logits) if want_grad else logits.new_empty((0, 0))
     _C.softmax_xent(
-        _FLOATS[logits.dtype],
+        logits.dtype is torch.float64,
         logits.data_ptr(),
         target.data_ptr(),
         0 if weight is None else weight.data_ptr(),
@@ -181,7 +181,7 @@ def softmax_cross_entropy(
     See hw4fast.kernels.softmax_xent for the formula, its sources and the float64 reference.
     """
     card.check(input, target, weight, label_smoothing, reduction)
-    if input.dtype not in _FLOATS:
+    if input.dtype not in _NUMPY:
         raise TypeError(f"input must be float32 or float64, not {input.dtype}")
     if target.dtype != torch.int64:
         raise TypeError(f"target must be int64 class indices, not {target.dtype}")
