@@ -136,5 +136,5 @@ def load_model(folder: Path, data: Dataset) -> nn.Module:
         with safe_open(path, "pt") as file:
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit the run's net: {error}") from None
+        raise damaged(path, error) from None
     return model.eval()

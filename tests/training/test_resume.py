@@ -289,5 +289,5 @@ def test_a_damaged_checkpoint(damage, quick):
 def test_damaged_weights(damage, quick, tiny):
     folder = quick().folder
     damage(folder / "weights.safetensors")
-    with pytest.raises(UserError, match=r"weights\.safetensors does not fit the run's net"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         load_model(folder, tiny)

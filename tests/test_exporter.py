@@ -1,0 +1,229 @@
+"""export: the file answers as torch does on every runtime, tells all about itself and nothing about this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import hw4fast.data as datasets
+from hw4fast import exporter
+from hw4fast.data import load
+from hw4fast.errors import UserError
+from hw4fast.exporter import export
+from hw4fast.inference.classifier import Classifier
+from hw4fast.stats import percent
+from hw4fast.training.runs import load_model, load_record
+from tests.training.conftest import other_data
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_file(small_run) -> Path:
+    return small_run / "model.onnx"
+
+
+@pytest.fixture
+def run(small_run, tmp_path) -> Path:
+    """A copy of the run that a test may spoil, not exported."""
+    shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("model.onnx"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def quick_graph(model_file, monkeypatch):
+    """torch.onnx takes seconds: for tests of what comes after it, its graph is read from the finished file."""
+
+    def graph(_model, _dataset):
+        proto = onnx.load(model_file)
+        del proto.metadata_props[:]
+        return proto
+
+    monkeypatch.setattr(exporter, "_to_onnx", graph)
+
+
+def torch_logits(small_run, pictures: np.ndarray) -> np.ndarray:
+    digits = load("digits")
+    with torch.inference_mode():
+        return load_model(small_run, digits)(torch.from_numpy(digits.preprocessing.normalise(pictures))).numpy()
+
+
+# -- what the file answers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 33])
+def test_it_answers_as_torch_does(n, small_run, model_file):
+    pictures = load("digits").test.images[100 : 100 + n]
+    ours, torchs = Classifier(model_file).logits(pictures), torch_logits(small_run, pictures)
+    assert ours.shape == (n, 10) and ours.dtype == np.float32
+    assert np.abs(ours - torchs).max() <= 1e-5 * np.abs(torchs).max()
+
+
+def test_it_is_as_good_on_the_whole_test_set(small_run, model_file):
+    test = load("digits").test
+    correct = int((Classifier(model_file).logits(test.images).argmax(1) == test.labels).sum())
+    assert abs(correct - load_record(small_run)["result"]["test_correct"]) <= 1, percent(correct, len(test))
+
+
+def test_onnxs_own_evaluator_gives_the_same_logits(model_file):
+    from onnx.reference import ReferenceEvaluator
+
+    digits = load("digits")
+    pictures = digits.test.images[:3]
+    (logits,) = ReferenceEvaluator(str(model_file)).run(["logits"], {"input": digits.preprocessing.normalise(pictures)})
+    ours = Classifier(model_file).logits(pictures)
+    assert np.abs(logits - ours).max() <= 1e-5 * np.abs(ours).max()
+
+
+def test_shapes_and_operators_are_the_standards(model_file):
+    model = onnx.load(model_file)
+    onnx.checker.check_model(model, full_check=True)
+    (taken,), (given,) = model.graph.input, model.graph.output
+    shape = [axis.dim_param or axis.dim_value for axis in taken.type.tensor_type.shape.dim]
+    assert (taken.name, shape) == ("input", ["n", 1, 28, 28])
+    shape = [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim]
+    assert (given.name, shape) == ("logits", ["n", 10])
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", exporter.OPSET)]
+    assert not any(initializer.external_data for initializer in model.graph.initializer)
+
+
+# -- what the file tells -----------------------------------------------------------------------------------------
+
+
+def test_the_card_tells_all(small_run, model_file):
+    card, entry, digits = Classifier(model_file).card, load_record(small_run), load("digits")
+    assert card.preprocessing == digits.preprocessing and card.labels == digits.class_names
+    assert card.opset == exporter.OPSET
+    assert card.provenance["settings"] == entry["settings"] and card.provenance["result"] == entry["result"]
+    assert card.provenance["data"]["fingerprint"] == digits.fingerprint
+    assert card.provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_the_parity_is_measured(small_run, model_file):
+    parity = Classifier(model_file).card.parity
+    assert parity["images"] == parity["same_answers"] == 64 and parity["batches"] == [64, 1, 2, 7]
+    assert parity["provider"] == "cpu" and parity["tolerance"] == exporter.TOLERANCE
+    pictures = load("digits").test.images[:64]
+    single, ours = torch_logits(small_run, pictures), Classifier(model_file).logits(pictures)
+    assert parity["largest_logit"] == pytest.approx(np.abs(single).max(), rel=1e-5)
+    assert parity["max_error_to_torch"] >= np.abs(ours - single).max()
+    for name in ("max_error_to_torch", "max_error_to_float64", "torch_max_error_to_float64"):
+        assert 0 < parity[name] <= exporter.TOLERANCE * parity["largest_logit"], name
+    assert parity["max_error_to_torch"] <= parity["max_error_to_float64"] + parity["torch_max_error_to_float64"] + 1e-12
+
+
+def test_nothing_of_this_machine_is_in_it(small_run, model_file):
+    content = model_file.read_bytes()
+    for secret in (ROOT, sys.prefix, Path.home(), small_run, "site-packages", "hw4fast/training"):
+        assert str(secret).encode() not in content, secret
+    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", Classifier(model_file).card.to_json_text())
+    assert b".py" not in content
+    entry = json.loads((small_run / "run.json").read_text(encoding="utf-8"))
+    assert str(ROOT) not in json.dumps(entry)
+
+
+# -- where it is written -----------------------------------------------------------------------------------------
+
+
+def test_a_file_of_that_name_is_replaced_and_stands_alone(run, tmp_path):
+    path = tmp_path / "new" / "net.onnx"
+    path.parent.mkdir()
+    path.write_text("old")
+    result = export(run, path)
+    assert result.path == path and result.size == path.stat().st_size and list(path.parent.iterdir()) == [path]
+    assert Classifier(path).card == result.card and result.card.parity["same_answers"] == 64
+    assert not (run / "model.onnx").exists()
+
+
+@pytest.mark.usefixtures("quick_graph")
+@pytest.mark.parametrize("tolerance", [0.0, 1e-12, -1.0, float("nan")])
+def test_over_tolerance_there_is_no_file(tolerance, run, tmp_path):
+    before = {path.name for path in run.iterdir()}
+    with pytest.raises(UserError, match=r"differs from torch: .* no file was written"):
+        export(run, tolerance=tolerance)
+    assert {path.name for path in run.iterdir()} == before
+    (tmp_path / "old.onnx").write_text("old")
+    with pytest.raises(UserError, match="no file was written"):
+        export(run, tmp_path / "old.onnx", tolerance)
+    assert (tmp_path / "old.onnx").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.onnx", "run"]
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_a_net_that_answers_otherwise_is_refused(run, monkeypatch):
+    graph = exporter._to_onnx
+
+    def spoilt(model, dataset):
+        proto = graph(model, dataset)
+        bias = next(tensor for tensor in proto.graph.initializer if list(tensor.dims) == [10])
+        values = onnx.numpy_helper.to_array(bias) + np.eye(10, dtype=np.float32)[3] * 50
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+        return proto
+
+    monkeypatch.setattr(exporter, "_to_onnx", spoilt)
+    with pytest.raises(UserError, match=r"\d of 64 answers the same"):
+        export(run)
+    with pytest.raises(UserError, match=r"\d of 64 answers the same"):
+        export(run, tolerance=1e9)  # a wrong answer is wrong whatever the tolerance
+    assert not (run / "model.onnx").exists()
+
+
+# -- what can't be exported --------------------------------------------------------------------------------------
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        export(tmp_path)
+
+
+def test_a_run_without_weights(run):
+    (run / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"is not finished; go on with: hw4fast train digits --resume"):
+        export(run)
+
+
+def test_a_run_that_goes_on(run):
+    entry = load_record(run) | {"status": "running"}
+    (run / "run.json").write_text(json.dumps(entry), encoding="utf-8")
+    with pytest.raises(UserError, match="is not finished"):
+        export(run)
+    assert not (run / "model.onnx").exists()
+
+
+def test_weights_of_another_net(run):
+    entry = load_record(run)
+    entry["settings"]["channels"] = [4, 8]
+    (run / "run.json").write_text(json.dumps(entry), encoding="utf-8")
+    with pytest.raises(UserError, match=r"weights\.safetensors is damaged \(RuntimeError: .* size mismatch") as caught:
+        export(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_data_than_it_was_trained_on(run, monkeypatch):
+    changed = other_data(load("digits"))
+    monkeypatch.setattr(datasets, "load", lambda name: changed)
+    with pytest.raises(UserError, match="the data set digits is no longer what"):
+        export(run)
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_pictures_are_fitted_before_they_are_compared(run, monkeypatch):
+    """A data set whose pictures are larger than the net's input goes through the card's preprocessing."""
+    digits = load("digits")
+    large = digits.test.images.repeat(2, axis=1).repeat(2, axis=2)
+    bigger = replace(digits, test=replace(digits.test, images=large))
+    entry = load_record(run)
+    entry["data"]["fingerprint"] = bigger.fingerprint
+    (run / "run.json").write_text(json.dumps(entry), encoding="utf-8")
+    monkeypatch.setattr(datasets, "load", lambda name: bigger)
+    assert export(run).card.parity["same_answers"] == 64
