@@ -5,31 +5,32 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup.sh
 set_up "[dev]"
-hw4fast() { "$PYTHON_IN_VENV" -m hw4fast "$@"; }
-results=benchmarks/results scratch=$(mktemp -d)
+python=$(cd "$(dirname "$PYTHON_IN_VENV")" && pwd)/python
+results=$PWD/benchmarks/results scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+hw4fast() { (cd "$scratch" && "$python" -m hw4fast "$@"); }  # there, so that no record holds a path of this machine
 
 say "softmax_xent against torch"
-"$PYTHON_IN_VENV" benchmarks/compare.py softmax_xent
+"$python" benchmarks/compare.py softmax_xent
 
 say "digits: train, export, study"
-hw4fast train digits --epochs 20 --batch-size 50 --batch-norm --optimizer adam --out "$scratch/digits"
-hw4fast export "$scratch/digits" --onnx
-hw4fast study digits --model "$scratch/digits" --out "$scratch/study"
-cp "$scratch/digits/run.json" $results/digits-run.json
-cp "$scratch/study/summary.csv" $results/digits-study.csv
-cp "$scratch/study/accuracy.png" $results/digits-accuracy.png
-cp "$scratch/study/transforms.png" $results/digits-transforms.png
+hw4fast train digits --epochs 20 --batch-size 50 --batch-norm --optimizer adam
+hw4fast export runs/digits --onnx
+hw4fast study digits --model runs/digits
+cp "$scratch/runs/digits/run.json" "$results"/digits-run.json
+cp "$scratch/studies/digits/summary.csv" "$results"/digits-study.csv
+cp "$scratch/studies/digits/accuracy.png" "$results"/digits-accuracy.png
+cp "$scratch/studies/digits/transforms.png" "$results"/digits-transforms.png
 
 say "whole processes"
-"$PYTHON_IN_VENV" benchmarks/cold_start.py "$scratch/digits"
+"$python" benchmarks/cold_start.py "$scratch/runs/digits"
 
 say "engines"
-hw4fast bench "$scratch/digits" --seconds 5 --out $results/bench.jsonl
+hw4fast bench runs/digits --seconds 5 --out "$results/bench.jsonl"
 
 say "mnist: ten epochs with every default"
-hw4fast train mnist --out "$scratch/mnist"
-cp "$scratch/mnist/run.json" $results/mnist-run.json
+hw4fast train mnist
+cp "$scratch/runs/mnist/run.json" "$results"/mnist-run.json
 
 say "README"
-"$PYTHON_IN_VENV" tools/readme.py
+"$python" tools/readme.py

@@ -97,9 +97,7 @@ def test_fit_is_the_cards_preprocessing(classifier):
 
 
 def test_a_thread_of_a_picture_does_not_fill_the_memory(tmp_path):
-    shorter = Preprocessing(
-        mode="L", crop=(28, 28), mean=(0.3,), std=(0.35,), resize="shorter-side", resize_size=256
-    )
+    shorter = Preprocessing(mode="L", crop=(28, 28), mean=(0.3,), std=(0.35,), resize="shorter-side", resize_size=256)
     classifier = Classifier(write(tmp_path / "m.onnx", card_text(shorter)))
     with pytest.raises(UserError, match="100000×1 pixels are too long and thin"):
         classifier.fit(np.zeros((1, 100_000, 1), np.uint8))

@@ -13,7 +13,7 @@ from hw4fast.robustness.points import points_of
 from hw4fast.robustness.report import LARGEST, Report, render
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-NASTY = '<script>alert("1")</script> & \'x\'.png'
+NASTY = "<script>alert(\"1\")</script> & 'x'.png"
 
 
 class Page(HTMLParser):

@@ -33,9 +33,7 @@ def naive_blur(picture: np.ndarray, size: int, sigma: float) -> np.ndarray:
     for row in range(height):
         for column in range(width):
             for (y, x), weight in weights.items():
-                result[row, column] += (
-                    weight / total * picture[mirrored(row + y, height), mirrored(column + x, width)]
-                )
+                result[row, column] += weight / total * picture[mirrored(row + y, height), mirrored(column + x, width)]
     return result
 
 
