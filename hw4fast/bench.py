@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -64,8 +67,10 @@ def bench(
     """
     if not batches or min(batches) < 1:
         raise UsageError(f"batch sizes must be positive, not {list(batches)}")
-    if not seconds > 0:
+    if not 0 < seconds < math.inf:
         raise UsageError(f"seconds must be positive, not {seconds}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be 1 or more, not {threads}")
     path = Path(model)
     count = threads or record.cores()
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,7 +80,8 @@ def bench(
         torch_engines, torch_left_out = _torch_engines(path, count)
         engines, left_out = torch_engines | engines, torch_left_out | left_out
         shape = (card.preprocessing.channels, *card.preprocessing.crop)
-        timings = [timing for batch in batches for timing in _measure(engines, left_out, shape, batch, seconds)]
+        with _threads_kept():
+            timings = [timing for batch in batches for timing in _measure(engines, left_out, shape, batch, seconds)]
     target = Path(out) if out else (path if path.is_dir() else path.parent) / "bench.jsonl"
     results = {"model": str(model), "threads": count, "timings": [asdict(t) for t in timings], "left_out": left_out}
     record.append(target, "bench", results)
@@ -119,17 +125,30 @@ def _torch_engines(path: Path, threads: int) -> tuple[dict[str, Engine], dict[st
     from hw4fast.training import runs
 
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells at length of a missing GPU
-    torch.set_num_threads(threads)
     model = runs.load_model(path, data.load(runs.load_record(path)["data"]["name"]))
 
     def engine(call: Callable[[Any], Any]) -> Engine:
         def run(x: np.ndarray) -> np.ndarray:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
             with torch.inference_mode():
                 return call(torch.from_numpy(x)).numpy()
 
         return run
 
     return {"torch eager": engine(model), "torch.compile": engine(torch.compile(model))}, {}
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """torch's number of threads, where torch was loaded, is afterwards what it was."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 def _measure(
@@ -144,6 +163,9 @@ def _measure(
         except Exception as error:  # whatever an engine raises (no C++ compiler for torch.compile, say)
             left_out[name] = (str(error).strip().splitlines() or [repr(error)])[0]
             del engines[name]
+    if not answers:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise UserError(f"no engine can run the model: {reasons}")
     first, *others = answers.items()
     for name, logits in others:
         worst = float(np.abs(logits - first[1]).max() / np.abs(first[1]).max())
