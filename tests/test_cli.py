@@ -1,0 +1,233 @@
+"""The command line: exit codes, what stands on stdout and on stderr, examples that parse, light imports."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from hw4fast import cli
+from hw4fast.cli import _specs, main
+from hw4fast.data import load
+
+VERBS = ("train", "export", "classify", "study", "bench", "info")
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own, as a user starts it."""
+    command = [sys.executable, "-m", "hw4fast", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+@pytest.fixture
+def digit(tmp_path):
+    Image.fromarray(load("digits").test.images[0, :, :, 0]).save(tmp_path / "digit.png")
+    return tmp_path / "digit.png"
+
+
+# -- help --------------------------------------------------------------------------------------------------------
+
+
+def usage_of(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_names_every_verb_and_the_first_step(capsys):
+    text = usage_of(capsys)
+    assert [verb for verb in VERBS if not re.search(rf"^ +{verb} +\w", text, re.MULTILINE)] == []
+    assert "hw4fast train digits" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_help_has_one_sentence_and_two_examples_that_parse(verb, capsys):
+    text = usage_of(capsys, verb)
+    sentence, examples = re.search(r"\n\n(\S.*\.)\n\nexamples:\n((?:  hw4fast .+\n)+)", text).groups()
+    assert sentence.count(". ") == 0
+    commands = [shlex.split(line) for line in examples.splitlines()]
+    assert len(commands) == 2
+    for command in commands:
+        assert command[:2] == ["hw4fast", verb]
+        cli._parser().parse_args(command[1:])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_explained(verb, capsys):
+    options = usage_of(capsys, verb).partition("options:\n")[2]
+    starts = re.findall(r"^  (--?\S.*(?:\n {4,}.*)*)", options, re.MULTILINE)
+    assert starts
+    bare = [text for text in starts if not re.search(r"(?: {2,}|\n +)\S", text)]
+    assert not bare
+
+
+# -- exit codes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, "VERB"),
+        (("trian",), 2, "'train'"),
+        (("train", "digitz"), 2, "did you mean digits"),
+        (("train", "--optimizer", "adamm"), 2, "sgd, adagrad, adam"),
+        (("train", "--kernels", "cublas"), 2, "hw4fast, torch"),
+        (("train", "--epochs", "0"), 2, "no positive whole number"),
+        (("train", "--lr", "nan"), 2, "lr must be positive"),
+        (("train", "--channels", "3"), 2, "two positive numbers"),
+        (("train", "--threads", "two"), 2, "no positive whole number"),
+        (("export", "nowhere", "--onnx"), 1, "nowhere is no run folder"),
+        (("classify", "a.png"), 2, "--model"),
+        (("classify", "a.png", "--model", "nowhere.onnx"), 1, "no model file 'nowhere.onnx'"),
+        (("study", "digits", "--model", "nowhere.onnx"), 1, "no model file 'nowhere.onnx'"),
+        (("bench", "nowhere"), 1, "nowhere"),
+        (("bench", "nowhere", "--batches", "1,none"), 2, "'none' is no positive whole number"),
+    ],
+)
+def test_mistakes(arguments, code, words, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert not list(tmp_path.iterdir())  # and nothing is left behind
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "words"),
+    [
+        ("classify", ("--transform", "blurr5"), "did you mean blur"),
+        ("classify", ("--provider", "cudda"), "cuda"),
+        ("study", ("--transforms", "blurr"), "did you mean blur"),
+        ("study", ("--provider", "cudda"), "cuda"),
+    ],
+)
+def test_unknown_names_list_the_nearest(verb, options, words, digit, centroid_onnx, capsys):
+    source = str(digit) if verb == "classify" else "digits"
+    assert main([verb, source, "--model", str(centroid_onnx), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_classify_counts_failures_in_the_exit_code(digit, centroid_onnx, capsys):
+    broken = digit.with_name("broken.png")
+    broken.write_text("no picture")
+    assert main(["classify", str(digit), "--model", str(centroid_onnx)]) == 0
+    assert main(["classify", str(digit), str(broken), "--model", str(centroid_onnx)]) == 3
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err and "1 of 2" in captured.err
+    assert main(["classify", str(broken), "--model", str(centroid_onnx)]) == 1
+
+
+def test_an_interrupt_is_130(monkeypatch, digit, centroid_onnx, capsys):
+    def interrupted(*_: object, **__: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hw4fast.inference.classify.classify", interrupted)
+    assert main(["classify", str(digit), "--model", str(centroid_onnx)]) == 130
+    assert capsys.readouterr().err == "hw4fast: interrupted\n"
+
+
+def test_errors_of_the_system_are_one_line(monkeypatch, digit, centroid_onnx, capsys):
+    def full(*_: object, **__: object):
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr("hw4fast.inference.classify.classify", full)
+    assert main(["classify", str(digit), "--model", str(centroid_onnx)]) == 1
+    assert capsys.readouterr().err == "hw4fast: No space left on device: report.html\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(centroid_onnx, digit):
+    command = shlex.join([sys.executable, "-m", "hw4fast", "classify", *[str(digit)] * 300, "--model"])
+    line = f"{command} {shlex.quote(str(centroid_onnx))} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{digit}\n"
+
+
+# -- output ------------------------------------------------------------------------------------------------------
+
+
+def test_classify_prints_clean_and_transformed_side_by_side(digit, centroid_onnx, capsys):
+    transforms = ("--transform", "blur5", "--transform", "rotate45")
+    assert main(["classify", str(digit), "--model", str(centroid_onnx), *transforms, "--top", "2"]) == 0
+    name, head, *answers = capsys.readouterr().out.splitlines()
+    assert name == str(digit)
+    assert head.split() == ["clean", "blur5", "rotate45"]
+    assert len(answers) == 2
+    assert all(len(re.findall(r"\d+\.\d %  \d", line)) == 3 for line in answers)
+
+
+def test_json_is_one_value_per_picture_and_nothing_else(digit, centroid_onnx, capsys):
+    missing = str(digit.with_name("missing.png"))
+    assert main(["classify", str(digit), missing, "--model", str(centroid_onnx), "--json"]) == 3
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["file"] == str(digit) and first["clean"]
+    assert second["file"] == missing and "missing.png" in second["error"]
+
+
+def test_a_small_run_through_every_verb(tmp_path):
+    """The story as a user types it, with --json everywhere: one value on stdout, no bar on a stderr that is a pipe."""
+
+    def value(*arguments: str):
+        done = run(*arguments, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "\r" not in done.stderr
+        (line,) = done.stdout.splitlines()
+        return json.loads(line)
+
+    trained = value("train", "digits", "--epochs", "1", "--threads", "1", "--channels", "2,2")
+    assert trained["folder"] == "runs/digits" and trained["n"] == 360
+    assert value("export", "runs/digits", "--onnx")["path"] == "runs/digits/model.onnx"
+    picture = str(min((tmp_path / "runs/digits/samples").iterdir()))
+    assert value("classify", picture, "--model", "runs/digits", "--top", "1")["clean"]
+    studied = value("study", "digits", "--model", "runs/digits", "--transforms", "blur", "--limit", "20")
+    assert (tmp_path / studied["report"]).is_file()
+    engines = {timing["engine"] for timing in value("bench", "runs/digits", "--seconds", "0.05")["timings"]}
+    assert {"torch eager", "onnxruntime cpu"} <= engines
+    assert value("info")["isas"]
+
+
+def test_specs_are_split_at_commas_but_not_inside_one():
+    assert _specs("blur") == ["blur"]
+    assert _specs("blur,noise3,rotate30") == ["blur", "noise3", "rotate30"]
+    assert _specs("jitter:brightness=0.1,contrast=0.2,blur") == ["jitter:brightness=0.1,contrast=0.2", "blur"]
+    assert _specs("blur5:sigma=2,noise:std=0.1") == ["blur5:sigma=2", "noise:std=0.1"]
+
+
+# -- light starts ------------------------------------------------------------------------------------------------
+
+HEAVY = {"torch", "numpy", "PIL", "onnx", "onnxruntime", "matplotlib", "sklearn", "numba", "tqdm"}
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """The packages in memory when the command has ended well."""
+    code = (
+        "import sys\nfrom hw4fast.cli import main\n"
+        "try: code = main(sys.argv[1:])\nexcept SystemExit as stop: code = stop.code\n"
+        "assert code in (0, None), code\n"
+        "print('\\nMODULES', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stdout.rpartition("MODULES")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("study", "--help"), ("--version",)])
+def test_help_imports_nothing_heavy(arguments):
+    assert not modules_after(*arguments) & HEAVY
+
+
+def test_inference_never_imports_torch(digit, centroid_onnx, tmp_path):
+    model = ("--model", str(centroid_onnx))
+    for arguments in (
+        ("classify", str(digit), *model, "--transform", "blur51", "--transform", "jitter0.3"),
+        ("study", "digits", *model, "--transforms", "noise", "--limit", "10", "--out", str(tmp_path / "study")),
+        ("info",),
+    ):
+        found = modules_after(*arguments)
+        assert "torch" not in found, arguments
+        assert "numpy" in found  # it has looked at the right process
