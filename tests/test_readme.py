@@ -1,5 +1,6 @@
 """The README: its numbers are those of the records, its commands are the command line's, its links lead somewhere."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -21,8 +22,23 @@ COMMANDS = [
 ]
 
 
+spec = importlib.util.spec_from_file_location("readme", ROOT / "tools" / "readme.py")
+readme = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(readme)
+
+
 def test_the_numbers_are_those_of_the_records():
     assert subprocess.run([sys.executable, ROOT / "tools" / "readme.py", "--check"]).returncode == 0
+
+
+def test_every_record_is_quoted_once_and_filling_in_keeps_the_rest():
+    """A block that is empty ends at its own end, not at the next block's."""
+    quoted = re.findall(r"^<!-- from (\w+) -->$", TEXT, re.MULTILINE)
+    assert quoted == sorted(set(quoted), key=quoted.index)
+    assert set(quoted) == set(readme.BLOCKS)
+    emptied = re.sub(r"(<!-- from \w+ -->\n).*?(<!-- end -->)", r"\1\2", TEXT, flags=re.DOTALL)
+    assert len(emptied) < len(TEXT)
+    assert readme.filled(emptied) == readme.filled(TEXT) == TEXT
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -17,7 +17,7 @@ from hw4fast.stats import percent
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- from (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- from (\w+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", re.DOTALL)  # an empty one ends, too
 
 
 def where(entry: dict) -> str:
@@ -61,6 +61,12 @@ def accuracies() -> str:
     return "\n".join(lines) + f"\n\nOne run each, seed 0; {where(entry)}."
 
 
+def classify() -> str:
+    command = "hw4fast classify runs/digits/samples/00-6.png --model runs/digits"
+    answers = (RESULTS / "digits-classify.txt").read_text(encoding="utf-8").rstrip()
+    return f"```\n$ {command} --transform blur25 --transform rotate45 --top 3\n{answers}\n```"
+
+
 def engines() -> str:
     entry = record.read(RESULTS / "bench.jsonl")[-1]
     lines = ["| engine | batch | p50 | p90 | p99 | images/s |", "|---|---|---|---|---|---|"]
@@ -82,18 +88,22 @@ def cold_start() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "softmax_xent": softmax_xent,
     "accuracies": accuracies,
+    "classify": classify,
     "engines": engines,
     "cold_start": cold_start,
 }
 
 
+def filled(text: str) -> str:
+    return BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]]() + "\n" + block[3], text)
+
+
 def main() -> int:
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
-    filled = BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]]() + block[3], text)
     if "--check" in sys.argv[1:]:
-        return int(filled != text)
-    path.write_text(filled, encoding="utf-8")
+        return int(filled(text) != text)
+    path.write_text(filled(text), encoding="utf-8")
     return 0
 
 

@@ -8,14 +8,17 @@ set_up "[dev]"
 python=$(cd "$(dirname "$PYTHON_IN_VENV")" && pwd)/python
 results=$PWD/benchmarks/results scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+if [ -n "${HW4FAST_DATA:-}" ]; then HW4FAST_DATA=$(cd "$HW4FAST_DATA" && pwd); fi
 hw4fast() { (cd "$scratch" && "$python" -m hw4fast "$@"); }  # there, so that no record holds a path of this machine
 
 say "softmax_xent against torch"
 "$python" benchmarks/compare.py softmax_xent
 
-say "digits: train, export, study"
+say "digits: train, export, classify, study"
 hw4fast train digits --epochs 20 --batch-size 50 --batch-norm --optimizer adam
 hw4fast export runs/digits --onnx
+hw4fast classify runs/digits/samples/00-6.png --model runs/digits --transform blur25 --transform rotate45 --top 3 \
+  >"$results"/digits-classify.txt
 hw4fast study digits --model runs/digits
 cp "$scratch/runs/digits/run.json" "$results"/digits-run.json
 cp "$scratch/studies/digits/summary.csv" "$results"/digits-study.csv
