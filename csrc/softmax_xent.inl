@@ -1,80 +1,97 @@
 // Softmax cross entropy, loss and gradient in one visit of each row of logits x [rows, classes]:
 //
-//   z = scale·x    d = z − max z    s = Σ e^d    log p_j = d_j − log s
-//   loss   = (1−ε)·w_y·(log s − d_y) + ε/C·Σ_j w_j·(log s − d_j)
-//   grad_j = scale·factor·(A·e^d_j/s − (1−ε)·w_y·[j = y] − ε/C·w_j),   A = (1−ε)·w_y + ε/C·Σ_j w_j
+//   v = ±x, the sign that of scale    d = v − max v    s = Σ e^(|scale|·d)    log p_j = |scale|·d_j − log s
+//   loss   = −(1−ε)·w_y·log p_y − ε/C·Σ_j w_j·log p_j
+//   grad_j = scale·factor·(A·e^(|scale|·d_j)/s − (1−ε)·w_y·[j = y] − ε/C·w_j),   A = (1−ε)·w_y + ε/C·Σ_j w_j
 //
 // with ε the label smoothing, w the class weights, y the target; a row whose target is ignore_index gives 0.
-// Subtracting the maximum before anything else is added keeps logits of 1e8 as exact as those of 1.
+// Subtracting the maximum before anything else is added keeps logits of 1e8 as exact as those of 1, and before
+// scale is multiplied in: ±x is exact, so the maximum's own d is 0 however the compiler fuses the two.
 
-// Rows of at least one vector: lanes run along the classes. x is read for the maximum and again for e^d (from
-// the cache: a row of 32,000 floats is 125 KiB); e^d waits in the gradient's own row until s is known. The last
-// vector overlaps the one before it, so that no tail loop is needed; `fresh` marks its lanes that are new.
+// Rows of at least one vector: lanes run along the classes. x is read for the maximum and again for e^d (from the
+// cache: a row of 32,000 floats is 125 KiB); e^d waits in the gradient's own row until s is known. While the gradient
+// is finished, the maximum of the next row is found: one is bound by multiplications and stores, the other by
+// loads. The last vector overlaps the one before it, so that no tail loop is needed; `fresh` marks its new lanes.
 template <class T, bool want_grad>
 static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t W = lanes<T>;
   const std::int64_t C = p.classes, last = C - W;
-  const T scale = p.scale, share = p.smoothing / static_cast<T>(C);
+  const T sign = p.scale < 0 ? T(-1) : T(1), scale = p.scale * sign, share = p.smoothing / static_cast<T>(C);
   const Float<T> zero{};
   Float<T> fresh{};
   for (std::int64_t lane = 0; lane < W; ++lane) fresh[lane] = (last + lane >= C / W * W) ? T(1) : T(0);
 
+  // Calls also(j) for each vector of a row and returns max ±x of that row.
+  const auto max_while = [&](const T *x, const auto &also) {
+    Float<T> best[4] = {load(x) * sign, load(x) * sign, load(x) * sign, load(x + last) * sign};
+    std::int64_t j = 0;
+    for (; j + 4 * W <= C; j += 4 * W)
+      for (int k = 0; k < 4; ++k) {
+        best[k] = larger(load(x + j + k * W) * sign, best[k]);
+        also(j + k * W);
+      }
+    for (; j + W <= C; j += W) {
+      best[0] = larger(load(x + j) * sign, best[0]);
+      also(j);
+    }
+    return max_of<T>(larger(larger(best[0], best[1]), larger(best[2], best[3])));
+  };
+  const auto nothing = [](std::int64_t) {};
+
+  T m = begin < end ? max_while(p.logits + begin * p.row_stride, nothing) : T(0);
   for (std::int64_t i = begin; i < end; ++i) {
     const T *x = p.logits + i * p.row_stride;
+    const T *next = i + 1 < end ? x + p.row_stride : x;
     T *g = want_grad ? p.grad + i * C : nullptr;
     const std::int64_t y = p.target[i];
     if (y == p.ignore_index) {
       p.loss[i] = 0;
       if (want_grad) std::fill(g, g + C, T(0));
+      m = max_while(next, nothing);
       continue;
     }
-    const auto scaled = [&](std::int64_t at) { return rounded<Float<T>>(load(x + at) * scale); };
-    Float<T> best[4] = {scaled(0), scaled(0), scaled(0), scaled(last)};
-    std::int64_t j = 0;
-    for (; j + 4 * W <= C; j += 4 * W)
-      for (int k = 0; k < 4; ++k) best[k] = larger(scaled(j + k * W), best[k]);
-    for (; j + W <= C; j += W) best[0] = larger(scaled(j), best[0]);
-    for (int k = 1; k < 4; ++k) best[0] = larger(best[k], best[0]);
-    const T m = max_of<T>(best[0]);
-
     Float<T> sums[4] = {};  // as many as the compiler would need for speed, and four times fewer roundings each
     const auto exponential = [&](std::int64_t at, Float<T> &sum) {
-      const Float<T> e = exp_nonpositive(scaled(at) - m);
-      __builtin_prefetch(x + p.row_stride + at);  // the next row's logits and gradient: a quarter of the time
+      const Float<T> e = exp_nonpositive(load(x + at) * sign - m, scale);
+      __builtin_prefetch(next + at);  // the next row's logits and gradient: a quarter of the time
       if (want_grad) __builtin_prefetch(g + C + at, 1);
       if (want_grad) store(g + at, e);
       sum += e;
     };
-    for (j = 0; j + 4 * W <= C; j += 4 * W)
+    std::int64_t j = 0;
+    for (; j + 4 * W <= C; j += 4 * W)
       for (int k = 0; k < 4; ++k) exponential(j + k * W, sums[k]);
     for (; j + W <= C; j += W) exponential(j, sums[0]);
-    const Float<T> e_last = exp_nonpositive(scaled(last) - m);
+    const Float<T> e_last = exp_nonpositive(load(x + last) * sign - m, scale);
     sums[1] += fresh > zero ? e_last : zero;
-    const T s = sum_of<T>((sums[0] + sums[1]) + (sums[2] + sums[3])), log_s = std::log(s);
-    const auto log_p = [&](std::int64_t at) { return rounded<T>(x[at] * scale) - m - log_s; };
+    const T s = sum_of<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 
     const T w_y = p.weight ? p.weight[y] : T(1), hard = (T(1) - p.smoothing) * w_y;
-    T loss = -hard * log_p(y);
+    const T log_s = std::log(s), m_now = m, x_y = x[y];
+    if (want_grad) {
+      const T factor = p.factor * p.scale, a = (hard + share * p.weight_sum) * factor / s, b = share * factor;
+      if (p.smoothing == 0) {
+        m = max_while(next, [&](std::int64_t at) { store(g + at, load(g + at) * a); });
+        store(g + last, e_last * a);
+      } else if (!p.weight) {
+        m = max_while(next, [&](std::int64_t at) { store(g + at, load(g + at) * a - b); });
+        store(g + last, e_last * a - b);
+      } else {
+        m = max_while(next, [&](std::int64_t at) { store(g + at, load(g + at) * a - load(p.weight + at) * b); });
+        store(g + last, e_last * a - load(p.weight + last) * b);
+      }
+      g[y] -= hard * factor;
+    } else {
+      m = max_while(next, nothing);
+    }
+
+    T loss = hard * (log_s - (x_y * sign - m_now) * scale);
     if (p.smoothing != 0) {
       T weighted = 0;
-      for (j = 0; j < C; ++j) weighted -= (p.weight ? p.weight[j] : T(1)) * log_p(j);
+      for (j = 0; j < C; ++j) weighted += (p.weight ? p.weight[j] : T(1)) * (log_s - (x[j] * sign - m_now) * scale);
       loss += share * weighted;
     }
     p.loss[i] = loss;
-    if (!want_grad) continue;
-
-    const T factor = p.factor * scale, a = (hard + share * p.weight_sum) * factor / s, b = share * factor;
-    if (p.smoothing == 0) {
-      for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a);
-      store(g + last, e_last * a);
-    } else if (!p.weight) {
-      for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a - b);
-      store(g + last, e_last * a - b);
-    } else {
-      for (j = 0; j + W <= C; j += W) store(g + j, load(g + j) * a - load(p.weight + j) * b);
-      store(g + last, e_last * a - load(p.weight + last) * b);
-    }
-    g[y] -= hard * factor;
   }
 }
 
@@ -84,6 +101,7 @@ template <class T, bool want_grad>
 static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t W = lanes<T>;
   const std::int64_t C = p.classes;
+  const T sign = p.scale < 0 ? T(-1) : T(1), scale = p.scale * sign;
   const T share = p.smoothing / static_cast<T>(C), factor = p.factor * p.scale;
   alignas(64) T d[softmax_xent_short<T> * W], e[softmax_xent_short<T> * W], column[W], hard[W];
 
@@ -91,13 +109,13 @@ static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin,
     const std::int64_t rows = std::min(W, end - first);
     for (std::int64_t lane = 0; lane < W; ++lane) {
       const T *x = p.logits + (first + std::min(lane, rows - 1)) * p.row_stride;
-      for (std::int64_t j = 0; j < C; ++j) d[j * W + lane] = rounded<T>(x[j] * p.scale);
+      for (std::int64_t j = 0; j < C; ++j) d[j * W + lane] = x[j] * sign;
     }
     Float<T> m = load(d);
     for (std::int64_t j = 1; j < C; ++j) m = larger(load(d + j * W), m);
     Float<T> s{};
     for (std::int64_t j = 0; j < C; ++j) {
-      const Float<T> dj = load(d + j * W) - m, ej = exp_nonpositive(dj);
+      const Float<T> dj = (load(d + j * W) - m) * scale, ej = exp_nonpositive(load(d + j * W) - m, scale);
       store(d + j * W, dj);
       store(e + j * W, ej);
       s += ej;

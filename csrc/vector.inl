@@ -50,45 +50,37 @@ HW4FAST_INLINE Float<double> larger(Float<double> a, Float<double> b) { return _
 template <class V> HW4FAST_INLINE V larger(V a, V b) { return a > b ? a : b; }
 #endif
 
-// Keeps a product apart from the sum that follows: a compiler is free to fuse the two in one place and not in
-// another, and two copies of one value would then differ.
-#if defined(__x86_64__)
-#define HW4FAST_REGISTER "+x"
-#elif defined(__aarch64__)
-#define HW4FAST_REGISTER "+w"
-#else
-#define HW4FAST_REGISTER "+m"
-#endif
-template <class V> HW4FAST_INLINE V rounded(V v) {
-  asm("" : HW4FAST_REGISTER(v));
-  return v;
+// op over all lanes, halves against each other: log2(lanes) steps one after the other instead of lanes, and a sum
+// whose order is written down. A NaN lane may be dropped by `larger`: the passes that follow meet it again.
+template <class T, std::int64_t n> struct Short {
+  typedef T Vector __attribute__((vector_size(n * sizeof(T))));
+};
+template <class T, std::int64_t n, class Op> HW4FAST_INLINE T fold(typename Short<T, n>::Vector v, const Op &op) {
+  if constexpr (n == 2) {
+    return op(v[0], v[1]);
+  } else {
+    typename Short<T, n / 2>::Vector half[2];
+    std::memcpy(half, &v, sizeof v);
+    return fold<T, n / 2>(op(half[0], half[1]), op);
+  }
 }
-#undef HW4FAST_REGISTER
-
-// A NaN lane of `v` may be dropped: the passes that follow meet it again.
 template <class T> HW4FAST_INLINE T max_of(Float<T> v) {
-  T best = v[0];
-  for (std::int64_t i = 1; i < lanes<T>; ++i) best = v[i] > best ? v[i] : best;
-  return best;
+  return fold<T, lanes<T>>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 template <class T> HW4FAST_INLINE T sum_of(Float<T> v) {
-  T half[lanes<T>];  // pairwise, so that the result does not depend on how the compiler reduces
-  std::memcpy(half, &v, sizeof v);
-  for (std::int64_t width = lanes<T> / 2; width > 0; width /= 2)
-    for (std::int64_t i = 0; i < width; ++i) half[i] += half[i + width];
-  return half[0];
+  return fold<T, lanes<T>>(v, [](auto a, auto b) { return a + b; });
 }
 
-// e^x for x ≤ 0 (and a little above): 2^n · 2^r with n = round(x·log2 e), r in [−½, ½] and 2^r = 1 + r·q(r),
-// q a Chebyshev fit of (2^r − 1)/r; relative error 5e-9 (float) and 8e-18 (double) before rounding.
-// Adding `round` leaves n + bias in the low mantissa bits, so that a shift makes 2^n. n is held at −bias, where
-// 2^n becomes a zero: e^−∞ = 0. A NaN stays NaN (the comparison keeps it; it meets a product, not bit tricks).
-HW4FAST_INLINE Float<float> exp_nonpositive(Float<float> x) {
-  const float log2e = 1.44269504088896341f, round = 12582912.0f + 127.0f;
-  Float<float> y = x * log2e;
-  y = larger(splat<float>(-127.0f), y);
-  const Float<float> t = y + round;
-  const Float<float> r = y - (t - round);
+// e^(scale·x) for x ≤ 0 (and a little above), scale ≥ 0: 2^n · 2^r with y = scale·log2 e·x, n = round(y), r = y − n
+// in [−½, ½] and 2^r = 1 + r·q(r), q a Chebyshev fit of (2^r − 1)/r; relative error 5e-9 (float) and 8e-18 (double)
+// before rounding. Adding `round` leaves n + bias in the low mantissa bits, so that a shift makes 2^n. n is held at
+// −bias, where 2^n becomes a zero: e^−∞ = 0. A NaN stays NaN (the comparison keeps it; it meets a product, not bit
+// tricks).
+HW4FAST_INLINE Float<float> exp_nonpositive(Float<float> x, float scale) {
+  const float to_y = scale * 1.44269504088896341f, round = 12582912.0f + 127.0f;
+  x = larger(splat<float>(-127.0f / to_y), x);
+  const Float<float> t = x * to_y + round;
+  const Float<float> r = x * to_y - (t - round);
   Float<float> q = r * 1.54531514e-4f + 1.33908631e-3f;
   q = q * r + 9.61808276e-3f;
   q = q * r + 5.55035711e-2f;
@@ -96,9 +88,10 @@ HW4FAST_INLINE Float<float> exp_nonpositive(Float<float> x) {
   q = q * r + 6.93147188e-1f;
   return (q * r + 1.0f) * (Float<float>)((Int<float>)t << 23);
 }
-HW4FAST_INLINE Float<double> exp_nonpositive(Float<double> x) {
+HW4FAST_INLINE Float<double> exp_nonpositive(Float<double> x, double scale) {
   const double log2e = 1.44269504088896341, round = 6755399441055744.0 + 1023.0;
   const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+  x *= scale;
   Float<double> y = x * log2e;
   y = larger(splat<double>(-1023.0), y);
   const Float<double> t = y + round;
