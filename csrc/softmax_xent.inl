@@ -95,65 +95,80 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
   }
 }
 
-// Short rows: lanes run across `lanes<T>` rows at once, which are turned into columns on the way in and back on
-// the way out; ten classes would leave most of a vector along the row unused.
+// Short rows: ten classes would leave most of a vector along the row unused, so lanes run across W rows at once. They
+// are read and written as squares of W × W, turned in registers. A square reaches beyond the row's last class: into
+// the next rows, which are rewritten later, or, at the end of the memory, into a copy.
 template <class T, bool want_grad>
 static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
-  constexpr std::int64_t W = lanes<T>;
-  const std::int64_t C = p.classes;
+  constexpr std::int64_t W = lanes<T>, most = softmax_xent_short<T>;
+  const std::int64_t C = p.classes, width = (C + W - 1) / W * W;
   const T sign = p.scale < 0 ? T(-1) : T(1), scale = p.scale * sign;
   const T share = p.smoothing / static_cast<T>(C), factor = p.factor * p.scale;
-  alignas(64) T d[softmax_xent_short<T> * W], e[softmax_xent_short<T> * W], column[W], hard[W];
+  const Float<T> zero{};
+  alignas(64) T columns[most * W], copy[most * W];  // columns: [width][W], lane = row
+  alignas(64) T hard[W], loss[W];
 
   for (std::int64_t first = begin; first < end; first += W) {
     const std::int64_t rows = std::min(W, end - first);
-    for (std::int64_t lane = 0; lane < W; ++lane) {
-      const T *x = p.logits + (first + std::min(lane, rows - 1)) * p.row_stride;
-      for (std::int64_t j = 0; j < C; ++j) d[j * W + lane] = x[j] * sign;
+    const T *x = p.logits + first * p.row_stride;
+    std::int64_t stride = p.row_stride;
+    if (rows < W || stride < C || x + (W - 1) * stride + width > p.logits_end) {
+      std::fill(copy, copy + W * width, T(0));
+      for (std::int64_t lane = 0; lane < rows; ++lane)
+        std::copy(x + lane * stride, x + lane * stride + C, copy + lane * width);
+      x = copy;
+      stride = width;
     }
-    Float<T> m = load(d);
-    for (std::int64_t j = 1; j < C; ++j) m = larger(load(d + j * W), m);
-    Float<T> s{};
+    for (std::int64_t j = 0; j < width; j += W) {
+      Float<T> square[W];
+      for (std::int64_t lane = 0; lane < W; ++lane) square[lane] = load(x + lane * stride + j) * sign;
+      transpose<T>(square);
+      for (std::int64_t k = 0; k < W; ++k) store(columns + (j + k) * W, square[k]);
+    }
+
+    Int<T> y;  // −1: not counted
+    for (std::int64_t lane = 0; lane < W; ++lane) {
+      const std::int64_t target = lane < rows ? p.target[first + lane] : p.ignore_index;
+      const bool counts = target != p.ignore_index;
+      y[lane] = counts ? target : -1;
+      hard[lane] = counts ? (T(1) - p.smoothing) * (p.weight ? p.weight[target] : T(1)) : T(0);
+    }
+    Float<T> m = load(columns);
+    for (std::int64_t j = 1; j < C; ++j) m = larger(load(columns + j * W), m);
+    Float<T> s{}, d_y{}, weighted{};  // weighted: Σ_j w_j·d_j
     for (std::int64_t j = 0; j < C; ++j) {
-      const Float<T> dj = (load(d + j * W) - m) * scale, ej = exp_nonpositive(load(d + j * W) - m, scale);
-      store(d + j * W, dj);
-      store(e + j * W, ej);
-      s += ej;
+      const Float<T> d = load(columns + j * W) - m, e = exp_nonpositive(d, scale);
+      store(columns + j * W, e);
+      s += e;
+      d_y = y == static_cast<Label<T>>(j) ? d : d_y;
+      if (p.smoothing != 0) weighted += d * (p.weight ? p.weight[j] : T(1));
     }
     const Float<T> log_s = log_atleast1(s);
-
-    Float<T> smooth{};  // Σ_j w_j·(log s − d_j)
-    if (p.smoothing != 0)
-      for (std::int64_t j = 0; j < C; ++j) smooth += (log_s - load(d + j * W)) * (p.weight ? p.weight[j] : T(1));
-    store(column, log_s);
-    for (std::int64_t lane = 0; lane < rows; ++lane) {
-      const std::int64_t y = p.target[first + lane];
-      if (y == p.ignore_index) {
-        hard[lane] = p.loss[first + lane] = 0;
-        continue;
-      }
-      hard[lane] = (T(1) - p.smoothing) * (p.weight ? p.weight[y] : T(1));
-      const T loss = hard[lane] * (column[lane] - d[y * W + lane]);
-      p.loss[first + lane] = p.smoothing != 0 ? loss + share * smooth[lane] : loss;
-    }
+    Float<T> value = load(hard) * (log_s - d_y * scale);
+    if (p.smoothing != 0) value += share * (log_s * p.weight_sum - weighted * scale);
+    store(loss, y >= 0 ? value : zero);
+    std::copy(loss, loss + rows, p.loss + first);
     if (!want_grad) continue;
 
-    for (std::int64_t lane = rows; lane < W; ++lane) hard[lane] = 0;
-    const Float<T> a = (load(hard) + share * p.weight_sum) * factor / s;
+    const Float<T> a = (load(hard) + share * p.weight_sum) * factor / s, at_y = load(hard) * factor;
     for (std::int64_t j = 0; j < C; ++j) {
       const T b = p.smoothing != 0 ? share * factor * (p.weight ? p.weight[j] : T(1)) : T(0);
-      store(e + j * W, load(e + j * W) * a - b);
+      const Float<T> g = load(columns + j * W) * a - b;
+      store(columns + j * W, y >= 0 ? (y == static_cast<Label<T>>(j) ? g - at_y : g) : zero);
     }
-    for (std::int64_t lane = 0; lane < rows; ++lane) {
-      T *g = p.grad + (first + lane) * C;
-      const std::int64_t y = p.target[first + lane];
-      if (y == p.ignore_index) {
-        std::fill(g, g + C, T(0));
-        continue;
+    for (std::int64_t j = 0; j < width; j += W) {
+      Float<T> square[W];
+      for (std::int64_t k = 0; k < W; ++k) square[k] = load(columns + (j + k) * W);
+      transpose<T>(square);
+      for (std::int64_t lane = 0; lane < W; ++lane) store(columns + (j + lane) * W, square[lane]);
+    }
+    T *g = p.grad + first * C;
+    const bool room = g + (W - 1) * C + width <= p.grad + end * C;
+    for (std::int64_t lane = 0; lane < rows; ++lane, g += C)
+      for (std::int64_t j = 0; j < width; j += W) {
+        const T *from = columns + (j + lane) * W;
+        room ? store(g + j, load(from)) : (void)std::copy(from, from + std::min(W, C - j), g + j);
       }
-      for (std::int64_t j = 0; j < C; ++j) g[j] = e[j * W + lane];
-      g[y] -= hard[lane] * factor;
-    }
   }
 }
 

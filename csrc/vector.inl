@@ -5,14 +5,17 @@
 
 template <class T> struct Lanes;
 template <> struct Lanes<float> {
+  typedef std::int32_t Label;  // as wide as T
   typedef float Float __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
   typedef std::int32_t Int __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
 };
 template <> struct Lanes<double> {
+  typedef std::int64_t Label;
   typedef double Float __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
   typedef std::int64_t Int __attribute__((vector_size(HW4FAST_VECTOR_BYTES)));
 };
 template <class T> using Float = typename Lanes<T>::Float;
+template <class T> using Label = typename Lanes<T>::Label;
 template <class T> using Int = typename Lanes<T>::Int;
 template <class T> constexpr std::int64_t lanes = HW4FAST_VECTOR_BYTES / sizeof(T);
 
@@ -25,16 +28,6 @@ template <class T> HW4FAST_INLINE Float<T> load(const T *from) {
 }
 template <class T> HW4FAST_INLINE void store(T *to, Float<T> v) { std::memcpy(to, &v, sizeof v); }
 template <class T> HW4FAST_INLINE Float<T> splat(T value) { return Float<T>{} + value; }
-
-// The first n lanes of `from`; the others hold `fill`.
-template <class T> HW4FAST_INLINE Float<T> load_first(const T *from, std::int64_t n, T fill) {
-  Float<T> v = splat<T>(fill);
-  std::memcpy(&v, from, n * sizeof(T));
-  return v;
-}
-template <class T> HW4FAST_INLINE void store_first(T *to, Float<T> v, std::int64_t n) {
-  std::memcpy(to, &v, n * sizeof(T));
-}
 
 // a > b ? a : b in one instruction, which compilers don't find for vectors: b where either is NaN.
 #if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
@@ -52,9 +45,7 @@ template <class V> HW4FAST_INLINE V larger(V a, V b) { return a > b ? a : b; }
 
 // op over all lanes, halves against each other: log2(lanes) steps one after the other instead of lanes, and a sum
 // whose order is written down. A NaN lane may be dropped by `larger`: the passes that follow meet it again.
-template <class T, std::int64_t n> struct Short {
-  typedef T Vector __attribute__((vector_size(n * sizeof(T))));
-};
+template <class T, std::int64_t n> struct Short { typedef T Vector __attribute__((vector_size(n * sizeof(T)))); };
 template <class T, std::int64_t n, class Op> HW4FAST_INLINE T fold(typename Short<T, n>::Vector v, const Op &op) {
   if constexpr (n == 2) {
     return op(v[0], v[1]);
@@ -69,6 +60,28 @@ template <class T> HW4FAST_INLINE T max_of(Float<T> v) {
 }
 template <class T> HW4FAST_INLINE T sum_of(Float<T> v) {
   return fold<T, lanes<T>>(v, [](auto a, auto b) { return a + b; });
+}
+
+// v[i][j] and v[j][i] change places. Each step exchanges the off-diagonal quarters of every 2s × 2s square.
+template <std::int64_t s, class V, std::int64_t... lane>
+HW4FAST_INLINE void exchange(V &a, V &b, std::integer_sequence<std::int64_t, lane...>) {
+  constexpr std::int64_t n = sizeof...(lane);
+#if defined(__clang__)
+  const V low = __builtin_shufflevector(a, b, (lane & s ? n + lane - s : lane)...);
+  const V high = __builtin_shufflevector(a, b, (lane & s ? n + lane : lane + s)...);
+#else
+  const decltype(a < b) to_low = {(lane & s ? n + lane - s : lane)...}, to_high = {(lane & s ? n + lane : lane + s)...};
+  const V low = __builtin_shuffle(a, b, to_low), high = __builtin_shuffle(a, b, to_high);
+#endif
+  a = low;
+  b = high;
+}
+template <class T, std::int64_t s = lanes<T> / 2> HW4FAST_INLINE void transpose(Float<T> (&v)[lanes<T>]) {
+  if constexpr (s > 0) {
+    for (std::int64_t i = 0; i < lanes<T>; ++i)
+      if (!(i & s)) exchange<s>(v[i], v[i + s], std::make_integer_sequence<std::int64_t, lanes<T>>());
+    transpose<T, s / 2>(v);
+  }
 }
 
 // e^(scale·x) for x ≤ 0 (and a little above), scale ≥ 0: 2^n · 2^r with y = scale·log2 e·x, n = round(y), r = y − n
