@@ -1,5 +1,7 @@
 # The compiled module (csrc/module.cpp). Addresses are integers; hw4fast.kernels holds the safe faces.
 
+from collections.abc import Sequence
+
 def isas() -> list[str]: ...
 def chosen_isa() -> str: ...
 def default_threads() -> int: ...
@@ -19,6 +21,43 @@ def softmax_xent(
     label_smoothing: float,
     ignore_index: int,
     reduction: int,
+    isa: str = "",
+    threads: int = 0,
+) -> None: ...
+def conv_block(
+    is_double: bool,
+    input: int,
+    strides: Sequence[int],
+    weight: int,
+    bias: int,
+    output: int,
+    code: int,
+    shape: Sequence[int],
+    filters: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    relu: bool,
+    pool: bool,
+    isa: str = "",
+    threads: int = 0,
+) -> None: ...
+def conv_block_backward(
+    is_double: bool,
+    grad: int,
+    grad_strides: Sequence[int],
+    code: int,
+    input: int,
+    strides: Sequence[int],
+    weight: int,
+    grad_input: int,
+    grad_weight: int,
+    grad_bias: int,
+    shape: Sequence[int],
+    filters: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    relu: bool,
+    pool: bool,
     isa: str = "",
     threads: int = 0,
 ) -> None: ...

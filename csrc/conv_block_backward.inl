@@ -1,0 +1,259 @@
+// Backward of conv_block: gradients of input x, weight and bias from the gradient g of the outputs.
+//
+// ReLU and the 2×2 maximum leave at most one of four convolution outputs with a gradient, and `code` says which. So
+// the sums run over lists of (place, g) of the living outputs alone; a dense convolution would multiply by zero at
+// least three times in four. Lanes run along the kernel row (kw·c numbers that lie side by side in channels-last
+// memory), so one vector of x or of the weight is kernel columns and channels at once.
+
+template <class T> struct ConvEntry {
+  std::int32_t at;  // where its numbers begin, in elements
+  T g;
+};
+
+struct ConvPatch {                  // how packed pictures [row][column][c] lie in memory
+  std::int64_t columns, row, size;  // columns per row, elements per row and of a whole band
+  std::int64_t span, padded;        // kw·c, and that rounded up to whole vectors
+  std::int64_t pixel, line;         // elements from output to output, across and down
+};
+
+// Rows first … first + rows of an image, borders included, as [row][column][c].
+template <class T> static void conv_pack_patch(const Strided<const T> &x, const ConvShape &s, std::int64_t image,
+                                               std::int64_t first, std::int64_t rows, const ConvPatch &patch, T *to) {
+  for (std::int64_t r = 0; r < rows; ++r, to += patch.row) {
+    const std::int64_t y = first + r;
+    std::fill(to, to + patch.row, T(0));
+    if (y < 0 || y >= s.h) continue;
+    const std::int64_t count = std::min(s.w, patch.columns - s.pw);
+    T *inside = to + s.pw * s.c;
+    if (x.c == 1 && x.w == s.c) {
+      const T *from = x.at(image, 0, y);
+      std::copy(from, from + std::max<std::int64_t>(0, count) * s.c, inside);
+    } else {
+      for (std::int64_t c = 0; c < s.c; ++c) {
+        const T *from = x.at(image, c, y);
+        for (std::int64_t j = 0; j < count; ++j) inside[j * s.c + c] = from[j * x.w];
+      }
+    }
+  }
+}
+
+// Calls call(R, V, row, vector) for tiles of R kernel rows × V vectors that cover kh rows × `vectors`, R·V <= most.
+template <int most, int V, class Call>
+static void conv_tile_rows(std::int64_t kh, std::int64_t vector, const Call &call) {
+  for (std::int64_t row = 0; row < kh;) {
+    const auto rows = [&](auto R) {
+      if constexpr (R * V <= most || R == 1)
+        if (row + R <= kh) {
+          call(R, std::integral_constant<int, V>(), row, vector);
+          row += R;
+          return true;
+        }
+      return false;
+    };
+    rows(std::integral_constant<int, 7>()) || rows(std::integral_constant<int, 5>()) ||
+        rows(std::integral_constant<int, 3>()) || rows(std::integral_constant<int, 2>()) ||
+        rows(std::integral_constant<int, 1>());
+  }
+}
+template <int most, class Call> static void conv_tiles(std::int64_t kh, std::int64_t vectors, const Call &call) {
+  for (std::int64_t vector = 0; vector < vectors;) {
+    const std::int64_t left = vectors - vector;
+    if (left >= 6)
+      conv_tile_rows<most, 6>(kh, vector, call), vector += 6;
+    else if (left >= 5)
+      conv_tile_rows<most, 5>(kh, vector, call), vector += 5;
+    else if (left >= 3)
+      conv_tile_rows<most, 3>(kh, vector, call), vector += 3;
+    else if (left >= 2)
+      conv_tile_rows<most, 2>(kh, vector, call), vector += 2;
+    else
+      conv_tile_rows<most, 1>(kh, vector, call), vector += 1;
+  }
+}
+
+// sum[r][v] = Σ over the list of g · the vector at (entry.at + row r, vector v).
+template <class T, int R, int V> HW4FAST_INLINE void conv_sum(const ConvEntry<T> *list, std::int64_t n, const T *from,
+                                                              std::int64_t row, Float<T> (&sum)[R][V]) {
+  constexpr std::int64_t W = lanes<T>;
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) sum[r][v] = Float<T>{};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T *at = from + list[i].at;
+    const T g = list[i].g;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sum[r][v] += load(at + r * row + v * W) * g;
+  }
+}
+
+// Where the output (row, j) of a band begins in its packed picture; `shift` adds for the four codes.
+static void conv_shifts(const ConvShape &s, const ConvPatch &patch, std::int64_t (&shift)[4]) {
+  for (int k = 0; k < 4; ++k) shift[k] = (k >> 1) * s.sh * patch.row + (k & 1) * s.sw * s.c;
+}
+
+// lists [o][most], length [o]: the living outputs of `count` rows from `first` on, per output channel.
+template <class T> static void conv_lists(const ConvBackward<T> &p, const ConvPatch &patch, std::int64_t image,
+                                          std::int64_t first, std::int64_t count, std::int64_t most,
+                                          ConvEntry<T> *lists, std::int64_t *length) {
+  const ConvShape &s = p.shape;
+  const std::int64_t cols = s.cols();
+  std::int64_t shift[5] = {};
+  conv_shifts(s, patch, reinterpret_cast<std::int64_t(&)[4]>(shift));
+  std::fill(length, length + s.o, 0);
+  for (std::int64_t r = 0; r < count; ++r)
+    for (std::int64_t j = 0; j < cols; ++j) {
+      const T *g = p.g.at(image, 0, first + r) + j * p.g.w;
+      const std::uint8_t *code = p.code ? p.code + ((image * s.rows() + first + r) * cols + j) * s.o : nullptr;
+      const std::int64_t at = r * patch.line + j * patch.pixel;
+      for (std::int64_t o = 0; o < s.o; ++o) {  // written always, kept if alive: no branch to be guessed
+        const int k = code ? code[o] : 0;
+        lists[o * most + length[o]] = {static_cast<std::int32_t>(at + shift[k]), g[o * p.g.c]};
+        length[o] += k != code_dead;
+      }
+    }
+}
+
+// Adds to dw [o][kh][padded] and db [o] what the lists give.
+template <class T> static void conv_weight_gradient(const ConvShape &s, const ConvPatch &patch, const T *packed,
+                                                    const ConvEntry<T> *lists, std::int64_t most,
+                                                    const std::int64_t *length, T *dw, T *db) {
+  constexpr std::int64_t W = lanes<T>;
+  constexpr int registers = HW4FAST_VECTOR_BYTES == 64 ? 32 : 16;
+  for (std::int64_t o = 0; o < s.o; ++o, lists += most, dw += s.kh * patch.padded) {
+    const std::int64_t n = length[o];
+    T bias = 0;
+    for (std::int64_t i = 0; i < n; ++i) bias += lists[i].g;
+    db[o] += bias;
+    conv_tiles<registers - 6>(s.kh, patch.padded / W, [&](auto R, auto V, std::int64_t row, std::int64_t vector) {
+      Float<T> sum[R()][V()];
+      conv_sum<T, R(), V()>(lists, n, packed + row * patch.row + vector * W, patch.row, sum);
+      for (int r = 0; r < R(); ++r)
+        for (int v = 0; v < V(); ++v) {
+          T *to = dw + (row + r) * patch.padded + (vector + v) * W;
+          store(to, load(to) + sum[r][v]);
+        }
+    });
+  }
+}
+
+// Adds to dx, a whole packed image, what output row `row` gives. lists: [group][5][o], the living output channels of
+// each of a few neighbouring outputs by code; the fifth takes the dead, which no one reads.
+template <class T> static void conv_input_gradient(const ConvBackward<T> &p, const ConvPatch &patch, std::int64_t image,
+                                                   std::int64_t row, ConvEntry<T> *lists, T *dx) {
+  constexpr std::int64_t W = lanes<T>, group = conv_group;
+  const ConvShape &s = p.shape;
+  const std::int64_t cols = s.cols(), filter = s.kh * patch.padded;
+  std::int64_t shift[4], length[group][5];
+  conv_shifts(s, patch, shift);
+  Float<T> inside{};  // lanes of a kernel row's last vector that are not behind its end
+  for (std::int64_t lane = 0; lane < W; ++lane) inside[lane] = patch.padded - W + lane < patch.span ? T(1) : T(0);
+
+  for (std::int64_t first = 0; first < cols; first += group) {
+    const std::int64_t count = std::min(group, cols - first);
+    for (std::int64_t j = 0; j < count; ++j) {
+      const T *g = p.g.at(image, 0, row) + (first + j) * p.g.w;
+      const std::uint8_t *code = p.code ? p.code + ((image * s.rows() + row) * cols + first + j) * s.o : nullptr;
+      ConvEntry<T> *list = lists + j * 5 * s.o;
+      std::fill(length[j], length[j] + 5, 0);
+      for (std::int64_t o = 0; o < s.o; ++o) {
+        const int k = code ? code[o] : 0;
+        list[k * s.o + length[j][k]++] = {static_cast<std::int32_t>(o * filter), g[o * p.g.c]};
+      }
+    }
+    // a few registers' worth of the weight at a time, which then stays in the first-level cache for the whole group
+    conv_tiles<15>(s.kh, patch.padded / W, [&](auto R, auto V, std::int64_t r0, std::int64_t vector) {
+      const bool ends = vector + V() == patch.padded / W;
+      const T *weight = p.weight + r0 * patch.padded + vector * W;
+      for (std::int64_t j = 0; j < count; ++j)
+        for (int k = 0; k < 4; ++k) {
+          if (length[j][k] == 0) continue;
+          Float<T> sum[R()][V()];
+          conv_sum<T, R(), V()>(lists + (j * 5 + k) * s.o, length[j][k], weight, patch.padded, sum);
+          T *to = dx + row * patch.line + (first + j) * patch.pixel + shift[k] + r0 * patch.row + vector * W;
+          for (int r = 0; r < R(); ++r)
+            for (int v = 0; v < V(); ++v) {
+              T *place = to + r * patch.row + v * W;
+              const Float<T> kept = ends && v == V() - 1 ? (inside > Float<T>{} ? sum[r][v] : Float<T>{}) : sum[r][v];
+              store(place, load(place) + kept);
+            }
+        }
+    });
+  }
+}
+
+// Images [begin, end): writes their p.dx and adds to dw [o][kh][padded], with db [o] behind it; each may be null.
+template <class T>
+static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, std::int64_t end, T *dw) {
+  constexpr std::int64_t W = lanes<T>;
+  const ConvShape &s = p.shape;
+  ConvPatch patch;
+  patch.columns = (s.cols() * s.side() - 1) * s.sw + s.kw;
+  patch.row = patch.columns * s.c;
+  patch.span = s.kw * s.c;
+  patch.padded = conv_padded(s, W);
+  patch.pixel = s.side() * s.sw * s.c;
+  patch.line = s.side() * s.sh * patch.row;
+  const std::int64_t step = s.side() * s.sh, overlap = (s.side() - 1) * s.sh + s.kh;
+  const std::int64_t whole = (s.rows() - 1) * step + overlap;  // packed rows of an image
+  const std::int64_t room = 24 * 1024 / static_cast<std::int64_t>(sizeof(T)) / patch.row;
+  const std::int64_t band = std::min(s.rows(), std::max<std::int64_t>(1, (room - overlap) / step + 1));
+  const std::int64_t most = band * s.cols() + 1;
+  const std::int64_t size = ((band - 1) * step + overlap) * patch.row;
+  const Scratch<T> packed(dw ? size + W : 0), dx(p.dx ? whole * patch.row + W : 0);
+  const Scratch<ConvEntry<T>> lists(std::max(dw ? s.o * most : 0, p.dx ? conv_group * 5 * s.o : 0));
+  const Scratch<std::int64_t> length(s.o);
+  if (dw) std::fill(packed.get() + size, packed.get() + size + W, T(0));  // what the last vector reads beyond
+
+  for (std::int64_t image = begin; image < end; ++image) {
+    for (std::int64_t row = 0; dw && row < s.rows(); row += band) {
+      const std::int64_t count = std::min(band, s.rows() - row);
+      conv_pack_patch(p.x, s, image, row * step - s.ph, (count - 1) * step + overlap, patch, packed.get());
+      conv_lists(p, patch, image, row, count, most, lists.get(), length.get());
+      conv_weight_gradient(s, patch, packed.get(), lists.get(), most, length.get(), dw, dw + s.o * s.kh * patch.padded);
+    }
+    if (!p.dx) continue;
+    std::fill(dx.get(), dx.get() + whole * patch.row + W, T(0));
+    for (std::int64_t row = 0; row < s.rows(); ++row) conv_input_gradient(p, patch, image, row, lists.get(), dx.get());
+    for (std::int64_t y = 0; y < s.h; ++y) {  // without the border; rows that no output has seen have no gradient
+      T *to = p.dx + (image * s.h + y) * s.w * s.c;
+      const std::int64_t seen = y + s.ph < whole ? std::max<std::int64_t>(0, std::min(s.w, patch.columns - s.pw)) : 0;
+      const T *from = dx.get() + (y + s.ph) * patch.row + s.pw * s.c;
+      if (seen) std::copy(from, from + seen * s.c, to);
+      std::fill(to + seen * s.c, to + s.w * s.c, T(0));
+    }
+  }
+}
+
+// weight [o][c][kh][kw] → [o][kh][padded], a kernel row as kw·c, zeros behind it.
+template <class T> static void conv_rows_of_weight(const T *weight, const ConvShape &s, T *to) {
+  const std::int64_t padded = conv_padded(s, lanes<T>);
+  for (std::int64_t o = 0; o < s.o; ++o)
+    for (std::int64_t i = 0; i < s.kh; ++i, to += padded) {
+      for (std::int64_t k = 0; k < s.kw; ++k)
+        for (std::int64_t c = 0; c < s.c; ++c) to[k * s.c + c] = weight[((o * s.c + c) * s.kh + i) * s.kw + k];
+      std::fill(to + s.kw * s.c, to + padded, T(0));
+    }
+}
+
+// Output channels [begin, end): sums of `groups` partial dw, `size` apart, → dw [o][c][kh][kw]; db likewise.
+template <class T> static void conv_reduce(const ConvShape &s, std::int64_t groups, const T *parts, std::int64_t size,
+                                           T *dw, T *db, std::int64_t begin, std::int64_t end) {
+  const std::int64_t padded = conv_padded(s, lanes<T>), filter = s.kh * padded;
+  const Scratch<T> total(filter);
+  for (std::int64_t o = begin; o < end; ++o) {
+    std::fill(total.get(), total.get() + filter, T(0));
+    T bias = 0;
+    for (std::int64_t group = 0; group < groups; ++group) {
+      const T *part = parts + group * size;
+      for (std::int64_t i = 0; i < filter; ++i) total.get()[i] += part[o * filter + i];
+      bias += part[s.o * filter + o];
+    }
+    if (db) db[o] = bias;
+    if (!dw) continue;
+    T *to = dw + o * s.c * s.kh * s.kw;
+    for (std::int64_t c = 0; c < s.c; ++c)
+      for (std::int64_t i = 0; i < s.kh; ++i)
+        for (std::int64_t k = 0; k < s.kw; ++k) *to++ = total.get()[i * padded + k * s.c + c];
+  }
+}

@@ -1,0 +1,364 @@
+"""conv_block: convolution, bias, ReLU and 2×2 max-pool in one pass, and the gradients of all three inputs.
+
+Contract
+    input   [n, c, h, w]     float32 or float64, any strides: NCHW and channels-last are read where they lie
+    weight  [o, c, kh, kw]   of input's dtype; kernel sizes 1 to 7; groups 1, dilation 1
+    bias    [o]              or None
+    →  output [n, o, rows, cols], channels-last in memory
+       code   uint8 [n, rows, cols, o]: which of the four values the maximum was (2·down + across; 0 without the pool),
+              or 4 where ReLU left a zero: all that the backward pass needs to know of the forward pass
+
+    y = input ⋆ weight + bias        (cross-correlation, zeros around the border), [n, o, oh, ow]
+    y = max(y, 0)                    if relu
+    output = 2×2 maximum of y        if pool; an odd last row or column is left out
+    oh = ⌊(h + 2·padding − kh) / stride⌋ + 1, ow likewise; rows = ⌊oh / 2⌋ with the pool, else oh
+
+torch.nn.functional's max_pool2d(relu(conv2d(…)), 2): of equal values the first is the maximum, a NaN is larger than
+any number (the last of them, if several) and passes ReLU.
+
+Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998), section II; the gradient of
+a maximum goes to the place where it was taken, that of ReLU is 0 at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hw4fast.kernels import compiled, isas
+
+DTYPES = (np.float32, np.float64)
+DEAD = 4
+LARGEST_KERNEL = 7
+Pair = tuple[int, int]
+
+
+def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pair, pool: bool) -> tuple[int, ...]:
+    """[n, o, rows, cols]."""
+    sides = [
+        (size + 2 * pad - kernel) // step + 1
+        for size, kernel, step, pad in zip(input_shape[2:], weight_shape[2:], stride, padding, strict=True)
+    ]
+    return (input_shape[0], weight_shape[0], *(side // 2 if pool else side for side in sides))
+
+
+def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool) -> None:
+    """What every face checks, on anything with .shape and .ndim. Raises ValueError."""
+    if input.ndim != 4:
+        raise ValueError(f"input must be [n, c, h, w], not {list(input.shape)}")
+    if weight.ndim != 4 or weight.shape[1] != input.shape[1] or weight.shape[0] < 1 or weight.shape[1] < 1:
+        raise ValueError(f"weight must be [o, {input.shape[1]}, kh, kw], not {list(weight.shape)}; groups are 1")
+    if not all(1 <= side <= LARGEST_KERNEL for side in weight.shape[2:]):
+        raise ValueError(f"kernel sizes must lie in 1…{LARGEST_KERNEL}, not be {list(weight.shape[2:])}")
+    if bias is not None and (bias.ndim != 1 or bias.shape[0] != weight.shape[0]):
+        raise ValueError(f"bias must be [{weight.shape[0]}], not {list(bias.shape)}")
+    if len(stride) != 2 or min(stride) < 1:
+        raise ValueError(f"stride must be two positive numbers, not {stride}")
+    if len(padding) != 2 or min(padding) < 0:
+        raise ValueError(f"padding must be two numbers of at least 0, not {padding}")
+    if min(output_shape(input.shape, weight.shape, stride, padding, pool)[2:]) < 1:
+        raise ValueError(f"an input of {list(input.shape[2:])} is too small for this kernel{' and pool' * pool}")
+
+
+def reference(
+    input: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    relu: bool = True,
+    pool: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Output and code in float64, slow and obvious."""
+    y = np.zeros(output_shape(input.shape, weight.shape, stride, padding, pool=False))
+    for i, j, patch in _patches(input, weight.shape, stride, padding):
+        y += np.einsum("nchw,oc->nohw", patch, weight[:, :, i, j].astype(np.float64))
+    if bias is not None:
+        y += bias[:, None, None]
+    if relu:
+        y = np.where(y <= 0, 0, y)
+    if not pool:
+        return y, (np.where(y == 0, DEAD, 0) if relu else np.zeros(y.shape)).astype(np.uint8).transpose(0, 2, 3, 1)
+    rows, cols = y.shape[2] // 2, y.shape[3] // 2
+    four = np.stack([y[:, :, down : 2 * rows : 2, across : 2 * cols : 2] for down in (0, 1) for across in (0, 1)])
+    code = np.where(np.isnan(four).any(0), 3 - np.isnan(four[::-1]).argmax(0), four.argmax(0))
+    output = np.take_along_axis(four, code[None], 0)[0]
+    return output, np.where((output == 0) & relu, DEAD, code).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def reference_backward(
+    grad: np.ndarray,
+    code: np.ndarray,
+    input: np.ndarray,
+    weight: np.ndarray,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    pool: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of input, weight and bias in float64 from that of the output, slow and obvious."""
+    grad = np.where(code.transpose(0, 3, 1, 2) == DEAD, 0, grad).astype(np.float64)
+    y = np.zeros(output_shape(input.shape, weight.shape, stride, padding, pool=False))
+    if pool:
+        rows, cols = grad.shape[2:]
+        for k in range(4):
+            y[:, :, k // 2 : 2 * rows : 2, k % 2 : 2 * cols : 2] = np.where(code.transpose(0, 3, 1, 2) == k, grad, 0)
+    else:
+        y = grad
+    grad_input, grad_weight = np.zeros(input.shape), np.zeros(weight.shape)
+    bordered = np.pad(grad_input, ((0, 0), (0, 0), *((side, side) for side in padding)))
+    for i, j, patch in _patches(input, weight.shape, stride, padding):
+        grad_weight[:, :, i, j] = np.einsum("nohw,nchw->oc", y, patch)
+        place = bordered[:, :, i :: stride[0], j :: stride[1]][:, :, : y.shape[2], : y.shape[3]]
+        place += np.einsum("nohw,oc->nchw", y, weight[:, :, i, j].astype(np.float64))
+    height, width = input.shape[2:]
+    return bordered[:, :, padding[0] :][:, :, :height, padding[1] :][..., :width], grad_weight, y.sum((0, 2, 3))
+
+
+def _patches(
+    input: np.ndarray, weight_shape: Any, stride: Pair, padding: Pair
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(i, j, what weight[:, :, i, j] meets of the input: [n, c, oh, ow])."""
+    _, _, oh, ow = output_shape(input.shape, weight_shape, stride, padding, pool=False)
+    bordered = np.pad(input.astype(np.float64), ((0, 0), (0, 0), *((side, side) for side in padding)))
+    for i in range(weight_shape[2]):
+        for j in range(weight_shape[3]):
+            yield i, j, bordered[:, :, i :: stride[0], j :: stride[1]][:, :, :oh, :ow]
+
+
+def conv_block(
+    input: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    relu: bool = True,
+    pool: bool = True,
+    isa: str = "",
+    threads: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Output and code of NumPy arrays on our kernel; inputs are not modified.
+
+    isa: an instruction set of `hw4fast.kernels.isas()`; empty for HW4FAST_ISA or the best.
+    threads: 0 for HW4FAST_THREADS or all cores; the result does not depend on it.
+    Raises TypeError for a wrong dtype, ValueError for a wrong shape, value or `isa`.
+    """
+    check(input, weight, bias, stride, padding, pool)
+    input, weight, bias = _arrays(input, weight, bias)
+    n, o, rows, cols = output_shape(input.shape, weight.shape, stride, padding, pool)
+    output = np.empty((n, rows, cols, o), input.dtype)
+    code = np.empty((n, rows, cols, o), np.uint8)
+    compiled().conv_block(
+        input.itemsize == 8,
+        input.ctypes.data,
+        _strides(input),
+        weight.ctypes.data,
+        0 if bias is None else bias.ctypes.data,
+        output.ctypes.data,
+        code.ctypes.data,
+        input.shape,
+        (o, *weight.shape[2:]),
+        stride,
+        padding,
+        relu,
+        pool,
+        isa,
+        threads,
+    )
+    return output.transpose(0, 3, 1, 2), code
+
+
+def conv_block_backward(
+    grad: np.ndarray,
+    code: np.ndarray,
+    input: np.ndarray,
+    weight: np.ndarray,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    relu: bool = True,
+    pool: bool = True,
+    isa: str = "",
+    threads: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of input, weight and bias from that of the output [n, o, rows, cols] and the forward pass's code.
+
+    Raises as conv_block does, and for a grad or code that doesn't fit.
+    """
+    check(input, weight, None, stride, padding, pool)
+    shape = output_shape(input.shape, weight.shape, stride, padding, pool)
+    check_grad(grad, code, shape)
+    input, weight, grad = _arrays(input, weight, grad)
+    code = np.require(code, np.uint8, ["C", "A"])
+    (n, c, h, w), (o, _, kh, kw) = input.shape, weight.shape
+    grad_input, grad_weight = np.empty((n, h, w, c), input.dtype), np.empty(weight.shape, input.dtype)
+    grad_bias = np.empty(o, input.dtype)
+    compiled().conv_block_backward(
+        input.itemsize == 8,
+        grad.ctypes.data,
+        _strides(grad),
+        code.ctypes.data,
+        input.ctypes.data,
+        _strides(input),
+        weight.ctypes.data,
+        grad_input.ctypes.data,
+        grad_weight.ctypes.data,
+        grad_bias.ctypes.data,
+        input.shape,
+        (o, kh, kw),
+        stride,
+        padding,
+        relu,
+        pool,
+        isa,
+        threads,
+    )
+    return grad_input.transpose(0, 3, 1, 2), grad_weight, grad_bias
+
+
+def check_grad(grad: Any, code: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless grad is `shape` = [n, o, rows, cols] and code the same, channels last."""
+    n, o, rows, cols = shape
+    if tuple(grad.shape) != shape:
+        raise ValueError(f"grad must be {list(shape)}, not {list(grad.shape)}")
+    if tuple(code.shape) != (n, rows, cols, o):
+        raise ValueError(f"code must be {[n, rows, cols, o]}, not {list(code.shape)}")
+
+
+def _arrays(input: np.ndarray, weight: np.ndarray, other: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Aligned; the weight and a bias contiguous; one dtype. Raises TypeError."""
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    for name, array in (("weight", weight), ("bias or grad", other)):
+        if array is not None and array.dtype != input.dtype:
+            raise TypeError(f"{name} must be {input.dtype} like input, not {array.dtype}")
+    if other is not None:
+        other = np.require(other, requirements=["A"] if other.ndim == 4 else ["C", "A"])
+    return _whole_strides(input), np.require(weight, requirements=["C", "A"]), other
+
+
+def _whole_strides(array: np.ndarray) -> np.ndarray:
+    ragged = not array.flags.aligned or any(stride % array.itemsize for stride in array.strides)
+    return array.copy() if ragged else array
+
+
+def _strides(array: np.ndarray) -> tuple[int, ...]:
+    return tuple(stride // array.itemsize for stride in array.strides)
+
+
+def conv_block_numba(input: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Stride 1, "same" padding of odd kernels, ReLU and pool: what twenty lines of Python reach. No threads."""
+    n, _, h, w = input.shape
+    output = np.empty((n, h // 2, w // 2, len(weight)), input.dtype)
+    kh, kw = weight.shape[2:]
+    bordered = np.pad(input.transpose(0, 2, 3, 1), ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+    _numba_images()(bordered, np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), bias, output)
+    return output.transpose(0, 3, 1, 2)
+
+
+def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
+    """Every way to compute it here, fastest first: name → function of (input, weight, bias, **options)."""
+
+    def on(isa: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        return lambda *arrays, **options: conv_block(*arrays, isa=isa, **options)
+
+    return {f"cpp-{isa}": on(isa) for isa in isas()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input: `make(dtype)` gives (input, weight, bias or None, options) of conv_block."""
+
+    name: str
+    shape: tuple[int, int, int, int]  # n, c, h, w
+    filters: tuple[int, int, int]  # o, kh, kw
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    relu: bool = True
+    pool: bool = True
+    bias: bool = True
+    channels_last: bool = False
+
+    def make(self, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, Any]]:
+        n, c, h, w = self.shape
+        o, kh, kw = self.filters
+        rng = np.random.Generator(np.random.PCG64([*self.shape, *self.filters]))
+        input = rng.standard_normal((n, h, w, c) if self.channels_last else self.shape).astype(dtype)
+        if self.channels_last:
+            input = input.transpose(0, 3, 1, 2)
+        weight = (rng.standard_normal((o, c, kh, kw)) / np.sqrt(c * kh * kw)).astype(dtype)
+        bias = rng.standard_normal(o).astype(dtype) if self.bias else None
+        return input, weight, bias, {name: getattr(self, name) for name in ("stride", "padding", "relu", "pool")}
+
+
+BENCHMARK_CASES = (
+    Case("1x28-16-5x5", (100, 1, 28, 28), (16, 5, 5), padding=(2, 2)),
+    Case("1x28-32-3x3", (100, 1, 28, 28), (32, 3, 3), padding=(1, 1)),
+    Case("16x14-32-5x5", (100, 16, 14, 14), (32, 5, 5), padding=(2, 2)),
+    Case("32x14-64-3x3", (100, 32, 14, 14), (64, 3, 3), padding=(1, 1)),
+)
+
+
+def cases() -> Iterator[Case]:
+    """Channels around every vector width, every kernel size, borders wider than the picture, and each option."""
+    for o in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 65):
+        yield Case(f"o{o}", (2, 3, 9, 10), (o, 3, 3), padding=(1, 1))
+    for c in (1, 2, 4, 5, 8, 15, 16, 17, 33):
+        yield Case(f"c{c}", (3, c, 8, 7), (5, 5, 5), padding=(2, 2), channels_last=c % 2 == 0)
+    for k in range(1, LARGEST_KERNEL + 1):
+        yield Case(f"k{k}", (2, 2, 11, 12), (6, k, k), padding=(k // 2, k // 2))
+        yield Case(f"k{k}x{8 - k}", (2, 2, 11, 12), (6, k, 8 - k), pool=False)
+    for stride in ((1, 2), (2, 1), (2, 2), (3, 3), (4, 5)):
+        for pool in (False, True):
+            yield Case(f"stride{stride}{'-pool' * pool}", (2, 3, 17, 18), (20, 3, 5), stride, (1, 2), pool=pool)
+    for width in (2, 3, 5, 6, 13, 14, 15, 27, 28, 29, 61):
+        yield Case(f"w{width}", (2, 2, 4, width), (18, 3, 3), padding=(1, 1), pool=width % 2 == 0)
+    for relu in (False, True):
+        for pool in (False, True):
+            for channels_last in (False, True):
+                options = {"relu": relu, "pool": pool, "channels_last": channels_last, "bias": relu}
+                name = "-".join(key for key, value in options.items() if value) or "plain"
+                yield Case(name, (37, 16, 6, 6), (32, 3, 3), padding=(1, 1), **options)
+    yield Case("empty", (0, 3, 8, 8), (4, 3, 3))
+    yield Case("border", (2, 2, 2, 3), (4, 3, 3), padding=(5, 7))
+    yield Case("tall", (1, 8, 151, 6), (16, 3, 3), padding=(1, 1))  # several bands
+
+
+def cost(case: Case) -> tuple[int, int]:
+    """(bytes, flops) of the forward pass in float32: input, weight and output once; a multiplication and an addition
+    count as two, and only outputs that the pool looks at are counted."""
+    n, c, h, w = case.shape
+    o, kh, kw = case.filters
+    _, _, rows, cols = output_shape(case.shape, (o, c, kh, kw), case.stride, case.padding, case.pool)
+    values = n * c * h * w + o * c * kh * kw + n * o * rows * cols
+    return 4 * values, 2 * n * o * rows * cols * (4 if case.pool else 1) * c * kh * kw
+
+
+def _numba_images() -> Callable[..., None]:
+    global _compiled_images  # noqa: PLW0603  compiled once, on first use: importing numba takes 0.3 s
+    if _compiled_images is None:
+        import numba
+
+        _compiled_images = numba.njit(_images)
+    return _compiled_images
+
+
+_compiled_images: Callable[..., None] | None = None
+
+
+def _images(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, output: np.ndarray) -> None:
+    n, rows, cols, o = output.shape
+    kh, kw, depth, _ = weight.shape
+    y = np.empty(o, x.dtype)
+    for image in range(n):
+        for place in range(4 * rows * cols):
+            row, col, k = place // (4 * cols), place // 4 % cols, place % 4
+            y[:] = bias
+            for i in range(kh):
+                for j in range(kw):
+                    for c in range(depth):
+                        y += x[image, 2 * row + k // 2 + i, 2 * col + k % 2 + j, c] * weight[i, j, c]
+            for channel in range(o):
+                best = max(y[channel], x.dtype.type(0)) if k == 0 else max(y[channel], output[image, row, col, channel])
+                output[image, row, col, channel] = best

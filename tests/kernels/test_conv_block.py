@@ -1,0 +1,268 @@
+"""The NumPy face of conv_block and its gradients, on every instruction set that this machine has."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from hw4fast import kernels
+from hw4fast.kernels import conv_block as card
+
+CASES = list(card.cases())
+ISAS = kernels.isas()
+GRADIENTS = ("input", "weight", "bias")
+
+
+def torch_result(arrays, options, grad):
+    """torch's output and gradients, in the dtype of the input."""
+    input, weight, bias = (None if a is None else torch.from_numpy(a.copy()).requires_grad_() for a in arrays)
+    y = F.conv2d(input, weight, bias, options["stride"], options["padding"])
+    y = F.relu(y) if options["relu"] else y
+    y = F.max_pool2d(y, 2) if options["pool"] else y
+    y.backward(torch.from_numpy(grad.astype(y.detach().numpy().dtype)))
+    bias_grad = grad.sum((0, 2, 3)) if bias is None else bias.grad.numpy()
+    return y.detach().numpy(), (input.grad.numpy(), weight.grad.numpy(), bias_grad)
+
+
+def grad_for(case, dtype=np.float32):
+    input, weight, _, options = case.make(dtype)
+    shape = card.output_shape(input.shape, weight.shape, options["stride"], options["padding"], options["pool"])
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def backward_options(options):
+    return {name: value for name, value in options.items() if name != "relu"}
+
+
+def error(values, reference):
+    return float(np.max(np.abs(values.astype(np.float64) - reference), initial=0.0))
+
+
+def assert_close(mine, theirs, reference, what):
+    """Error at most twice torch's own, and as much more as one rounding of the largest value."""
+    largest = float(np.max(np.abs(reference), initial=0.0))
+    assert error(mine, reference) <= 2 * error(theirs, reference) + 2 * np.finfo(np.float32).eps * largest, what
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_float32_error_is_within_twice_torchs(case, isa):
+    *arrays, options = case.make()
+    before = [None if array is None else array.copy() for array in arrays]
+    grad = grad_for(case)
+    output, code = card.conv_block(*arrays, **options, isa=isa)
+    gradients = card.conv_block_backward(grad, code, *arrays[:2], **options, isa=isa)
+    reference, _ = card.reference(*arrays, **options)
+    theirs, their_gradients = torch_result(arrays, options, grad)
+    assert_close(output, theirs, reference, "output")
+    # of our own code: where two of the four differ by a rounding, either may be the maximum
+    wanted = card.reference_backward(grad, code, *arrays[:2], **backward_options(options))
+    for name, mine, other, value in zip(GRADIENTS, gradients, their_gradients, wanted, strict=True):
+        assert_close(mine, other, value, name)
+    for array, copy in zip(arrays, before, strict=True):
+        assert array is None or np.array_equal(array, copy)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_float64_matches_the_reference(case, isa):
+    *arrays, options = case.make(np.float64)
+    grad = grad_for(case, np.float64)
+    output, code = card.conv_block(*arrays, **options, isa=isa)
+    gradients = card.conv_block_backward(grad, code, *arrays[:2], **options, isa=isa)
+    reference, code_reference = card.reference(*arrays, **options)
+    np.testing.assert_allclose(output, reference, rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(code, code_reference)
+    wanted = card.reference_backward(grad, code, *arrays[:2], **backward_options(options))
+    for name, mine, value in zip(GRADIENTS, gradients, wanted, strict=True):
+        np.testing.assert_allclose(mine, value, rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+def test_the_references_agree_with_torch_in_float64():
+    for case in CASES:
+        *arrays, options = case.make(np.float64)
+        grad = grad_for(case, np.float64)
+        output, gradients = torch_result(arrays, options, grad)
+        reference, code = card.reference(*arrays, **options)
+        np.testing.assert_allclose(reference, output, rtol=1e-11, atol=1e-12, err_msg=case.name)
+        wanted = card.reference_backward(grad, code, *arrays[:2], **backward_options(options))
+        if arrays[2] is None:
+            gradients, wanted = gradients[:2], wanted[:2]
+        for mine, value in zip(gradients, wanted, strict=True):
+            np.testing.assert_allclose(mine, value, rtol=1e-10, atol=1e-12, err_msg=case.name)
+
+
+def test_the_numba_variant_matches_the_reference():
+    input, weight, bias, options = card.Case("numba", (3, 2, 8, 10), (5, 5, 5), padding=(2, 2)).make()
+    reference, _ = card.reference(input, weight, bias, **options)
+    np.testing.assert_allclose(card.conv_block_numba(input, weight, bias), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_forced_variant_is_the_one_that_ran(isa):
+    *arrays, options = CASES[0].make()
+    before = kernels.calls()
+    _, code = card.variants()[f"cpp-{isa}"](*arrays, **options)
+    card.conv_block_backward(grad_for(CASES[0]), code, *arrays[:2], **options, isa=isa)
+    after = kernels.calls()
+    for name in ("conv_block", "conv_block_backward"):
+        assert {i: after[name][i] - before[name][i] for i in ISAS} == {i: int(i == isa) for i in ISAS}
+
+
+def test_an_unknown_instruction_set_raises():
+    *arrays, options = CASES[0].make()
+    with pytest.raises(ValueError, match="'sse9' is not to be had here"):
+        card.conv_block(*arrays, **options, isa="sse9")
+
+
+@pytest.mark.parametrize("name", ["relu-pool-channels_last", "tall", "stride(2, 2)-pool"])
+def test_the_result_does_not_depend_on_the_number_of_threads(name):
+    (case,) = [case for case in CASES if case.name in (name, f"{name}-bias", "relu-pool-channels_last-bias")][:1]
+    *arrays, options = case.make()
+    grad = grad_for(case)
+
+    def run(threads):
+        output, code = card.conv_block(*arrays, **options, threads=threads)
+        return output, code, *card.conv_block_backward(grad, code, *arrays[:2], **options, threads=threads)
+
+    one = run(1)
+    for threads in (2, 3, 7):
+        assert all(np.array_equal(a, b) for a, b in zip(one, run(threads), strict=True))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_any_strides_are_read_where_they_lie(isa):
+    *arrays, options = card.Case("whole", (4, 6, 9, 20), (5, 3, 3), padding=(1, 1)).make()
+    input, weight, bias = arrays
+    views = {
+        "reversed": np.ascontiguousarray(input[::-1, :, ::-1])[::-1, :, ::-1],
+        "every second": np.repeat(np.repeat(input, 2, axis=1), 2, axis=3)[:, ::2, :, ::2],
+        "width first": np.ascontiguousarray(input.transpose(3, 2, 1, 0)).transpose(3, 2, 1, 0),
+        "misaligned": misaligned(input),
+    }
+    grad = grad_for(card.Case("whole", (4, 6, 9, 20), (5, 3, 3), padding=(1, 1)))
+    output, code = card.conv_block(*arrays, **options, isa=isa)
+    gradients = card.conv_block_backward(grad, code, input, weight, **options, isa=isa)
+    for name, view in views.items():
+        assert np.array_equal(view, input)
+        again, code_again = card.conv_block(view, weight, bias, **options, isa=isa)
+        assert np.array_equal(output, again) and np.array_equal(code, code_again), name
+        turned = np.ascontiguousarray(grad.transpose(2, 3, 0, 1)).transpose(2, 3, 0, 1)
+        for a, b in zip(
+            gradients, card.conv_block_backward(turned, code, view, weight, **options, isa=isa), strict=True
+        ):
+            assert np.array_equal(a, b), name
+
+
+def misaligned(array):
+    raw = np.empty(array.nbytes + 1, np.uint8)
+    view = raw[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pool", [False, True])
+def test_not_a_number_stays_where_it_can_be_seen(pool, isa):
+    """In the output exactly where torch has one; a NaN of the gradient stays within its own patch."""
+    *arrays, options = card.Case("nan", (2, 3, 12, 12), (5, 3, 3), padding=(1, 1), pool=pool).make()
+    arrays[0][0, 1, 4, 5] = np.nan
+    arrays[0][1, 2, 8, 8] = np.inf
+    output, code = card.conv_block(*arrays, **options, isa=isa)
+    theirs, _ = torch_result(arrays, options, np.zeros(output.shape, np.float32))
+    np.testing.assert_array_equal(np.isnan(output), np.isnan(theirs))
+    np.testing.assert_array_equal(np.isinf(output), np.isinf(theirs))
+    assert np.isnan(output).any() and not np.isnan(output).all()
+    grad = np.ones(output.shape, np.float32)
+    grad[0, 2, 1, 1] = np.nan
+    code[0, 1, 1, 2] = 0
+    input = np.nan_to_num(arrays[0], posinf=0)
+    found = np.argwhere(np.isnan(card.conv_block_backward(grad, code, input, arrays[1], **options, isa=isa)[0]))
+    side = 2 if pool else 1
+    assert len(found) and set(found[:, 0]) == {0}
+    assert (found[:, 2:] >= side - 1).all() and (found[:, 2:] <= side + 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"input": np.zeros((3, 8, 8), np.float32)}, ValueError, "input must be"),
+        ({"input": np.zeros((2, 4, 8, 8), np.float32)}, ValueError, "weight must be"),
+        ({"input": np.zeros((2, 3, 8, 8), np.float16)}, TypeError, "float32 or float64"),
+        ({"input": np.zeros((2, 3, 8, 8), ">f4")}, TypeError, "float32 or float64"),
+        ({"input": np.zeros((2, 3, 1, 8), np.float32)}, ValueError, "too small"),
+        ({"input": np.zeros((2, 3, 3, 8), np.float32)}, ValueError, "too small"),
+        ({"weight": np.zeros((4, 3, 3), np.float32)}, ValueError, "weight must be"),
+        ({"weight": np.zeros((4, 3, 8, 3), np.float32)}, ValueError, "kernel sizes"),
+        ({"weight": np.zeros((4, 3, 3, 0), np.float32)}, ValueError, "kernel sizes"),
+        ({"weight": np.zeros((0, 3, 3, 3), np.float32)}, ValueError, "weight must be"),
+        ({"weight": np.zeros((4, 3, 3, 3), np.float64)}, TypeError, "weight must be float32"),
+        ({"bias": np.zeros(3, np.float32)}, ValueError, "bias must be"),
+        ({"bias": np.zeros(4, np.float64)}, TypeError, "must be float32"),
+        ({"stride": (0, 1)}, ValueError, "stride"),
+        ({"padding": (0, -1)}, ValueError, "padding"),
+    ],
+)
+def test_bad_input_raises(change, kind, message):
+    arguments = {
+        "input": np.zeros((2, 3, 8, 8), np.float32),
+        "weight": np.zeros((4, 3, 3, 3), np.float32),
+        "bias": np.zeros(4, np.float32),
+        **change,
+    }
+    with pytest.raises(kind, match=message):
+        card.conv_block(**arguments)
+
+
+def test_a_gradient_or_code_that_does_not_fit_raises():
+    input, weight, _, options = CASES[0].make()
+    _, code = card.conv_block(input, weight, None, **options)
+    grad = grad_for(CASES[0])
+    with pytest.raises(ValueError, match="grad must be"):
+        card.conv_block_backward(grad[:, :, :1], code, input, weight, **options)
+    with pytest.raises(ValueError, match="code must be"):
+        card.conv_block_backward(grad, code[:, :1], input, weight, **options)
+    with pytest.raises(TypeError, match="must be float32"):
+        card.conv_block_backward(grad.astype(np.float64), code, input, weight, **options)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    n=st.integers(0, 4),
+    c=st.integers(1, 20),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    o=st.integers(1, 40),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    relu=st.booleans(),
+    pool=st.booleans(),
+    bias=st.booleans(),
+    channels_last=st.booleans(),
+    isa=st.sampled_from(ISAS),
+    double=st.booleans(),
+)
+def test_random_shapes_and_options(
+    n, c, height, width, o, kernel, stride, padding, relu, pool, bias, channels_last, isa, double
+):
+    case = card.Case("random", (n, c, height, width), (o, *kernel), stride, padding, relu, pool, bias, channels_last)
+    dtype = np.float64 if double else np.float32
+    *arrays, options = case.make(dtype)
+    if min(card.output_shape(arrays[0].shape, arrays[1].shape, stride, padding, pool)[2:]) < 1:
+        with pytest.raises(ValueError, match="too small"):
+            card.conv_block(*arrays, **options, isa=isa)
+        return
+    grad = grad_for(case, dtype)
+    output, code = card.conv_block(*arrays, **options, isa=isa)
+    reference, _ = card.reference(*arrays, **options)
+    tolerance = 1e-12 if double else 1e-5
+    np.testing.assert_allclose(output, reference, atol=tolerance * max(1, np.abs(reference).max(initial=0)))
+    wanted = card.reference_backward(grad, code, *arrays[:2], **backward_options(options))
+    gradients = card.conv_block_backward(grad, code, *arrays[:2], **options, isa=isa)
+    for name, mine, value in zip(GRADIENTS, gradients, wanted, strict=True):
+        np.testing.assert_allclose(
+            mine, value, atol=tolerance * max(1, np.abs(value).max(initial=0)), rtol=0, err_msg=name
+        )
