@@ -122,7 +122,7 @@ def _train(verbs: Any) -> None:
     add("--seed", type=int, help="of the weights, the order and dropout; default: 0")
     _threads_option(parser)
     add("--device", help="cpu (default) or cuda")
-    add("--kernels", help="hw4fast (default) or torch: whose softmax cross entropy")
+    add("--kernels", help="hw4fast (default) or torch: whose convolution blocks and loss")
     always = parser.add_argument
     always("--out", metavar="FOLDER", help="the run folder; default: runs/DATASET, or its next free sibling")
     always("--resume", action="store_true", help="go on with the run in that folder; only --epochs may differ")

@@ -15,7 +15,7 @@ run mypy hw4fast
 
 for isa in $("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])'); do
   say "kernels, with HW4FAST_ISA=$isa"
-  HW4FAST_ISA=$isa run pytest -q tests/kernels tests/test_nn.py
+  HW4FAST_ISA=$isa run pytest -q tests/kernels tests/nn
 done
 
 say "all tests"

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -261,7 +262,7 @@ def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
     """Every way to compute it here, fastest first: name → function of (input, weight, bias, **options)."""
 
     def on(isa: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        return lambda *arrays, **options: conv_block(*arrays, isa=isa, **options)
+        return partial(conv_block, isa=isa)
 
     return {f"cpp-{isa}": on(isa) for isa in isas()}
 
@@ -317,7 +318,7 @@ def cases() -> Iterator[Case]:
     for relu in (False, True):
         for pool in (False, True):
             for channels_last in (False, True):
-                options = {"relu": relu, "pool": pool, "channels_last": channels_last, "bias": relu}
+                options: dict[str, Any] = {"relu": relu, "pool": pool, "channels_last": channels_last, "bias": relu}
                 name = "-".join(key for key, value in options.items() if value) or "plain"
                 yield Case(name, (37, 16, 6, 6), (32, 3, 3), padding=(1, 1), **options)
     yield Case("empty", (0, 3, 8, 8), (4, 3, 3))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ class State:
 def build_model(settings: Settings, data: Dataset) -> nn.Module:
     """The run's net, initialised from its seed."""
     torch.manual_seed(settings.seed)
-    options = {"dropout": settings.dropout, "batch_norm": settings.batch_norm, "channels": settings.channels}
+    names = ("dropout", "batch_norm", "channels", "kernels")
+    options = {name: getattr(settings, name) for name in names}
     shape = (data.preprocessing.channels, *data.preprocessing.crop)
     return build(settings.model, shape, len(data.class_names), options)
 
@@ -125,13 +126,14 @@ def how_to_resume(settings: Settings, folder: Path) -> str:
 
 
 def load_model(folder: Path, data: Dataset) -> nn.Module:
-    """The trained net of a finished run, in evaluation mode. Raises UserError when it isn't finished."""
+    """The trained net of a finished run in torch's own modules, in evaluation mode. Raises UserError when it isn't
+    finished."""
     record = load_record(folder)
     settings = Settings.from_json(record["settings"])
     path = folder / WEIGHTS
     if record.get("status") != "finished" or not path.is_file():
         raise UserError(f"{folder} is not finished; go on with: {how_to_resume(settings, folder)}")
-    model = build_model(settings, data)
+    model = build_model(replace(settings, kernels="torch"), data)
     try:
         with safe_open(path, "pt") as file:
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118

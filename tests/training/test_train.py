@@ -51,7 +51,10 @@ def test_the_run_folder_holds_everything(small_run):
     assert entry["data"]["fingerprint"] == load("digits").fingerprint
     assert entry["versions"]["torch"] == torch.__version__.split("+")[0]
     assert entry["machine"]["isas"] == kernels.isas()
-    assert entry["kernels_that_ran"] == {"softmax_xent": {kernels.chosen_isa(): 4 * math.ceil(1437 / 50)}}
+    steps, isa = 4 * math.ceil(1437 / 50), kernels.chosen_isa()
+    assert entry["kernels_that_ran"].keys() == {"softmax_xent", "conv_block", "conv_block_backward"}
+    assert entry["kernels_that_ran"]["softmax_xent"] == {isa: steps}
+    assert entry["kernels_that_ran"]["conv_block_backward"] == {isa: 2 * steps}
 
 
 def test_metrics_are_one_row_per_epoch_and_the_last_is_the_result(small_run):
@@ -212,7 +215,12 @@ def test_both_kernels_give_the_same_losses_and_the_record_says_which_ran(quick, 
     theirs, ran_theirs = losses_of(quick, monkeypatch, "torch")
     assert len(ours) == 3 * 5
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert ran_ours == {"softmax_xent": {kernels.chosen_isa(): 3 * 5}}
+    assert {name: sum(counts.values()) for name, counts in ran_ours.items()} == {
+        "softmax_xent": 3 * 5,
+        "conv_block": 2 * 3 * (5 + 1),
+        "conv_block_backward": 2 * 3 * 5,
+    }
+    assert all(list(counts) == [kernels.chosen_isa()] for counts in ran_ours.values())
     assert ran_theirs == {}
 
 

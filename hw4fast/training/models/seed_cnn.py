@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
+from hw4fast.nn import ConvBlock
 from hw4fast.training.models.registry import MODELS
 
 
@@ -15,25 +18,30 @@ def seed_cnn(
     hidden: tuple[int, int] = (128, 64),
     dropout: float = 0.4,
     batch_norm: bool = False,
+    kernels: str = "hw4fast",
 ) -> nn.Module:
     """Two blocks of 5×5 convolution, ReLU and 2×2 max-pool, then three linear layers, dropout between the first two.
 
     input_shape: (channels, height, width), height and width at least 4; returns logits, not probabilities.
+    kernels: "hw4fast" for blocks on our kernel, "torch" for torch's modules alone; both start from the same weights
+    at the same seed, and a state dict of one loads into the other.
     """
     depth, height, width = input_shape
-    layers: list[nn.Module] = []
-    for wide in channels:
-        layers += [nn.Conv2d(depth, wide, kernel_size=5, padding=2, bias=not batch_norm)]
-        layers += [nn.BatchNorm2d(wide)] if batch_norm else []
-        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, wide in enumerate(channels, 1):
+        alone = kernels == "hw4fast" and not batch_norm
+        if kernels == "hw4fast":
+            layers[f"conv{i}"] = ConvBlock(depth, wide, 5, padding=2, bias=not batch_norm, relu=alone, pool=alone)
+        else:
+            layers[f"conv{i}"] = nn.Conv2d(depth, wide, 5, padding=2, bias=not batch_norm)
+        if batch_norm:
+            layers[f"norm{i}"] = nn.BatchNorm2d(wide)
+        if not alone:
+            layers[f"relu{i}"], layers[f"pool{i}"] = nn.ReLU(), nn.MaxPool2d(2)
         depth, height, width = wide, height // 2, width // 2
-    return nn.Sequential(
-        *layers,
-        nn.Flatten(),
-        nn.Linear(depth * height * width, hidden[0]),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden[0], hidden[1]),
-        nn.ReLU(),
-        nn.Linear(hidden[1], classes),
-    )
+    layers["flatten"] = nn.Flatten()
+    layers["linear1"] = nn.Linear(depth * height * width, hidden[0])
+    layers["relu3"], layers["dropout"] = nn.ReLU(), nn.Dropout(dropout)
+    layers["linear2"], layers["relu4"] = nn.Linear(hidden[0], hidden[1]), nn.ReLU()
+    layers["linear3"] = nn.Linear(hidden[1], classes)
+    return nn.Sequential(layers)

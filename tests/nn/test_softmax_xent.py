@@ -97,10 +97,14 @@ def test_backward_twice_through_a_retained_graph():
     torch.testing.assert_close(x.grad, 3 * first)
 
 
-def test_second_derivatives_are_refused():
-    x, y = torch.randn(6, 4, requires_grad=True), torch.zeros(6, dtype=torch.int64)
+@pytest.mark.parametrize(
+    "loss_of", [hn.softmax_cross_entropy, lambda x, y: torch.ops.hw4fast.softmax_xent(x, y)[0]], ids=["function", "op"]
+)
+@pytest.mark.parametrize("kind", [lambda x: x.requires_grad_(), torch.nn.Parameter], ids=["tensor", "parameter"])
+def test_second_derivatives_are_refused(kind, loss_of):
+    x, y = kind(torch.randn(6, 4)), torch.zeros(6, dtype=torch.int64)
     with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(hn.softmax_cross_entropy(x, y), x, create_graph=True)
+        torch.autograd.grad(loss_of(x, y), x, create_graph=True)
 
 
 def test_without_requires_grad_nothing_is_kept():

@@ -1,4 +1,4 @@
-"""The kernels as torch operators with autograd, and as functions and modules in torch.nn's manner."""
+"""softmax_xent as a torch operator, a function and a module: schema, CPU kernel, fake kernel and autograd together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
+from hw4fast.nn.operators import DTYPES, check_devices, library, refuse_second_derivative
 
 _C = compiled()
-_NUMPY: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 # -- memory of gradients -----------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def _gradient_of(logits: Tensor) -> Tensor:
         spare = _SPARE.pop()  # popped, it is ours alone: another thread can't take it meanwhile
     except IndexError:
         spare = None
-    dtype = _NUMPY[logits.dtype]
+    dtype = DTYPES[logits.dtype]
     if spare is None or spare.shape != logits.shape or spare.dtype != dtype or _references(spare) > _FREE:
         raw = np.empty(logits.numel() * dtype.itemsize + _ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
@@ -55,12 +55,7 @@ def _gradient_of(logits: Tensor) -> Tensor:
     return grad
 
 
-# Operators. Schema, CPU kernel, fake kernel and autograd stand together, one block per kernel.
-_library = torch.library.Library("hw4fast", "DEF")
-
-# -- softmax_xent ------------------------------------------------------------------------------------------------
-
-_library.define(
+library.define(
     "softmax_xent(Tensor logits, Tensor target, Tensor? weight=None, float scale=1.0, float label_smoothing=0.0,"
     " SymInt ignore_index=-100, int reduction=1, bool want_grad=True) -> (Tensor loss, Tensor grad)"
 )
@@ -125,15 +120,16 @@ def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 
 def _scale_grad(ctx: Any, grad_loss: Tensor, _grad_grad: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_second_derivative("softmax_cross_entropy", "F.cross_entropy")
     if not ctx.want_grad:
         raise RuntimeError("softmax_xent was called with want_grad=False, so it has no gradient to give")
     (grad,) = ctx.saved_tensors
     return (grad * (grad_loss.unsqueeze(1) if grad_loss.dim() else grad_loss), *(None,) * 7)
 
 
-_library.impl("softmax_xent", _softmax_xent_cpu, "CPU")
-torch.library.register_fake("hw4fast::softmax_xent", _softmax_xent_fake, lib=_library)
-torch.library.register_autograd("hw4fast::softmax_xent", _scale_grad, setup_context=_keep_grad, lib=_library)
+library.impl("softmax_xent", _softmax_xent_cpu, "CPU")
+torch.library.register_fake("hw4fast::softmax_xent", _softmax_xent_fake, lib=library)
+torch.library.register_autograd("hw4fast::softmax_xent", _scale_grad, setup_context=_keep_grad, lib=library)
 
 
 class _SoftmaxXentEager(torch.autograd.Function):
@@ -148,10 +144,7 @@ class _SoftmaxXentEager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "softmax_cross_entropy has no second derivative: for create_graph=True take F.cross_entropy"
-            )
+        refuse_second_derivative("softmax_cross_entropy", "F.cross_entropy")
         grad, ctx.grad = ctx.grad, None  # autograd may write into what it is given, so it is given only once
         if grad is None:  # a second backward through a retained graph
             _, grad = _softmax_xent_cpu(*ctx.saved_tensors, *ctx.options)
@@ -181,15 +174,13 @@ def softmax_cross_entropy(
     See hw4fast.kernels.softmax_xent for the formula, its sources and the float64 reference.
     """
     card.check(input, target, weight, label_smoothing, reduction)
-    if input.dtype not in _NUMPY:
+    if input.dtype not in DTYPES:
         raise TypeError(f"input must be float32 or float64, not {input.dtype}")
     if target.dtype != torch.int64:
         raise TypeError(f"target must be int64 class indices, not {target.dtype}")
     if weight is not None and weight.dtype != input.dtype:
         raise TypeError(f"weight must be {input.dtype} like input, not {weight.dtype}")
-    if not (input.is_cpu and target.is_cpu and (weight is None or weight.is_cpu)):
-        devices = ", ".join(str(tensor.device) for tensor in (input, target, weight) if tensor is not None)
-        raise NotImplementedError(f"softmax_xent has a CPU kernel only, but its tensors are on {devices}: move them")
+    check_devices("softmax_xent", input, target, weight)
     options = (scale, label_smoothing, ignore_index, card.REDUCTIONS[reduction])
     want_grad = input.requires_grad and torch.is_grad_enabled()
     if type(input) is not Tensor or torch.compiler.is_compiling():

@@ -1,0 +1,230 @@
+"""conv_block as a torch operator, a function and a module: schema, CPU kernel, fake kernel and autograd together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hw4fast.kernels import compiled
+from hw4fast.kernels import conv_block as card
+from hw4fast.nn.operators import DTYPES, check_devices, library, refuse_second_derivative
+
+_C = compiled()
+Pair = tuple[int, int]
+Gradients = tuple[Tensor, Tensor, Tensor]
+
+library.define(
+    "conv_block(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, bool relu, bool pool,"
+    " bool want_code) -> (Tensor output, Tensor code)"
+)
+library.define(
+    "conv_block_backward(Tensor grad, Tensor code, Tensor input, Tensor weight, SymInt[2] stride, SymInt[2] padding,"
+    " bool relu, bool pool, bool[3] want) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)"
+)
+_conv_block = torch.ops.hw4fast.conv_block.default
+_conv_block_backward = torch.ops.hw4fast.conv_block_backward.default
+
+
+def _outputs(input: Tensor, weight: Tensor, stride: Any, padding: Any, pool: bool, code: bool) -> tuple[Tensor, Tensor]:
+    """Uninitialised output and, if asked for, code."""
+    n, o, rows, cols = card.output_shape(input.shape, weight.shape, stride, padding, pool)
+    output = input.new_empty((n, rows, cols, o)).permute(0, 3, 1, 2)
+    return output, input.new_empty((n, rows, cols, o) if code else (0,), dtype=torch.uint8)
+
+
+def _conv_block_cpu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    relu: bool,
+    pool: bool,
+    want_code: bool,
+) -> tuple[Tensor, Tensor]:
+    weight = weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    output, code = _outputs(input, weight, stride, padding, pool, want_code)
+    _C.conv_block(
+        input.dtype is torch.float64,
+        input.data_ptr(),
+        input.stride(),
+        weight.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        output.data_ptr(),
+        code.data_ptr() if want_code else 0,
+        input.shape,
+        (weight.shape[0], *weight.shape[2:]),
+        stride,
+        padding,
+        relu,
+        pool,
+    )
+    return output, code
+
+
+def _conv_block_fake(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    relu: bool,
+    pool: bool,
+    want_code: bool,
+) -> tuple[Tensor, Tensor]:
+    return _outputs(input, weight, stride, padding, pool, want_code)
+
+
+def _gradients(input: Tensor, weight: Tensor, want: list[bool]) -> Gradients:
+    """Uninitialised gradients; those not wanted are empty."""
+    n, c, h, w = input.shape
+    grad_input = input.new_empty((n, h, w, c) if want[0] else (0, 0, 0, 0)).permute(0, 3, 1, 2)
+    grad_weight = weight.new_empty(weight.shape if want[1] else (0,))
+    return grad_input, grad_weight, weight.new_empty((weight.shape[0] if want[2] else 0,))
+
+
+def _conv_block_backward_cpu(
+    grad: Tensor,
+    code: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    relu: bool,
+    pool: bool,
+    want: list[bool],
+) -> Gradients:
+    weight = weight.contiguous()
+    gradients = _gradients(input, weight, want)
+    _C.conv_block_backward(
+        input.dtype is torch.float64,
+        grad.data_ptr(),
+        grad.stride(),
+        code.data_ptr() if relu or pool else 0,
+        input.data_ptr(),
+        input.stride(),
+        weight.data_ptr(),
+        *(gradient.data_ptr() if wanted else 0 for gradient, wanted in zip(gradients, want, strict=True)),
+        input.shape,
+        (weight.shape[0], *weight.shape[2:]),
+        stride,
+        padding,
+        relu,
+        pool,
+    )
+    return gradients
+
+
+def _conv_block_backward_fake(
+    grad: Tensor,
+    code: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    relu: bool,
+    pool: bool,
+    want: list[bool],
+) -> Gradients:
+    return _gradients(input, weight, want)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, weight, bias, *ctx.options, want_code = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(input, weight, output[1])
+    ctx.has_code = want_code
+    ctx.has_bias = bias is not None
+
+
+def _backward(ctx: Any, grad: Tensor, _grad_code: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_second_derivative("conv_block", "torch's conv2d, relu and max_pool2d")
+    input, weight, code = ctx.saved_tensors
+    *_, relu, pool = ctx.options
+    if (relu or pool) and not ctx.has_code:
+        raise RuntimeError("conv_block was called with want_code=False, so it has no gradient to give")
+    want = [*ctx.needs_input_grad[:2], ctx.has_bias and ctx.needs_input_grad[2]]
+    gradients = _conv_block_backward(grad, code, input, weight, *ctx.options, want)
+    return (*(gradient if wanted else None for gradient, wanted in zip(gradients, want, strict=True)), *(None,) * 5)
+
+
+library.impl("conv_block", _conv_block_cpu, "CPU")
+library.impl("conv_block_backward", _conv_block_backward_cpu, "CPU")
+torch.library.register_fake("hw4fast::conv_block", _conv_block_fake, lib=library)
+torch.library.register_fake("hw4fast::conv_block_backward", _conv_block_backward_fake, lib=library)
+torch.library.register_autograd("hw4fast::conv_block", _backward, setup_context=_keep, lib=library)
+
+
+def conv_block(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    relu: bool = True,
+    pool: bool = True,
+) -> Tensor:
+    """max_pool2d(relu(conv2d(input, weight, bias, stride, padding)), 2) in one pass; relu and pool may be left out.
+
+    input: [n, c, h, w], weight: [o, c, kh, kw], kernel sizes 1 to 7, bias: [o] or None; float32 or float64, on the CPU.
+    NCHW and channels-last inputs are read where they lie; the output [n, o, rows, cols] is channels-last in memory.
+    Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device other
+    than the CPU. Differentiable once. See hw4fast.kernels.conv_block for the formula and the float64 reference.
+    """
+    stride = (stride, stride) if isinstance(stride, int) else stride
+    padding = (padding, padding) if isinstance(padding, int) else padding
+    card.check(input, weight, bias, stride, padding, pool)
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != input.dtype:
+            raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
+    check_devices("conv_block", input, weight, bias)
+    differentiated = any(tensor is not None and tensor.requires_grad for tensor in (input, weight, bias))
+    want_code = (relu or pool) and differentiated and torch.is_grad_enabled()
+    return _conv_block(input, weight, bias, stride, padding, relu, pool, want_code)[0]
+
+
+class ConvBlock(nn.Module):
+    """`conv_block` with its weight and bias, initialised and named as torch.nn.Conv2d has them: a state dict of one
+    loads into the other. Source of the initialisation: He et al., "Delving Deep into Rectifiers" (2015), with torch's
+    a = √5, that is uniform within ±1/√(c·kh·kw)."""
+
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        bias: bool = True,
+        relu: bool = True,
+        pool: bool = True,
+    ) -> None:
+        super().__init__()
+        kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
+        self.stride, self.padding, self.relu, self.pool = stride, padding, relu, pool
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws from torch's generator what nn.Conv2d.reset_parameters draws, in its order."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return conv_block(input, self.weight, self.bias, self.stride, self.padding, self.relu, self.pool)
+
+    def extra_repr(self) -> str:
+        o, c, *kernel = self.weight.shape
+        rest = f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
+        return f"{c}, {o}, kernel_size={tuple(kernel)}, {rest}, relu={self.relu}, pool={self.pool}"
