@@ -10,12 +10,12 @@ SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.inl") for path in Path("csrc").glob(pattern))
 
 if sys.platform == "win32":
-    flags = ["/O2"]
-else:
-    # No ISA flag on a whole file (each_isa.h marks the regions), never -ffast-math (it would change the
-    # floating-point state of the whole process).
-    flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
-    flags += ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
+    sys.exit("hw4fast's kernels are written for GCC and Clang (vector types): on Windows build and run them in WSL")
+
+# No ISA flag on a whole file (each_isa.h marks the regions), never -ffast-math (it would change the floating-point
+# state of the whole process).
+flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
+flags += ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
 
 ParallelCompile("MAX_JOBS", default=2).install()
 setup(

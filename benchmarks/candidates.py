@@ -1,4 +1,4 @@
-"""What is compared: for each kernel and shape, functions that do the same work, ours and the field's.
+"""What is compared: for each kernel and case, functions that do the same work, ours and the field's.
 
 Used by bench_*.py (pytest-benchmark's tables) and compare.py (alternating runs and the committed records), so that
 both time the same thing, and only after every candidate gave the right answer.
@@ -7,17 +7,25 @@ both time the same thing, and only after every candidate gave the right answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from hw4fast import kernels
-from hw4fast.kernels import softmax_xent as card
-from hw4fast.nn import softmax_cross_entropy
+from hw4fast.kernels import conv_block as conv_card
+from hw4fast.kernels import softmax_xent as softmax_card
+from hw4fast.nn import conv_block, softmax_cross_entropy
+from hw4fast.training.models import build
 
 Candidates = dict[str, Callable[[], object]]
 OURS = "hw4fast"
+
+
+# -- softmax_xent ------------------------------------------------------------------------------------------------
 
 
 def softmax_xent(shape: tuple[int, int], everything: bool = False) -> Candidates:
@@ -26,11 +34,11 @@ def softmax_xent(shape: tuple[int, int], everything: bool = False) -> Candidates
     "torch" is F.cross_entropy, "torch.compile" the same compiled. With `everything` also the bare kernel per
     instruction set and the numba variant, from NumPy arrays and without autograd.
     """
-    logits, target, _ = card.Case("benchmark", shape).make()
+    logits, target, _ = softmax_card.Case("benchmark", shape).make()
     x, y = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(target)
 
-    def through_autograd(loss_of: Callable[..., torch.Tensor]) -> Callable[[], object]:
-        def step() -> torch.Tensor | None:
+    def through_autograd(loss_of: Callable[..., Tensor]) -> Callable[[], object]:
+        def step() -> Tensor | None:
             x.grad = None
             loss_of(x, y).backward()
             return x.grad
@@ -44,26 +52,177 @@ def softmax_xent(shape: tuple[int, int], everything: bool = False) -> Candidates
     }
     if everything:
         for isa in kernels.isas():
-            found[f"kernel {isa}"] = lambda isa=isa: card.softmax_xent(logits, target, isa=isa)[1]
-        found["numba"] = lambda: card.softmax_xent_numba(logits, target)[1]
-    _same_gradient(found, card.reference(logits, target)[1])
+            found[f"kernel {isa}"] = lambda isa=isa: softmax_card.softmax_xent(logits, target, isa=isa)[1]
+        found["numba"] = lambda: softmax_card.softmax_xent_numba(logits, target)[1]
+    _same(found, softmax_card.reference(logits, target)[1])
     return found
 
 
-def copy(nbytes: int) -> Candidates:
-    """torch's copy of `nbytes` / 2 read and as many written: the bandwidth that a memory-bound kernel can have."""
-    source = torch.rand(nbytes // 8)
+def copy(shape: tuple[int, int]) -> Candidates:
+    """torch's copy of as many bytes as the kernel must move: the bandwidth that a memory-bound kernel can have."""
+    source = torch.rand(softmax_card.cost(*shape)[0] // 8)
     goal = torch.empty_like(source)
     return {"copy": lambda: goal.copy_(source)}
 
 
-def _same_gradient(candidates: Candidates, reference: np.ndarray) -> None:
+# -- conv_block --------------------------------------------------------------------------------------------------
+
+
+def _torch_block(input: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+    return F.max_pool2d(F.relu(F.conv2d(input, weight, bias, padding=padding)), 2)
+
+
+def _blocks(case: conv_card.Case) -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
+    """name → (function of input, weight and bias, those as it likes them best)."""
+    input, weight, bias, options = case.make()
+    rivals = partial(_torch_block, padding=options["padding"])
+    arrays = [torch.from_numpy(array) for array in (input, weight, bias)]
+    last = [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in arrays]
+    return {
+        OURS: (partial(conv_block, **options), last),
+        "torch": (rivals, arrays),
+        "torch channels-last": (rivals, last),
+        "torch.compile": (torch.compile(rivals, dynamic=False), last),
+    }
+
+
+def conv_block_forward(case: conv_card.Case, everything: bool = False) -> Candidates:
+    """Convolution, bias, ReLU and pool of float32 pictures without autograd. With `everything` also the bare kernel
+    per instruction set and the numba variant."""
+
+    def forward(block: Callable[..., Tensor], tensors: list[Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.no_grad():
+                return block(*tensors)
+
+        return run
+
+    found: Candidates = {name: forward(*of) for name, of in _blocks(case).items()}
+    *arrays, options = case.make()
+    if everything:
+        for isa in kernels.isas():
+            found[f"kernel {isa}"] = lambda isa=isa: conv_card.conv_block(*arrays, **options, isa=isa)[0]
+        found["numba"] = lambda: conv_card.conv_block_numba(*arrays)
+    _same(found, conv_card.reference(*arrays, **options)[0])
+    return found
+
+
+def conv_block_backward(case: conv_card.Case, everything: bool = False) -> Candidates:
+    """Forward and backward through autograd into the gradients of weight and bias, and of the input unless it is a
+    picture (one channel), as it is in training."""
+    grad: Tensor | None = None
+    wanted = (case.shape[1] > 1, True, True)
+
+    def both(block: Callable[..., Tensor], tensors: list[Tensor]) -> Callable[[], Tensor]:
+        inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)]
+
+        def run() -> Tensor:
+            nonlocal grad
+            for tensor in inputs:
+                tensor.grad = None
+            output = block(*inputs)
+            if grad is None:
+                grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+            output.backward(grad)
+            assert inputs[1].grad is not None
+            return inputs[1].grad
+
+        return run
+
+    found: Candidates = {name: both(*of) for name, of in _blocks(case).items()}
+    found[OURS]()
+    assert grad is not None
+    *arrays, options = case.make()
+    _, code = conv_card.reference(*arrays, **options)
+    del options["relu"]
+    wanted_gradient = conv_card.reference_backward(grad.numpy(), code, *arrays[:2], **options)[1]
+    for name, run in found.items():  # as a whole: of two near-equals not everybody finds the same maximum
+        error = np.linalg.norm(np.asarray(run(), dtype=np.float64) - wanted_gradient) / np.linalg.norm(wanted_gradient)
+        if not error <= 1e-2:
+            raise AssertionError(f"{name} is wrong by {error:.3g} of the gradient; nothing was timed")
+    return found
+
+
+def sgemm(_: object) -> Candidates:
+    """torch's product of two 1024 × 1024 matrices, 2.147 GFLOP: the rate that a compute-bound kernel can have."""
+    a = torch.rand(1024, 1024)
+    return {"sgemm 1024": lambda: a @ a}
+
+
+# -- seed_cnn ----------------------------------------------------------------------------------------------------
+
+
+def train_step(batch: int, everything: bool = False) -> Candidates:
+    """Forward, loss, backward and SGD of seed_cnn on 28 × 28 pictures, dropout on."""
+
+    def step(kernels: str, prepare: Callable[[nn.Module], nn.Module], last: bool) -> Callable[[], float]:
+        torch.manual_seed(0)
+        net = build("seed_cnn", (1, 28, 28), 10, {"kernels": kernels}).train()
+        net = prepare(net.to(memory_format=torch.channels_last) if last else net)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        x = torch.rand(batch, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+        y = torch.randint(0, 10, (batch,), generator=torch.Generator().manual_seed(2))
+        loss_of = softmax_cross_entropy if kernels == OURS else F.cross_entropy
+
+        def run() -> float:
+            optimizer.zero_grad()
+            loss = loss_of(net(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        torch.manual_seed(3)  # of dropout in the first step, whose loss is compared
+        return run
+
+    found: Candidates = {}
+    losses = []
+    for name, arguments in {
+        OURS: (OURS, lambda net: net, False),
+        "torch": ("torch", lambda net: net, False),
+        "torch channels-last": ("torch", lambda net: net, True),
+        "torch.compile": ("torch", torch.compile, True),
+    }.items():
+        found[name] = step(*arguments)
+        losses.append(found[name]())
+    if not np.ptp(losses[:3]) < 1e-4:  # torch.compile draws its dropout otherwise
+        raise AssertionError(f"the first losses differ: {losses}; nothing was timed")
+    return found
+
+
+# -- all ---------------------------------------------------------------------------------------------------------
+
+
+def _same(candidates: Candidates, reference: np.ndarray, tolerance: float = 1e-5) -> None:
     for name, step in candidates.items():
         error = np.abs(np.asarray(step(), dtype=np.float64) - reference).max()
-        if not error <= 1e-5 * np.abs(reference).max() + 1e-9:
+        if not error <= tolerance * np.abs(reference).max() + 1e-9:
             raise AssertionError(f"{name} is wrong by {error:.3g}; nothing was timed")
 
 
-KERNELS: dict[str, tuple[Callable[..., Candidates], tuple[tuple[int, ...], ...]]] = {
-    "softmax_xent": (softmax_xent, card.BENCHMARK_SHAPES),
+@dataclass(frozen=True)
+class Comparison:
+    """make(case) gives the candidates `names`, and with everything=True those of `more`, too; yardstick(case) what
+    bounds them on this machine; cases: name → case."""
+
+    make: Callable[..., Candidates]
+    cases: dict[str, object]
+    names: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    yardstick: Callable[..., Candidates] = lambda _: {}
+
+
+_NAMES = (OURS, "torch", "torch channels-last", "torch.compile")
+_VARIANTS = (*(f"kernel {isa}" for isa in kernels.isas()), "numba")
+_CONVOLUTIONS: dict[str, object] = {case.name: case for case in conv_card.BENCHMARK_CASES}
+COMPARISONS: dict[str, Comparison] = {
+    "softmax_xent": Comparison(
+        softmax_xent,
+        {f"{n}x{classes}": (n, classes) for n, classes in softmax_card.BENCHMARK_SHAPES},
+        (OURS, "torch", "torch.compile"),
+        _VARIANTS,
+        copy,
+    ),
+    "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
+    "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, (), sgemm),
+    "train_step": Comparison(train_step, {"100": 100}, _NAMES),
 }

@@ -41,6 +41,7 @@ static void conv_block(bool is_double, std::uintptr_t input, std::array<std::int
                        std::array<std::int64_t, 2> stride, std::array<std::int64_t, 2> padding, bool relu, bool pool,
                        const std::string &isa_name, int threads) {
   const ConvShape s = conv_shape(shape, filters, stride, padding, relu, pool);
+  if (s.n > 0 && !(input && weight && output)) throw py::value_error("conv_block was given a tensor without memory");
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);

@@ -74,8 +74,8 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
                                 std::array<std::int64_t, 2> padding, bool relu, bool pool, const std::string &isa_name,
                                 int threads) {
   const ConvShape s = conv_shape(shape, filters, stride, padding, relu, pool);
-  if ((relu || pool) && !code && s.n > 0)
-    throw py::value_error("conv_block_backward: ReLU and pool need the forward's code");
+  if (s.n > 0 && !(grad && input && weight && (code || !(relu || pool))))
+    throw py::value_error("conv_block_backward was given a tensor without memory");
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);

@@ -7,10 +7,11 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <stdexcept>
-#include <string>
+#include <exception>
+#include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 #if defined(__unix__) || defined(__APPLE__)
@@ -27,32 +28,33 @@ struct OpenMP {  // GCC's entry points, which LLVM's runtime answers to as well
   bool found() const { return parallel && thread_number && team_size && max_threads; }
 };
 
-inline const OpenMP &open_mp() {
-  static OpenMP runtime;
+// Looked for again until it is found: torch may be imported after us.
+inline OpenMP open_mp() {
+  static std::atomic<bool> found{false};
+  static OpenMP runtime;  // written before `found` is set, never after
+  if (found.load(std::memory_order_acquire)) return runtime;
+  OpenMP now;
 #if defined(__unix__) || defined(__APPLE__)
-  if (!runtime.found()) {  // torch may be imported after us: keep looking, under the GIL
-    runtime.parallel = reinterpret_cast<decltype(runtime.parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    runtime.thread_number = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
-    runtime.team_size = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
-    runtime.max_threads = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
-  }
+  now.parallel = reinterpret_cast<decltype(now.parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  now.thread_number = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
+  now.team_size = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
+  now.max_threads = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
 #endif
-  return runtime;
+  static std::mutex writing;
+  const std::lock_guard<std::mutex> lock(writing);
+  if (now.found() && !found.load(std::memory_order_relaxed)) {
+    runtime = now;
+    found.store(true, std::memory_order_release);
+  }
+  return now;
 }
 
-// HW4FAST_THREADS, else what the OpenMP runtime would use (torch.set_num_threads sets it), else the cores.
+// What the OpenMP runtime would use (torch.set_num_threads sets it), else the cores. HW4FAST_THREADS is read by the
+// Python faces.
 inline int default_threads() {
-  if (const char *text = std::getenv("HW4FAST_THREADS"); text && *text) {
-    char *end = nullptr;
-    const long value = std::strtol(text, &end, 10);
-    if (*end || value < 1 || value > 4096)
-      throw std::invalid_argument("HW4FAST_THREADS must be a whole number from 1 to 4096, not '" + std::string(text) +
-                                  "'");
-    return static_cast<int>(value);
-  }
-  const OpenMP &runtime = open_mp();
+  const OpenMP runtime = open_mp();
   if (runtime.found()) return std::max(1, runtime.max_threads());
-  return std::max(1u, std::thread::hardware_concurrency());
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 // Calls body(begin, end) for chunks that cover [0, n), on at most `threads` threads, none below `grain` long.
@@ -63,8 +65,17 @@ template <class Body> void parallel_for(std::int64_t n, std::int64_t grain, int 
     if (n > 0) body(std::int64_t{0}, n);
     return;
   }
-  const auto chunk = [&](std::int64_t i) { body(n * i / chunks, n * (i + 1) / chunks); };
-  const OpenMP &runtime = open_mp();
+  std::exception_ptr failure;  // the first: an exception must not leave a thread
+  std::mutex failing;
+  const auto chunk = [&](std::int64_t i) {
+    try {
+      body(n * i / chunks, n * (i + 1) / chunks);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(failing);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  const OpenMP runtime = open_mp();
   if (runtime.found()) {
     struct Work {
       const decltype(chunk) &run;
@@ -77,12 +88,19 @@ template <class Body> void parallel_for(std::int64_t n, std::int64_t grain, int 
           for (std::int64_t i = w.runtime.thread_number(); i < w.chunks; i += w.runtime.team_size()) w.run(i);
         },
         &work, static_cast<unsigned>(chunks), 0);
-    return;
+  } else {
+    std::vector<std::thread> team;
+    team.reserve(static_cast<std::size_t>(chunks));
+    std::int64_t next = 1;
+    try {
+      for (; next < chunks; ++next) team.emplace_back(chunk, next);
+    } catch (const std::system_error &) {  // no more threads to be had: the rest is done here
+    }
+    chunk(0);
+    for (; next < chunks; ++next) chunk(next);
+    for (std::thread &thread : team) thread.join();
   }
-  std::vector<std::thread> team;
-  for (std::int64_t i = 1; i < chunks; ++i) team.emplace_back(chunk, i);
-  chunk(0);
-  for (std::thread &thread : team) thread.join();
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace hw4fast

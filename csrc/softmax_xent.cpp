@@ -114,6 +114,7 @@ static void softmax_xent(bool is_double, std::uintptr_t logits, std::uintptr_t t
                          int reduction, const std::string &isa_name, int threads) {
   if (rows < 0 || classes < 0 || (rows > 0 && classes < 1))
     throw py::value_error("softmax_xent needs at least one class");
+  if (rows > 0 && !(logits && target && loss)) throw py::value_error("softmax_xent was given a tensor without memory");
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);

@@ -87,9 +87,17 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
 
     T loss = hard * (log_s - (x_y * sign - m_now) * scale);
     if (p.smoothing != 0) {
-      T weighted = 0;
-      for (j = 0; j < C; ++j) weighted += (p.weight ? p.weight[j] : T(1)) * (log_s - (x[j] * sign - m_now) * scale);
-      loss += share * weighted;
+      const auto weighted = [&](std::int64_t at) {
+        const Float<T> d = load(x + at) * sign - m_now;
+        return p.weight ? d * load(p.weight + at) : d;
+      };
+      Float<T> d_sums[4] = {};  // of w_j·d_j, in as many pieces as the exponentials
+      for (j = 0; j + 4 * W <= C; j += 4 * W)
+        for (int k = 0; k < 4; ++k) d_sums[k] += weighted(j + k * W);
+      for (; j + W <= C; j += W) d_sums[0] += weighted(j);
+      d_sums[1] += fresh > zero ? weighted(last) : zero;
+      const T d_sum = sum_of<T>((d_sums[0] + d_sums[1]) + (d_sums[2] + d_sums[3]));
+      loss += share * (log_s * p.weight_sum - d_sum * scale);
     }
     p.loss[i] = loss;
   }

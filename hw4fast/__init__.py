@@ -19,6 +19,8 @@ _FACE = {  # name → (module, attribute)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("hw4fast")
     if name not in _FACE:
         raise AttributeError(f"module 'hw4fast' has no attribute '{name}'")
     module, attribute = _FACE[name]
@@ -26,4 +28,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FACE})
+    return sorted(_FACE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,10 @@ import numpy as np
 
 from hw4fast import record, timing
 from hw4fast.errors import UsageError, UserError
+from hw4fast.files import RUN_MODEL
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.session import PROVIDERS, explain_provider, open_session
+from hw4fast.kernels import check_threads
 
 Engine = Callable[[np.ndarray], np.ndarray]  # float32 [n, c, h, w] → logits [n, classes]
 BURST, PAUSE_S = 5, 0.02  # per turn, see timing.alternate
@@ -69,9 +72,12 @@ def bench(
         raise UsageError(f"batch sizes must be positive, not {list(batches)}")
     if not 0 < seconds < math.inf:
         raise UsageError(f"seconds must be positive, not {seconds}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be 1 or more, not {threads}")
+    if threads is not None:
+        check_threads(threads)
     path = Path(model)
+    target = Path(out) if out else (path if path.is_dir() else path.parent) / "bench.jsonl"
+    if not os.access(target if target.exists() else target.parent, os.W_OK):  # told before minutes are spent
+        raise UserError(f"the record can't be written to '{target}'; name another file with --out")
     count = threads or record.cores()
     with tempfile.TemporaryDirectory() as scratch:
         file = _onnx_file(path, Path(scratch))
@@ -82,7 +88,6 @@ def bench(
         shape = (card.preprocessing.channels, *card.preprocessing.crop)
         with _threads_kept():
             timings = [timing for batch in batches for timing in _measure(engines, left_out, shape, batch, seconds)]
-    target = Path(out) if out else (path if path.is_dir() else path.parent) / "bench.jsonl"
     results = {"model": str(model), "threads": count, "timings": [asdict(t) for t in timings], "left_out": left_out}
     record.append(target, "bench", results)
     return Result(str(model), count, tuple(timings), left_out, target)
@@ -92,11 +97,11 @@ def _onnx_file(path: Path, scratch: Path) -> Path:
     """The .onnx file of the model; a run that was not exported yet is exported to `scratch`."""
     if not path.is_dir():
         return path
-    if (path / "model.onnx").is_file():
-        return path / "model.onnx"
+    if (path / RUN_MODEL).is_file():
+        return path / RUN_MODEL
     from hw4fast.exporter import export
 
-    return export(path, scratch / "model.onnx").path
+    return export(path, scratch / RUN_MODEL).path
 
 
 def _onnx_engines(file: Path, threads: int) -> tuple[dict[str, Engine], dict[str, str]]:

@@ -22,22 +22,25 @@ Arguments = argparse.Namespace
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code. A user's mistake is one line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stand-in for a stream may lack it
+            stream.reconfigure(errors="backslashreplace")  # a sign that the terminal lacks is no reason to stop
     try:
         arguments = _parser().parse_args(argv)
         code = arguments.run(arguments)
         sys.stdout.flush()  # here, where a reader that went away can still be told from a failure
         return code
     except UserError as error:
-        print(f"hw4fast: {error}", file=sys.stderr)
+        _complain(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("hw4fast: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"hw4fast: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        _complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
         return 1
 
 
@@ -97,7 +100,25 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    """One line of JSON that says exactly `value`. UserError for NaN and infinities, which JSON hasn't."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    try:
+        text = json.dumps(value, ensure_ascii=encoding != "utf8", default=str, allow_nan=False)
+    except ValueError:
+        raise UserError("a result is NaN or infinite, which JSON can't say; without --json it is shown") from None
+    print(text, flush=True)
+
+
+def _printable(value: object) -> str:
+    """For names that come from outside: in text, nothing that a terminal obeys. JSON shows them as they are."""
+    from hw4fast.inference.paths import printable
+
+    return printable(value)
+
+
+def _complain(what: object) -> None:
+    """Says it on stderr, line by line."""
+    print("hw4fast:", "\n".join(map(_printable, str(what).split("\n"))), file=sys.stderr)
 
 
 # -- train ---------------------------------------------------------------------------------------------------------
@@ -146,8 +167,9 @@ def _run_train(arguments: Arguments) -> int:
     print(f"test accuracy {percent(result.correct, result.n)}, cost {result.cost:.4f} nats, {result.seconds:.1f} s")
     ran = [f"{name} cpp-{isa}" for name, counts in result.kernels.items() for isa in counts]
     print(f"kernels: {', '.join(ran) or 'torch'}")
-    print(f"run: {result.folder} (curves.png, contact_sheet.png, samples/, metrics.csv, run.json, weights.safetensors)")
-    print(f"next: hw4fast export {result.folder} --onnx")
+    folder = _printable(result.folder)
+    print(f"run: {folder} (curves.png, contact_sheet.png, samples/, metrics.csv, run.json, weights.safetensors)")
+    print(f"next: hw4fast export {folder} --onnx")
     return 0
 
 
@@ -177,14 +199,14 @@ def _run_export(arguments: Arguments) -> int:
     if arguments.json:
         _print_json({"path": str(result.path), "size": result.size, "parity": result.card.parity})
         return 0
-    parity = result.card.parity
+    parity, path = result.card.parity, _printable(result.path)
     print(
-        f"{result.path}: {result.size / 1e3:.0f} kB, opset {result.card.opset}, {len(result.card.labels)} classes\n"
+        f"{path}: {result.size / 1e3:.0f} kB, opset {result.card.opset}, {len(result.card.labels)} classes\n"
         f"checked on {parity['images']} test images in batches of {', '.join(map(str, parity['batches']))}:"
         f" {parity['same_answers']} answers as torch gives them,\n"
         f"  largest logit {parity['largest_logit']:.3g}, error at most {parity['max_error_to_torch']:.2g} to torch and"
         f" {parity['max_error_to_float64']:.2g} to float64 (torch's own {parity['torch_max_error_to_float64']:.2g})\n"
-        f"next: hw4fast classify PICTURE --model {result.path} --transform blur5"
+        f"next: hw4fast classify PICTURE --model {path} --transform blur5"
     )
     return 0
 
@@ -218,13 +240,13 @@ def _run_classify(arguments: Arguments) -> int:
     for result in classify(a.images, a.model, a.transform, threads=_threads(a), **options):
         if isinstance(result, Failure):
             failed += 1
-            print(f"hw4fast: {result.reason}", file=sys.stderr)
+            _complain(result.reason)
         if a.json:
             _print_json(result.to_json())
         elif not isinstance(result, Failure):
-            print(result.file, *_side_by_side([result.clean, *result.transformed]), sep="\n")
+            print(_printable(result.file), *_side_by_side([result.clean, *result.transformed]), sep="\n")
     if failed:
-        print(f"hw4fast: {failed} of {len(a.images)} pictures could not be classified", file=sys.stderr)
+        _complain(f"{failed} of {len(a.images)} pictures could not be classified")
         return 1 if failed == len(a.images) else 3
     return 0
 
@@ -232,7 +254,7 @@ def _run_classify(arguments: Arguments) -> int:
 def _side_by_side(answers: Sequence[Any]) -> list[str]:
     """One column per answer: its transform, then its classes with their probabilities."""
     columns = [
-        [answer.transform, *(f"{100 * probability:5.1f} %  {label}" for _, label, probability in answer.top)]
+        [answer.transform, *(f"{100 * share:5.1f} %  {_printable(label)}" for _, label, share in answer.top)]
         for answer in answers
     ]
     widths = [max(map(len, column)) for column in columns]
@@ -270,11 +292,11 @@ def _run_study(arguments: Arguments) -> int:
     options = {"out": a.out, "seed": a.seed, "provider": a.provider, "limit": a.limit}
     result = study(a.source, a.model, transforms, threads=_threads(a), **options)
     for name, reason in result.failures:
-        print(f"hw4fast: {name}: {reason}", file=sys.stderr)
+        _complain(f"{name}: {reason}")
     if a.json:
         _print_json(result.to_json())
     else:
-        print(f"{result.finding}\nreport: {result.report}")
+        print(f"{_printable(result.finding)}\nreport: {_printable(result.report)}")
     return 3 if result.failures else 0
 
 
@@ -312,14 +334,14 @@ def _run_bench(arguments: Arguments) -> int:
     if a.json:
         _print_json(asdict(result))
         return 0
-    print(f"{result.model}, {result.threads} threads, engines taking turns")
+    print(f"{_printable(result.model)}, {result.threads} threads, engines taking turns")
     print(f"{'engine':<18} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>10} {'calls':>7}")
     for t in result.timings:
         times = f"{t.p50_ms:>9.3f} {t.p90_ms:>9.3f} {t.p99_ms:>9.3f}"
         print(f"{t.engine:<18} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.calls:>7}")
     for engine, reason in result.left_out.items():
-        print(f"left out: {engine}: {reason}", file=sys.stderr)
-    print(f"record: {result.path}")
+        print(f"left out: {engine}: {_printable(reason)}", file=sys.stderr)
+    print(f"record: {_printable(result.path)}")
     return 0
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,8 +22,8 @@ from torch import nn
 from hw4fast import data as datasets
 from hw4fast import record
 from hw4fast.data import Dataset
-from hw4fast.errors import UserError
-from hw4fast.files import writing
+from hw4fast.errors import UsageError, UserError
+from hw4fast.files import RUN_MODEL, writing
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.training import runs
@@ -46,13 +51,15 @@ def export(run: str | Path, onnx: str | Path | None = None, tolerance: float = T
     torch's float64 result by more than `tolerance` times the largest logit, or an answer differs from torch's,
     there is no file and UserError says by how much. Raises UserError, too, for a folder without a finished run.
     """
+    if not 0 < tolerance < math.inf:
+        raise UsageError(f"tolerance must be positive, not {tolerance}")
     run = Path(run)
     entry = runs.load_record(run)
     dataset = datasets.load(entry["data"]["name"])
     if dataset.fingerprint != entry["data"]["fingerprint"]:
         raise UserError(f"the data set {dataset.name} is no longer what {run} was trained on")
     model = runs.load_model(run, dataset)
-    path = Path(onnx) if onnx else run / "model.onnx"
+    path = Path(onnx) if onnx else run / RUN_MODEL
     card = Card(dataset.preprocessing, dataset.class_names, _provenance(entry), {}, OPSET)
     with writing(path) as temporary:
         proto = _to_onnx(model, dataset)
@@ -64,7 +71,7 @@ def export(run: str | Path, onnx: str | Path | None = None, tolerance: float = T
 
 
 def _provenance(entry: dict[str, Any]) -> dict[str, Any]:
-    kept = ("settings", "data", "result", "commit", "machine")
+    kept = ("settings", "data", "result", "commit", "sessions")
     return {key: entry[key] for key in kept if key in entry} | {"exported": record.now(), "versions": record.versions()}
 
 
@@ -72,7 +79,7 @@ def _to_onnx(model: nn.Module, dataset: Dataset) -> Any:
     """The net as an onnx.ModelProto with a dynamic batch, without traces of this machine's folders."""
     example = torch.zeros(2, dataset.preprocessing.channels, *dataset.preprocessing.crop)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with _interruptible(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             model,
@@ -94,6 +101,31 @@ def _to_onnx(model: nn.Module, dataset: Dataset) -> Any:
     return proto
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """torch.onnx takes a Ctrl-C for an error of its own; afterwards it is one again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception:
+        if pressed:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _write(proto: Any, card: Card, path: Path) -> None:
     import onnx
 
@@ -111,20 +143,23 @@ def _compare(model: nn.Module, dataset: Dataset, path: Path, tolerance: float) -
         single = model(inputs).numpy()
         double = model.double()(inputs.double()).numpy()
         model.float()
-    ours = classifier.logits(pictures)
-    for size in BATCHES:
-        again = np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
-        ours = np.where(np.abs(again - double) > np.abs(ours - double), again, ours)  # the worse of them
+    sizes = (len(pictures), *BATCHES)
+    ours = np.stack(  # [sizes, n, classes]; the worst of them counts, and a NaN makes the maximum a NaN
+        [
+            np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
+            for size in sizes
+        ]
+    )
     largest = float(np.abs(double).max())
     parity: dict[str, Any] = {
         "images": len(pictures),
-        "batches": [len(pictures), *BATCHES],
+        "batches": list(sizes),
         "provider": classifier.provider,
         "largest_logit": largest,
         "max_error_to_torch": float(np.abs(ours - single).max()),
         "max_error_to_float64": float(np.abs(ours - double).max()),
         "torch_max_error_to_float64": float(np.abs(single - double).max()),
-        "same_answers": int((ours.argmax(1) == single.argmax(1)).sum()),
+        "same_answers": int((ours.argmax(2) == single.argmax(1)).all(0).sum()),
         "tolerance": tolerance,
     }
     if not parity["max_error_to_float64"] <= tolerance * largest or parity["same_answers"] != len(pictures):

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hw4fast.errors import UsageError
+from hw4fast.errors import UsageError, UserError
+
+RUN_RECORD, RUN_MODEL = "run.json", "model.onnx"  # in a run folder: training writes them, inference reads them
+PART = "hw4fast-part"  # in the names of temporary files
+STALE_S = 3600  # nothing is written for an hour
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, else removed."""
-    path = Path(path)
+    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, else removed.
+
+    A link is followed: the file that it leads to is the one that is written. Raises UserError when `path` is there
+    and is no regular file (a folder, a pipe, a device).
+    """
+    path = _target(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    _sweep(path.parent)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.{PART}{path.suffix}")
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
     try:
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)  # the body may have put a file of its own there
         temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -56,6 +70,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hw4fast"
 
 
+def settle(draft: Path, wanted: Path) -> Path:
+    """Renames the folder `draft` to `wanted` or its next free sibling, and returns what it became. Whoever settles
+    at the same time gets another one."""
+    while True:
+        folder = free_sibling(wanted)
+        try:
+            return draft.rename(folder)
+        except OSError:
+            if not folder.exists():  # else it was taken between the look and the renaming
+                raise
+
+
 def free_sibling(folder: str | Path) -> Path:
     """`folder` if nothing stands there, else the first free of `folder-2`, `folder-3`, …
 
@@ -71,7 +97,23 @@ def free_sibling(folder: str | Path) -> Path:
     return candidate
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _target(path: Path) -> Path:
+    """Where `path` leads to through links."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG  # a new file
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or the like"
+        raise UserError(f"'{path}' is {kind}, no file that could be written anew; name another one")
+    return Path(os.path.realpath(path))
+
+
+@cache  # once per process: a folder may hold very many files
+def _sweep(folder: Path) -> None:
+    """Removes the temporary files that processes left in `folder` when they were killed, once they are STALE_S old."""
+    for path in folder.glob(f".*.{PART}*"):
+        if re.fullmatch(rf"\..*\.[0-9a-f]{{8}}\.{PART}(\.[^.]*)?", path.name, re.DOTALL):
+            with suppress(OSError):  # another process was faster, or it isn't ours to remove
+                if path.lstat().st_mtime < time.time() - STALE_S:
+                    path.unlink()

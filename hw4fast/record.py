@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import warnings
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +73,10 @@ def commit() -> str | None:
 
 
 def append(path: str | Path, what: str, results: Any) -> dict[str, Any]:
-    """Adds one line to a JSON-lines file: the results with time, commit, machine and versions. Returns it."""
+    """Adds one line to a JSON-lines file: the results with time, commit, machine and versions. Returns it.
+
+    A last line without its end (somebody was killed while writing it) is ended first.
+    """
     entry = {
         "what": what,
         "time": now(),
@@ -83,14 +87,35 @@ def append(path: str | Path, what: str, results: Any) -> dict[str, Any]:
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)  # at the end, wherever we read
     return entry
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """All entries of a JSON-lines file, oldest first; none when the file does not exist."""
+    """All entries of a JSON-lines file, oldest first; none when the file does not exist.
+
+    A line that is no entry is left out, with a warning that names file and line.
+    """
     path = Path(path)
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    entries = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            try:
+                entries.append(_entry(line))
+            except ValueError as error:
+                warnings.warn(f"{path}, line {number} is no record and is left out: {error}", stacklevel=2)
+    return entries
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    value = json.loads(line.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hw4fast import cli
 from hw4fast.cli import _specs, main
 from hw4fast.data import load
+from hw4fast.errors import UserError
+from hw4fast.inference.card import Card
+from hw4fast.inference.classifier import Classifier
+from tests.conftest import write_linear_onnx
+from tests.inference.models import write_one_picture_onnx
 
 VERBS = ("train", "export", "classify", "study", "bench", "info")
 
@@ -80,7 +88,7 @@ def test_every_option_is_explained(verb, capsys):
         (("train", "--kernels", "cublas"), 2, "hw4fast, torch"),
         (("train", "--epochs", "0"), 2, "no positive whole number"),
         (("train", "--lr", "nan"), 2, "lr must be positive"),
-        (("train", "--channels", "3"), 2, "two positive numbers"),
+        (("train", "--channels", "3"), 2, "two numbers in 1"),
         (("train", "--threads", "two"), 2, "no positive whole number"),
         (("export", "nowhere", "--onnx"), 1, "nowhere is no run folder"),
         (("classify", "a.png"), 2, "--model"),
@@ -149,6 +157,25 @@ def test_a_reader_that_goes_away_is_no_error(centroid_onnx, digit):
     assert done.stdout == f"{digit}\n"
 
 
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_a_model_that_fails_is_one_line(json_option, digit, centroid_onnx, tmp_path, capsys):
+    card = Classifier(centroid_onnx).card.to_json_text()
+    nan = write_linear_onnx(tmp_path / "nan.onnx", np.zeros((10, 784)), np.full(10, np.nan), card)
+    one = write_one_picture_onnx(tmp_path / "one.onnx")
+    for model, words in ((nan, "no number"), (one, "failed on a batch of 2")):
+        assert main(["classify", str(digit), "--model", str(model), "--transform", "blur5", *json_option]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == "" and len(captured.err.splitlines()) == 1
+        assert model.name in captured.err and words in captured.err
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": [float("inf")]}])
+def test_json_has_no_nan(value, capsys):
+    with pytest.raises(UserError, match="NaN or infinite, which JSON can't say"):
+        cli._print_json(value)
+    assert capsys.readouterr().out == ""
+
+
 # -- output ------------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +195,53 @@ def test_json_is_one_value_per_picture_and_nothing_else(digit, centroid_onnx, ca
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["file"] == str(digit) and first["clean"]
     assert second["file"] == missing and "missing.png" in second["error"]
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J"
+
+
+def test_names_from_outside_do_not_reach_the_terminal_as_they_are(tmp_path, centroid_onnx, capsys, recwarn):
+    old = Classifier(centroid_onnx).card
+    labels = tuple(f"{HOSTILE}{digit}" for digit in range(10))
+    card = Card(old.preprocessing, labels, {}, {}, old.opset).to_json_text()
+    model = write_linear_onnx(tmp_path / f"{HOSTILE}.onnx", np.zeros((10, 784)), np.zeros(10), card)
+    picture, broken = (tmp_path / f"{HOSTILE}{name}.png" for name in ("good", "broken"))
+    Image.fromarray(load("digits").test.images[0, :, :, 0]).save(picture)
+    broken.write_text("no picture")
+    pictures = [str(picture), str(broken)]
+    assert main(["classify", *pictures, "--model", str(model), "--top", "1"]) == 3
+    assert main(["classify", *pictures, "--model", f"{model}.none"]) == 1
+    folder = ["study", str(tmp_path), "--model", str(model), "--transforms", "blur51"]
+    assert main([*folder, "--out", str(tmp_path.with_name(HOSTILE))]) == 3
+    captured = capsys.readouterr()
+    assert "owned" in captured.out and "owned" in captured.err
+    assert not recwarn.list  # matplotlib warns of signs that it can't draw, by showing them
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", captured.out + captured.err)
+    assert main(["classify", str(picture), "--model", str(model), "--top", "1", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["file"] == str(picture) and value["clean"]["top"][0]["label"] == labels[0]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_terminal_that_lacks_signs(encoding, tmp_path, centroid_onnx):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    helped = run("train", "--help", env=environment, encoding=encoding)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert ("λ" if encoding == "utf-8" else r"\u03bb") in helped.stdout
+    missing = str(tmp_path / "é…😀\udcff.png")
+    done = run("classify", missing, "--model", str(centroid_onnx), "--json", env=environment, encoding=encoding)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["file"] == missing  # exact, whatever stdout can say
+
+
+def test_streams_that_can_not_be_set(monkeypatch):
+    class Plain(io.StringIO):
+        encoding = None
+
+    monkeypatch.setattr(sys, "stdout", Plain())
+    monkeypatch.setattr(sys, "stderr", Plain())
+    assert main(["info", "--json"]) == 0
+    assert json.loads(sys.stdout.getvalue())["processor"]
 
 
 def test_a_small_run_through_every_verb(tmp_path):

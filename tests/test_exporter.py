@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ import torch
 import hw4fast.data as datasets
 from hw4fast import exporter
 from hw4fast.data import load
-from hw4fast.errors import UserError
+from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent
@@ -122,6 +123,22 @@ def test_the_parity_is_measured(small_run, model_file):
     assert parity["max_error_to_torch"] <= parity["max_error_to_float64"] + parity["torch_max_error_to_float64"] + 1e-12
 
 
+@pytest.mark.parametrize("size", [64, *exporter.BATCHES])
+@pytest.mark.parametrize("damage", [lambda logits: logits + 1, lambda logits: np.full_like(logits, np.nan)])
+def test_a_file_that_is_wrong_at_one_batch_size_is_not_written(
+    size, damage, small_run, tmp_path, monkeypatch, quick_graph
+):
+    right = Classifier.logits
+
+    def wrong(self, batch):
+        return damage(right(self, batch)) if len(batch) == size else right(self, batch)
+
+    monkeypatch.setattr(Classifier, "logits", wrong)
+    with pytest.raises(UserError, match="no file was written"):
+        export(small_run, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_of_this_machine_is_in_it(small_run, model_file):
     content = model_file.read_bytes()
     for secret in (ROOT, sys.prefix, Path.home(), small_run, "site-packages", "hw4fast/training"):
@@ -146,7 +163,7 @@ def test_a_file_of_that_name_is_replaced_and_stands_alone(run, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_graph")
-@pytest.mark.parametrize("tolerance", [0.0, 1e-12, -1.0, float("nan")])
+@pytest.mark.parametrize("tolerance", [1e-30, 1e-12])
 def test_over_tolerance_there_is_no_file(tolerance, run, tmp_path):
     before = {path.name for path in run.iterdir()}
     with pytest.raises(UserError, match=r"differs from torch: .* no file was written"):
@@ -157,6 +174,26 @@ def test_over_tolerance_there_is_no_file(tolerance, run, tmp_path):
         export(run, tmp_path / "old.onnx", tolerance)
     assert (tmp_path / "old.onnx").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.onnx", "run"]
+
+
+def test_ctrl_c_that_torch_takes_for_its_own_error(run, monkeypatch):
+    def swallow(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("create an issue in the PyTorch repository") from None
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(torch.onnx, "export", swallow)
+    with pytest.raises(KeyboardInterrupt):
+        export(run)
+    assert signal.getsignal(signal.SIGINT) is before and not (run / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_wrong_usage(tolerance, run):
+    with pytest.raises(UsageError, match="tolerance must be positive"):
+        export(run, tolerance=tolerance)
 
 
 @pytest.mark.usefixtures("quick_graph")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from hw4fast import files
-from hw4fast.errors import UsageError
+from hw4fast.errors import UsageError, UserError
 from hw4fast.files import cache_folder, data_folder, free_sibling, write_json, write_text, writing
 
 
@@ -48,7 +49,10 @@ def test_a_body_that_replaces_the_temporary_file(tmp_path):
     with writing(tmp_path / "a.bin") as temporary:
         other = temporary.with_suffix(".tmp")
         other.write_bytes(b"new")
+        other.chmod(0o600)
+        mode = temporary.stat().st_mode
         other.replace(temporary)
+    assert (tmp_path / "a.bin").stat().st_mode == mode
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
@@ -117,3 +121,57 @@ def test_folders_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HW4FAST_CACHE", "/mine")
     monkeypatch.setenv("HW4FAST_DATA", "/data")
     assert (cache_folder(), data_folder()) == (Path("/mine"), Path("/data"))
+
+
+def test_the_umask_is_never_touched(tmp_path, monkeypatch):
+    """It belongs to the whole process: another thread would make its files with ours."""
+    monkeypatch.setattr(files.os, "umask", lambda _: pytest.fail("umask was set"))
+    write_text(tmp_path / "a.txt", "text")
+
+
+def test_a_link_is_followed(tmp_path):
+    real, link = tmp_path / "deep" / "real.txt", tmp_path / "link.txt"
+    link.symlink_to("deep/real.txt")
+    for text in ("new", "newer"):  # the link leads nowhere at first
+        with writing(link) as temporary:
+            assert temporary.parent == real.parent
+            temporary.write_text(text)
+        assert link.is_symlink() and not real.is_symlink() and real.read_text() == text
+    assert [path.name for path in real.parent.iterdir()] == ["real.txt"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_regular_file_stays(linked, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link-pipe").symlink_to("pipe")
+    (tmp_path / "link-folder").symlink_to("folder")
+    for name in ("pipe", "folder"):
+        path = tmp_path / (f"link-{name}" if linked else name)
+        with pytest.raises(UserError, match=rf"'{path}' is a {name}.*; name another one"):
+            write_text(path, "text")
+    with pytest.raises(UserError, match="a pipe, a device or the like"):
+        write_text("/dev/null", "text")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_a_killed_process_left_is_removed_after_an_hour(tmp_path):
+    left, fresh, strange = (
+        tmp_path / name for name in (".w.0123abcd.hw4fast-part.bin", ".w.0123abce.hw4fast-part.bin", ".w-0123abcd.bin")
+    )
+    for path in (left, fresh, strange):
+        path.write_bytes(b"half")
+        age = 3500 if path == fresh else 3700
+        os.utime(path, (time.time() - age, time.time() - age))
+    write_text(tmp_path / "w.bin", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [strange.name, fresh.name, "w.bin"]
+
+
+@pytest.mark.parametrize("name", ["w.bin", "w", "w.x.safetensors", ".hidden", "a\nb.png"])
+def test_the_names_of_temporary_files_are_those_that_are_swept(name, tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path / name) as temporary:
+        os.utime(temporary, (0, 0))
+        files._sweep.cache_clear()
+        files._sweep(tmp_path)
+        assert not temporary.exists()
+    assert list(tmp_path.iterdir()) == []

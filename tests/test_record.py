@@ -107,3 +107,22 @@ def test_outside_any_checkout(tmp_path, monkeypatch):
     assert record.commit() is None
     monkeypatch.setenv("PATH", "")
     assert record.commit() is None
+
+
+@pytest.mark.parametrize("torn", [b'{"what": "a", "resu', b'{"what": "\xc3', b"[1, 2]"])
+def test_a_line_that_was_torn_harms_no_other(torn, tmp_path):
+    path = tmp_path / "a.jsonl"
+    record.append(path, "a", 1)
+    with path.open("ab") as file:
+        file.write(torn)  # and then the power failed
+    record.append(path, "a", 2)
+    record.append(path, "a", 3)
+    assert path.read_bytes().split(b"\n")[1] == torn
+    with pytest.warns(UserWarning, match=r"a\.jsonl, line 2 is no record and is left out: ") as caught:
+        assert [entry["results"] for entry in record.read(path)] == [1, 2, 3]
+    assert len(caught) == 1
+
+
+def test_only_a_newline_ends_a_line(tmp_path):
+    record.append(tmp_path / "a.jsonl", "a", "one\u2028two\x85three")
+    assert [entry["results"] for entry in record.read(tmp_path / "a.jsonl")] == ["one\u2028two\x85three"]

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hw4fast import record
@@ -20,28 +21,33 @@ RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- from (\w+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", re.DOTALL)  # an empty one ends, too
 
 
-def where(entry: dict) -> str:
+def where(entry: dict, isas: list[str]) -> str:
+    """The machine, the instruction sets of our kernels that ran, torch's version."""
     machine, versions = entry["machine"], entry["versions"]
-    return f"{machine['processor']}, {machine['cores']} cores, {machine['isas'][0]}; torch {versions['torch']}"
+    ran = f", {' and '.join(isas)}" if isas else ""
+    return f"{machine['processor']}, {machine['cores']} cores{ran}; torch {versions['torch']}"
 
 
-def softmax_xent() -> str:
-    entry = record.read(RESULTS / "softmax_xent.jsonl")[-1]
-    lines = ["| logits | hw4fast | F.cross_entropy | torch.compile | copy of as many bytes |", "|---|---|---|---|---|"]
-    for row in entry["results"]["shapes"]:
+def comparison(kernel: str, what: str) -> str:
+    """A row per case: our median, how many times longer the others took, and what bounds both on that machine."""
+    entry = record.read(RESULTS / f"{kernel}.jsonl")[-1]
+    cases, threads = entry["results"]["cases"], entry["results"]["threads"]
+    rivals = [name for name in cases[0]["candidates"] if name.startswith("torch")]
+    bounds = [name for name in cases[0]["candidates"] if not name.startswith(("torch", "hw4fast"))]
+    lines = [f"| {' | '.join(['case', 'hw4fast', *rivals, *bounds])} |", "|---" * (2 + len(rivals + bounds)) + "|"]
+    for row in cases:
         found = row["candidates"]
-        cells = [f"{row['shape'][0]} × {row['shape'][1]}", f"{found['hw4fast']['median_us']:,.0f} µs"]
-        for name in ("torch", "torch.compile"):
+        cells = [row["case"], f"{found['hw4fast']['median_us']:,.0f} µs"]
+        for name in rivals:
             low, high = found[name]["ratio_interval"]
             cells.append(f"{found[name]['ratio_to_ours']:.2f}× ({low:.2f} … {high:.2f})")
-        cells.append(f"{found['copy']['median_us']:,.0f} µs")
+        cells += [f"{found[name]['median_us']:,.0f} µs" for name in bounds]
         lines.append(f"| {' | '.join(cells)} |")
-    rounds = min(row["rounds"] for row in entry["results"]["shapes"])
-    threads = entry["results"]["threads"]
+    rounds = min(row["rounds"] for row in cases)
     return "\n".join(lines) + (
-        f"\n\nForward and backward through autograd, float32, {threads} threads: our median, and how many times"
-        f" longer the others took (median of paired ratios, 95 % bootstrap interval, at least {rounds} alternating"
-        f" rounds). {where(entry)}."
+        f"\n\n{what}, float32, {threads} threads: our median, and how many times longer the others took (median of"
+        f" paired ratios, 95 % bootstrap interval, at least {rounds} alternating rounds)."
+        f" {where(entry, entry['results']['isas'])}."
     )
 
 
@@ -58,7 +64,9 @@ def accuracies() -> str:
     ):
         entry, accuracy = run(name)
         lines.append(f"- `{command}`: {accuracy} in {entry['seconds']:.0f} s")
-    return "\n".join(lines) + f"\n\nOne run each, seed 0; {where(entry)}."
+    return (
+        "\n".join(lines) + f"\n\nOne run each, seed 0; {where(entry['sessions'][-1], [entry['sessions'][-1]['isa']])}."
+    )
 
 
 def classify() -> str:
@@ -73,7 +81,7 @@ def engines() -> str:
     for row in entry["results"]["timings"]:
         times = " | ".join(f"{row[key]:.2f} ms" for key in ("p50_ms", "p90_ms", "p99_ms"))
         lines.append(f"| {row['engine']} | {row['batch']} | {times} | {row['images_per_s']:,.0f} |")
-    return "\n".join(lines) + f"\n\n{entry['results']['threads']} threads, engines taking turns. {where(entry)}."
+    return "\n".join(lines) + f"\n\n{entry['results']['threads']} threads, engines taking turns. {where(entry, [])}."
 
 
 def cold_start() -> str:
@@ -82,11 +90,14 @@ def cold_start() -> str:
     for name, row in entry["results"].items():
         low, high = row["quartiles_s"]
         lines.append(f"- `{name}`: {row['median_s']:.2f} s (quartiles {low:.2f} … {high:.2f}, n = {row['n']})")
-    return "\n".join(lines) + f"\n\nWhole processes, files in the page cache. {where(entry)}."
+    return "\n".join(lines) + f"\n\nWhole processes, files in the page cache. {where(entry, [])}."
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "softmax_xent": softmax_xent,
+    "softmax_xent": partial(comparison, "softmax_xent", "Loss and gradient through autograd"),
+    "conv_block": partial(comparison, "conv_block", "Forward pass, batch 100"),
+    "conv_block_backward": partial(comparison, "conv_block_backward", "Forward and backward, batch 100"),
+    "train_step": partial(comparison, "train_step", "Forward, loss, backward and SGD of `seed_cnn` at batch 100"),
     "accuracies": accuracies,
     "classify": classify,
     "engines": engines,

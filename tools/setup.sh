@@ -18,14 +18,16 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
     say "making the virtual environment $venv"
     "$python" -m venv "$venv" || fail "python -m venv failed; on Debian or Ubuntu: apt-get install python3-venv"
   fi
+  # editable_mode=compat: a path, which is found from any folder; the other mode's hook loses to a folder named hw4fast.
   # The dependencies are large (torch with its CUDA libraries): install them only when their files have changed.
   wanted=$(cat pyproject.toml constraints.txt | cksum)-$1
   if [ "$(cat "$venv/hw4fast-installed" 2>/dev/null)" != "$wanted" ]; then
     say "installing the dependencies as constraints.txt pins them (about 7 GB on disk; minutes, by your network)"
-    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$1"
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt \
+      -C editable_mode=compat -e ".$1"
     printf '%s' "$wanted" >"$venv/hw4fast-installed"
   else
     say "compiling csrc/ into hw4fast._C"
-    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps -e .
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps -C editable_mode=compat -e .
   fi
 }

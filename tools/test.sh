@@ -13,7 +13,8 @@ run ruff format --check .
 "$(dirname "$PYTHON_IN_VENV")/clang-format" --dry-run -Werror csrc/*.h csrc/*.inl csrc/*.cpp
 run mypy hw4fast
 
-for isa in $("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])'); do
+isas=$("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])')  # a failure ends the script here
+for isa in $isas; do
   say "kernels, with HW4FAST_ISA=$isa"
   HW4FAST_ISA=$isa run pytest -q tests/kernels tests/nn
 done

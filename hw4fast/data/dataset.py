@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,8 +41,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the bytes of all images and labels, in order."""
-        digest = hashlib.sha256()
+        """SHA-256 over the bytes of all images and labels, in order, the class names and the preprocessing: a run
+        whose data has another one can't be gone on with or exported."""
+        reading = {"class_names": self.class_names, "preprocessing": self.preprocessing.to_json()}
+        digest = hashlib.sha256(json.dumps(reading, sort_keys=True).encode())
         for split in (self.train, self.test):
             digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels).data)

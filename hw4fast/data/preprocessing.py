@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, isqrt
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 MAX_PIXELS = 100_000_000  # of any picture that is decoded or made
+MAX_CROP = MAX_PIXELS // 32  # of what a network reads (1767×1767): pictures come to it in batches of up to 32
 COLOUR_MODES = {"L": 1, "RGB": 3}
 
 
@@ -29,7 +30,8 @@ class Preprocessing:
     crop: (height, width) in pixels of what the network reads.
     interpolation: a key of RESAMPLING.
     mean, std: per channel, of values in 0…1.
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, and for sizes that would fill the memory: a crop of more than MAX_CROP
+    pixels, a resize_size whose square is more than MAX_PIXELS.
     """
 
     mode: str
@@ -53,6 +55,11 @@ class Preprocessing:
             raise ValueError("crop must be two whole numbers, resize_size one")
         if min(self.crop) < 1 or (self.resize_size is not None and self.resize_size < max(self.crop)):
             raise ValueError(f"crop {self.crop} must be positive and no larger than resize_size {self.resize_size}")
+        if self.crop[0] * self.crop[1] > MAX_CROP or (self.resize_size or 0) ** 2 > MAX_PIXELS:
+            raise ValueError(
+                f"crop {self.crop} must have at most {MAX_CROP} pixels, resize_size {self.resize_size} at most "
+                f"{isqrt(MAX_PIXELS)}"
+            )
         if not all(type(value) in (int, float) and isfinite(value) for value in (*self.mean, *self.std)):
             raise ValueError("mean and std must be finite numbers")
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:

@@ -11,8 +11,8 @@ import numpy as np
 from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.inference.card import KEY, Card
-from hw4fast.inference.paths import model_file
-from hw4fast.inference.session import PROVIDERS, open_session
+from hw4fast.inference.paths import model_file, one_line
+from hw4fast.inference.session import PROVIDERS, open_session, said
 
 
 class Classifier:
@@ -57,20 +57,37 @@ class Classifier:
             raise UserError(str(error)) from None
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] of fitted pictures, n ≥ 0 → float32 [n, classes]; ValueError for another shape."""
+        """uint8 [n, h, w, c] of fitted pictures, n ≥ 0 → float32 [n, classes]; ValueError for another shape.
+
+        Raises UserError when the model fails while it runs, or answers in another shape.
+        """
         shape = (*self.card.preprocessing.crop, self.card.preprocessing.channels)
         if batch.dtype != np.uint8 or batch.shape[1:] != shape:
             raise ValueError(f"the batch must be uint8 [n, {shape}], not {batch.dtype} {list(batch.shape)}")
         if len(batch) == 0:
             return np.zeros((0, len(self.card.labels)), np.float32)
-        result = self._session.run(["logits"], {"input": self.card.preprocessing.normalise(batch)})[0]
+        inputs = {"input": self.card.preprocessing.normalise(batch)}
+        try:
+            result = self._session.run(["logits"], inputs)[0]
+        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            raise UserError(
+                f"'{one_line(self.path)}' failed on a batch of {len(batch)}: {said(error)}; export it again"
+            ) from None
         if result.shape != (len(batch), len(self.card.labels)):
             raise UserError(f"'{self.path}' answered {list(result.shape)} to {len(batch)} pictures; export it again")
         return result
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        """As `logits`, then softmax: float32 [n, classes], rows that sum to 1."""
+        """As `logits`, then softmax: float32 [n, classes], rows that sum to 1.
+
+        Raises UserError, too, when a row of logits has no softmax: NaN or +∞ in it, or nothing but −∞.
+        """
         logits = self.logits(batch)
+        if not np.isfinite(logits.max(axis=1)).all():
+            raise UserError(
+                f"'{one_line(self.path)}' gave an answer that is no number (NaN or infinite) in a batch of "
+                f"{len(batch)}; its weights are broken: train or export it again"
+            )
         odds = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return odds / odds.sum(axis=1, keepdims=True)
 

@@ -66,7 +66,7 @@ class Failure:
 def classify(
     paths: Sequence[str | Path] | str | Path,
     model: str | Path,
-    transforms: Sequence[str] = (),
+    transforms: Sequence[str] | str = (),
     top: int = 5,
     save_transformed: str | Path | None = None,
     seed: int = 0,
@@ -76,15 +76,17 @@ def classify(
     """The model's `top` classes for each picture, as it is and under each transform, one picture at a time.
 
     model: an .onnx file with a card, or a run folder that holds model.onnx. transforms: specs, see
-    hw4fast.transforms. save_transformed: a folder for what the model saw, `STEM-SPEC.png` at the model's size
-    with unusual signs as _; a file that stands there with other pixels is never overwritten: the new one gets
-    a number, `STEM-SPEC-2.png`. seed: of random transforms, whose draws belong to the picture's pixels.
+    hw4fast.transforms. save_transformed: a folder for what the model saw, `STEM-SPEC.png`
+    (`STEM-clean.png` without transforms) at the model's size with unusual signs as _; a file that stands there with
+    other pixels is never overwritten: the new one gets a number, `STEM-SPEC-2.png`.
+    seed: of random transforms, whose draws belong to the picture's pixels.
     Raises UserError and UsageError for the model, the transforms, `top` and the folder before the first picture;
-    a picture that can't be read yields a Failure, and the rest goes on. UserError when a picture can't be saved.
+    a picture that can't be read yields a Failure, and the rest goes on. UserError when the model fails while it runs
+    or answers NaN, and when a picture can't be saved.
     """
     if top < 1:
         raise UsageError(f"top must be 1 or more, not {top}")
-    chains = [parse(spec) for spec in transforms]
+    chains = [parse(spec) for spec in ([transforms] if isinstance(transforms, str) else transforms)]
     classifier = Classifier(model, provider, threads)
     folder = None if save_transformed is None else _made_folder(Path(save_transformed))
     files = [paths] if isinstance(paths, str | Path) else paths
@@ -100,12 +102,13 @@ def _one(
         return Failure(file, str(error))
     spoilt = [chain(picture, seed=seed) for chain in chains]
     rows = classifier.probabilities(np.stack([picture, *spoilt]))
-    clean, *others = [_best(row, classifier.card.labels, top) for row in rows]
     answers = []
-    for chain, seen, guesses in zip(chains, spoilt, others, strict=True):
-        saved = None if folder is None else _saved(seen, folder, Path(file).stem, chain.name)
-        answers.append(Answer(chain.name, guesses, saved))
-    return Result(file, Answer(CLEAN, clean), tuple(answers))
+    names = [CLEAN, *(chain.name for chain in chains)]
+    for name, seen, row in zip(names, [picture, *spoilt], rows, strict=True):
+        wanted = name != CLEAN or not chains
+        saved = _saved(seen, folder, Path(file).stem, name) if folder and wanted else None
+        answers.append(Answer(name, _best(row, classifier.card.labels, top), saved))
+    return Result(file, answers[0], tuple(answers[1:]))
 
 
 def _best(probabilities: np.ndarray, labels: tuple[str, ...], top: int) -> tuple[Guess, ...]:

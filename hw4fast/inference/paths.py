@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import stat
+import unicodedata
 from pathlib import Path
 
 from hw4fast.errors import UserError
-
-RUN_RECORD = "run.json"
-RUN_MODEL = "model.onnx"
+from hw4fast.files import RUN_MODEL, RUN_RECORD
 
 
 def readable_file(path: str | Path, kind: str) -> Path:
@@ -50,6 +49,14 @@ def model_file(model: str | Path) -> Path:
             found = f"a folder with neither {RUN_MODEL} nor {RUN_RECORD}"
             raise UserError(f"'{path}' is {found}; name an .onnx file or a run folder")
     return readable_file(path, "model")
+
+
+def printable(value: object) -> str:
+    """`str(value)` with � for every sign that isn't one to read: control characters (a terminal obeys them), marks
+    that turn the direction of writing, line breaks. For names that come from outside, before they are shown."""
+    return "".join(
+        sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else "\ufffd" for sign in str(value)
+    )
 
 
 def one_line(value: object, limit: int = 300) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.paths import one_line, readable_file
+from hw4fast.kernels import check_threads
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -37,14 +38,14 @@ def open_session(path: str | Path, provider: str = "cpu", threads: int | None = 
     load here (with the reason and what to do) and when the file is missing, empty or no ONNX model.
     """
     _check_name(provider)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be 1 or more, not {threads}")
+    if threads is not None:
+        check_threads(threads)
     path = readable_file(path, "model")
     try:
         session = _create(str(path), provider, threads)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         _insist(provider)
-        reason = _said(error)
+        reason = said(error)
         raise UserError(f"'{path}' can't be loaded as an ONNX model: {reason}; export or fetch it again") from None
     if session.get_providers()[0] != PROVIDERS[provider]:
         _insist(provider)
@@ -66,7 +67,7 @@ def explain_provider(name: str) -> str | None:
             return None
         failure = "onnxruntime doesn't say why"
     except Exception as error:
-        failure = _said(error)
+        failure = said(error)
     return _missing_library(name) or failure
 
 
@@ -136,7 +137,7 @@ def _missing_library(provider: str) -> str | None:
     return None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """onnxruntime's message without its own prefix and file names."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", one_line(error, 600))
     return one_line(text).rstrip(".")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import ModuleType
 
-from hw4fast.errors import UserError
+from hw4fast import record
+from hw4fast.errors import UsageError, UserError
 
 
 def compiled() -> ModuleType:
@@ -14,7 +16,8 @@ def compiled() -> ModuleType:
         from hw4fast import _C
     except ImportError as error:
         raise UserError(
-            f"the compiled kernels (hw4fast._C) can't be loaded: {error}; build them with `pip install -e .`"
+            f"the compiled kernels (hw4fast._C) can't be loaded from {Path(__file__).parents[1]}: {error}; in a source"
+            " folder build them with `pip install -e .`, or go elsewhere if hw4fast is installed"
         ) from error
     return _C
 
@@ -34,11 +37,23 @@ def calls() -> dict[str, dict[str, int]]:
     return compiled().calls()
 
 
+def most_threads() -> int:
+    """More than these help no one: a pool of ten thousand threads only hinders itself."""
+    return max(64, 4 * record.cores())
+
+
+def check_threads(threads: int, name: str = "threads") -> int:
+    """`threads`; UsageError unless it lies in 1 … most_threads()."""
+    if not 1 <= threads <= most_threads():
+        raise UsageError(f"{name} must lie in 1 … {most_threads()}, not be {threads}; here are {record.cores()} cores")
+    return threads
+
+
 def threads_from_environment() -> int | None:
-    """HW4FAST_THREADS, None when unset. Raises UserError unless it is a whole number from 1 to 4096."""
+    """HW4FAST_THREADS, None when unset. Raises UsageError unless it is a whole number in 1 … most_threads()."""
     text = os.environ.get("HW4FAST_THREADS")
     if not text:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= 4096:
-        raise UserError(f"HW4FAST_THREADS must be a whole number from 1 to 4096, not '{text}'")
-    return int(text)
+    if not text.isdecimal():
+        raise UsageError(f"HW4FAST_THREADS must be a whole number, not '{text}'")
+    return check_threads(int(text), "HW4FAST_THREADS")

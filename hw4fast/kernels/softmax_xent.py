@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.kernels import compiled, isas
+from hw4fast.kernels import compiled, isas, threads_from_environment
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 DTYPES = (np.float32, np.float64)
@@ -92,7 +92,7 @@ def softmax_xent(
     isa: an instruction set of `hw4fast.kernels.isas()`; empty for HW4FAST_ISA or the best.
     threads: 0 for HW4FAST_THREADS or all cores; the result does not depend on it.
     Raises TypeError for a wrong dtype, ValueError for a wrong shape, value or `isa`, IndexError for a target
-    that is neither a class nor ignore_index.
+    that is neither a class nor ignore_index, UserError for a bad HW4FAST_THREADS.
     """
     check(logits, target, weight, label_smoothing, reduction)
     if logits.dtype not in DTYPES:
@@ -124,7 +124,7 @@ def softmax_xent(
         ignore_index,
         REDUCTIONS[reduction],
         isa,
-        threads,
+        threads or threads_from_environment() or 0,
     )
     return loss, grad
 
@@ -137,7 +137,7 @@ def softmax_xent_numba(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarr
 
 
 def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
-    """Every way to compute it here, fastest first: name → function of (logits, target, **options)."""
+    """Every compiled way to compute it here, fastest first: name → function of (logits, target, **options)."""
 
     def on(isa: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return lambda logits, target, **options: softmax_xent(logits, target, isa=isa, **options)
@@ -180,6 +180,8 @@ def cases() -> Iterator[Case]:
     yield Case("empty", (0, 10), options={"reduction": "sum"})
     yield Case("threads", (4099, 101))
     yield Case("long", (3, 32003))
+    yield Case("long-smooth", (3, 32003), options={"label_smoothing": 1.0})
+    yield Case("long-smooth-weighted", (4, 50257), options={"label_smoothing": 0.1}, weighted=True)
     for classes in (10, 1000):
         shape = (19, classes)
         for offset in (1e4, 1e6, 1e8, -1e8):
@@ -224,13 +226,13 @@ def _rows(logits: np.ndarray, target: np.ndarray, grad: np.ndarray) -> float:
     total = 0.0
     for i in range(n):
         largest = logits[i].max()
-        s = logits.dtype.type(0)
+        s = 0.0  # in double: 32,000 additions in float would lose four digits
         for j in range(classes):
             grad[i, j] = np.exp(logits[i, j] - largest)
             s += grad[i, j]
         y = target[i]
         total += np.log(s) - (logits[i, y] - largest)
-        share = 1 / (s * n)
+        share = logits.dtype.type(1 / (s * n))
         for j in range(classes):
             grad[i, j] *= share
         grad[i, y] -= 1 / n

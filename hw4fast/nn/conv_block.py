@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import conv_block as card
-from hw4fast.nn.operators import DTYPES, check_devices, library, refuse_second_derivative
+from hw4fast.nn.operators import DTYPES, check_tensors, library, refuse_second_derivative, threads
 
 _C = compiled()
 Pair = tuple[int, int]
@@ -62,6 +62,7 @@ def _conv_block_cpu(
         padding,
         relu,
         pool,
+        threads=threads(),
     )
     return output, code
 
@@ -115,6 +116,7 @@ def _conv_block_backward_cpu(
         padding,
         relu,
         pool,
+        threads=threads(),
     )
     return gradients
 
@@ -183,7 +185,7 @@ def conv_block(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != input.dtype:
             raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
-    check_devices("conv_block", input, weight, bias)
+    check_tensors("conv_block", input, weight, bias)
     differentiated = any(tensor is not None and tensor.requires_grad for tensor in (input, weight, bias))
     want_code = (relu or pool) and differentiated and torch.is_grad_enabled()
     return _conv_block(input, weight, bias, stride, padding, relu, pool, want_code)[0]

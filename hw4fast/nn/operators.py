@@ -6,18 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from hw4fast.kernels import threads_from_environment
 
 library = torch.library.Library("hw4fast", "DEF")
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
-def check_devices(kernel: str, *tensors: Tensor | None) -> None:
-    """Raises NotImplementedError unless every tensor is on the CPU."""
+def check_tensors(kernel: str, *tensors: Tensor | None) -> None:
+    """Raises NotImplementedError for a tensor that is not on the CPU or carries a forward-mode gradient."""
     given = [tensor for tensor in tensors if tensor is not None]
     if not all(tensor.is_cpu for tensor in given):
         devices = ", ".join(str(tensor.device) for tensor in given)
         raise NotImplementedError(f"{kernel} has a CPU kernel only, but its tensors are on {devices}: move them")
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given):
+        raise NotImplementedError(f"{kernel} has no forward-mode gradient, which would be lost: take torch's function")
 
 
 def refuse_second_derivative(function: str, instead: str) -> None:
@@ -25,3 +30,24 @@ def refuse_second_derivative(function: str, instead: str) -> None:
     are constants to autograd, so a second derivative through them would be silently wrong."""
     if torch.is_grad_enabled():
         raise RuntimeError(f"{function} has no second derivative: for create_graph=True take {instead}")
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether the kernel may be called past torch's dispatcher: ordinary tensors with memory, and nobody watching (no
+    torch.func transform, forward-mode gradient, dispatch mode, torch.compile or jit trace)."""
+    return (
+        all(tensor is None or type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def threads() -> int:
+    """For the kernels: torch's number of threads (0 says so), but no more than HW4FAST_THREADS."""
+    return min(_THREADS, torch.get_num_threads()) if _THREADS else 0
+
+
+_THREADS = threads_from_environment()

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
-from hw4fast.nn.operators import DTYPES, check_devices, library, refuse_second_derivative
+from hw4fast.nn.operators import DTYPES, check_tensors, is_plain, library, refuse_second_derivative, threads
 
 _C = compiled()
 
 # -- memory of gradients -----------------------------------------------------------------------------------------
 
 _SPARE: list[np.ndarray] = []  # at most one
-_SPARE_SIZES = range(1 << 16, 1 << 26)  # elements; below, malloc is quick; above, too much to keep
+_SPARE_BYTES = range(1 << 18, 1 << 27)  # below, malloc is quick; above, too much to keep
 _ALIGNMENT = 64  # bytes: a vector that crosses cache lines takes two of them
 
 
@@ -38,7 +38,7 @@ def _gradient_of(logits: Tensor) -> Tensor:
     """Uninitialised, contiguous, like `logits`. A large one takes over the memory of the last one of its size once
     nobody holds that any more: a training step frees its gradient before the next needs one, and fresh memory
     costs a page fault per 4 KiB, at (512, 1000) three times what the kernel does."""
-    if logits.numel() not in _SPARE_SIZES:
+    if logits.numel() * logits.element_size() not in _SPARE_BYTES:
         return torch.empty_like(logits, memory_format=torch.contiguous_format)
     try:
         spare = _SPARE.pop()  # popped, it is ours alone: another thread can't take it meanwhile
@@ -95,6 +95,7 @@ def _softmax_xent_cpu(
         label_smoothing,
         ignore_index,
         reduction,
+        threads=threads(),
     )
     return loss, grad
 
@@ -180,10 +181,14 @@ def softmax_cross_entropy(
         raise TypeError(f"target must be int64 class indices, not {target.dtype}")
     if weight is not None and weight.dtype != input.dtype:
         raise TypeError(f"weight must be {input.dtype} like input, not {weight.dtype}")
-    check_devices("softmax_xent", input, target, weight)
+    if isinstance(scale, Tensor) or isinstance(label_smoothing, Tensor):
+        raise TypeError("scale and label_smoothing must be numbers: a tensor would get no gradient")
+    if weight is not None and weight.requires_grad:
+        raise ValueError("weight must not require a gradient; there is none for it")
+    check_tensors("softmax_xent", input, target, weight)
     options = (scale, label_smoothing, ignore_index, card.REDUCTIONS[reduction])
     want_grad = input.requires_grad and torch.is_grad_enabled()
-    if type(input) is not Tensor or torch.compiler.is_compiling():
+    if not is_plain(input, target, weight):
         return _softmax_xent(input, target, weight, *options, want_grad)[0]
     if want_grad:
         return _SoftmaxXentEager.apply(input, target, weight, options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw4fast.errors import UserError
+from hw4fast.inference.paths import printable
 from hw4fast.robustness.album import Album
 from hw4fast.robustness.metrics import Row, summarise
 from hw4fast.robustness.points import Point
@@ -56,8 +57,8 @@ def measure(
 ) -> Measured:
     """The answers to the pictures numbered `chosen` at each of `points` (the first is clean).
 
-    Pictures that can't be read are skipped and listed; UserError when none can be read, or when the model's output
-    is not a number. Memory grows with the number of predictions, not of pictures.
+    Pictures that can't be read are skipped and listed; UserError when none can be read, or when the model fails or
+    answers NaN. Memory grows with the number of predictions, not of pictures.
     """
     failures: list[tuple[str, str]] = []
     album = Album(points)
@@ -112,9 +113,10 @@ def _ask(
     """
     changed = [point.apply(picture, seed) for picture in pictures]
     full = np.stack(changed + changed[-1:] * (BATCH - len(changed)))
-    probabilities = classifier.probabilities(full)[: len(changed)]
-    if np.isnan(probabilities).any():
-        raise UserError(f"the model's output for {point.spec or 'clean pictures'} is not a number (NaN or infinite)")
+    try:
+        probabilities = classifier.probabilities(full)[: len(changed)]
+    except UserError as error:
+        raise UserError(f"{point.spec or 'clean pictures'}: {error}") from None
     bar.update(len(changed))
     return probabilities.argmax(axis=1).astype(np.int32), probabilities.max(axis=1)
 
@@ -125,7 +127,7 @@ def _bar(total: int, name: str, progress: bool) -> Any:
 
     return tqdm(
         total=total,
-        desc=f"study {name}",
+        desc=f"study {printable(name)}",
         unit=" images",
         unit_scale=True,
         disable=None if progress else True,

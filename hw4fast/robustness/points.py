@@ -57,8 +57,9 @@ class Point:
         return self.chain.name if self.chain else ""
 
     def apply(self, picture: np.ndarray, seed: int) -> np.ndarray:
-        """uint8 [h, w, c] → the same shape. Chance is drawn from (seed, picture, transform, severity) alone."""
-        return self.chain(picture, seed=seed, severity=self.severity or 0) if self.chain else picture
+        """uint8 [h, w, c] → the same shape. Chance is drawn from (seed, picture, spec) alone: the spec holds the
+        level, so that `classify --transform SPEC` draws the same."""
+        return self.chain(picture, seed=seed) if self.chain else picture
 
 
 CLEAN = Point("clean", 0, None)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import secrets
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +22,11 @@ from torch import Tensor, nn
 
 from hw4fast.data import Dataset
 from hw4fast.errors import UserError
-from hw4fast.files import write_json, write_text, writing
+from hw4fast.files import RUN_MODEL, RUN_RECORD, free_sibling, settle, write_json, write_text, writing
 from hw4fast.training.models import build
 from hw4fast.training.settings import Settings
 
-CHECKPOINT, WEIGHTS, RECORD, METRICS = "checkpoint.safetensors", "weights.safetensors", "run.json", "metrics.csv"
+CHECKPOINT, WEIGHTS, METRICS = "checkpoint.safetensors", "weights.safetensors", "metrics.csv"
 
 
 @dataclass
@@ -78,6 +83,42 @@ def save_state(folder: Path, state: State) -> None:
         save_file(tensors, temporary, {"history": json.dumps(history), "kernels": json.dumps(state.kernels)})
 
 
+def save_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Writes the final weights. An exported model of others is removed: `classify` would take it for this run's."""
+    path, before = folder / WEIGHTS, b""
+    with contextlib.suppress(FileNotFoundError):
+        before = path.read_bytes()
+    with writing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+    if path.read_bytes() != before:
+        (folder / RUN_MODEL).unlink(missing_ok=True)
+
+
+def new_folder(wanted: Path, record: dict[str, Any]) -> Path:
+    """Makes `wanted`, or its next free sibling, with the record in it: no kill leaves a folder without one, and of
+    two runs that begin at once each gets its own."""
+    free_sibling(wanted)  # refuses a name that is none before anything is made
+    draft = wanted.parent / f".{wanted.name}-{secrets.token_hex(8)}"
+    draft.mkdir(parents=True)
+    save_record(draft, record)
+    if wanted.is_dir() and not any(wanted.iterdir()):
+        wanted.rmdir()
+    return settle(draft, wanted)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the run's lock, which ends with the process. Raises UserError when another process trains it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is training {folder}; wait for it, or take another folder") from None
+    finally:
+        os.close(handle)
+
+
 def load_state(folder: Path) -> State | None:
     """The last checkpoint; None when the run has not finished an epoch. Raises UserError when it is damaged."""
     path = folder / CHECKPOINT
@@ -102,19 +143,19 @@ def damaged(path: Path, error: Exception) -> UserError:
 
 
 def save_record(folder: Path, record: dict[str, Any]) -> None:
-    write_json(folder / RECORD, record)
+    write_json(folder / RUN_RECORD, record)
 
 
 def load_record(folder: Path) -> dict[str, Any]:
     """run.json as it stands. Raises UserError when `folder` is no run."""
-    path = folder / RECORD
+    path = folder / RUN_RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         Settings.from_json(record["settings"])
         if not all(isinstance(record["data"][key], str) for key in ("name", "fingerprint")):
             raise TypeError("data")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} is no run folder (it has no {RECORD}); `hw4fast train` makes one") from None
+        raise UserError(f"{folder} is no run folder (it has no {RUN_RECORD}); `hw4fast train` makes one") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, error) from None
     return record
@@ -133,7 +174,8 @@ def load_model(folder: Path, data: Dataset) -> nn.Module:
     path = folder / WEIGHTS
     if record.get("status") != "finished" or not path.is_file():
         raise UserError(f"{folder} is not finished; go on with: {how_to_resume(settings, folder)}")
-    model = build_model(replace(settings, kernels="torch"), data)
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
+        model = build_model(replace(settings, kernels="torch"), data)
     try:
         with safe_open(path, "pt") as file:
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118

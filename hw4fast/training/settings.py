@@ -27,6 +27,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hw4fast": softmax_cross_entropy,
     "torch": nn.functional.cross_entropy,
 }
+MAX_CHANNELS = 4096
 MAX_SEED = 2**32 - 1  # (seed << 20) + epoch must fit into torch's 64 bits
 
 
@@ -94,10 +95,10 @@ def _check_numbers(s: Settings) -> None:
             raise UsageError(f"{name} must lie in 0 … 1 (below 1), not be {getattr(s, name)}")
     if s.lr is not None and not 0 < s.lr < math.inf:
         raise UsageError(f"lr must be positive, not {s.lr}")
-    if s.threads is not None and s.threads < 1:
-        raise UsageError(f"threads must be at least 1, not {s.threads}")
-    if len(s.channels) != 2 or min(s.channels) < 1:
-        raise UsageError(f"channels must be two positive numbers, not {s.channels}")
+    if s.threads is not None:
+        kernels.check_threads(s.threads)
+    if len(s.channels) != 2 or min(s.channels) < 1 or max(s.channels) > MAX_CHANNELS:
+        raise UsageError(f"channels must be two numbers in 1 … {MAX_CHANNELS}, not {s.channels}")
 
 
 def _check_device(s: Settings) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hw4fast import data as datasets
 from hw4fast import kernels, record
 from hw4fast.data import Dataset, Split
 from hw4fast.errors import UsageError, UserError
-from hw4fast.files import free_sibling, writing
 from hw4fast.training import pictures, runs
 from hw4fast.training.runs import Epoch, State
 from hw4fast.training.settings import LOSSES, OPTIMIZERS, Settings, check
@@ -65,16 +65,23 @@ def train(
     check(settings)
     settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
     data = datasets.load(settings.dataset)
-    folder = folder if resume else free_sibling(folder)
-    entry = _begin(folder, settings, data, resume)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
     try:
-        state = _run(settings, data, folder, progress)
-        return _finish(folder, settings, data, state, entry)
+        model = runs.build_model(settings, data)  # before anything is written: it may be too large
+        folder, entry = _begin(folder, settings, data, resume, progress)
+        with runs.alone(folder):
+            state = _run(settings, data, folder, model, progress)
+            return _finish(folder, settings, data, state, entry)
     except KeyboardInterrupt:
         again = runs.how_to_resume(settings, folder)
         raise Interrupted(f"interrupted; whole epochs are kept, go on with: {again}") from None
+    except SafetensorError as error:
+        raise UserError(f"{folder} can't be written: {error}; the last whole checkpoint stays") from None
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise UserError("there is not enough memory for this net and batch; lower --channels or --batch-size") from None
     finally:
         torch.set_num_threads(threads)
 
@@ -92,32 +99,55 @@ def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
     return replace(begun, epochs=epochs)
 
 
-def _begin(folder: Path, settings: Settings, data: Dataset, resume: bool) -> dict[str, Any]:
-    """Writes run.json as the run begins; a resumed one must find the data that it began with."""
+def _begin(
+    folder: Path, settings: Settings, data: Dataset, resume: bool, progress: bool
+) -> tuple[Path, dict[str, Any]]:
+    """Writes run.json as the run begins; a resumed one must find the data that it began with. Returns the folder, a
+    sibling if it was taken, and the record."""
+    session = {
+        "begun": record.now(),
+        "machine": record.machine(),
+        "versions": record.versions(),
+        "threads": torch.get_num_threads(),
+        "isa": kernels.chosen_isa() if settings.kernels == "hw4fast" else None,
+    }
     if resume:
         entry = runs.load_record(folder)
         if entry["data"]["fingerprint"] != data.fingerprint:
             raise UserError(f"the data set {data.name} is no longer what {folder} was begun with")
-        entry["resumed"] = [*entry.get("resumed", []), record.now()]
+        _tell_differences(entry["sessions"][-1], session, progress)
+        entry["sessions"].append(session)
     else:
-        entry = {"begun": record.now(), "commit": record.commit()}
+        entry = {"commit": record.commit(), "sessions": [session]}
     entry |= {
         "settings": asdict(settings),
         "status": "running",
         "data": {"name": data.name, "source": data.source, "fingerprint": data.fingerprint},
-        "machine": record.machine(),
-        "versions": record.versions(),
     }
-    if not resume:
-        folder.mkdir(parents=True)  # the record follows at once, so that a kill hardly ever finds the folder without it
-    runs.save_record(folder, entry)
-    return entry
+    if resume:
+        runs.save_record(folder, entry)
+        return folder, entry
+    made = runs.new_folder(folder, entry)
+    if made != folder and progress:
+        print(f"hw4fast: {folder} is there already; this run goes to {made}", file=sys.stderr)
+    return made, entry
 
 
-def _run(settings: Settings, data: Dataset, folder: Path, progress: bool) -> State:
+def _tell_differences(before: dict[str, Any], now: dict[str, Any], progress: bool) -> None:
+    """A notice on stderr where the resumed run may not give the bits that an uninterrupted one gives."""
+    changed = [key for key in ("threads", "isa", "versions", "machine") if before.get(key) != now[key]]
+    if changed and progress:
+        print(
+            f"hw4fast: {', '.join(changed)} changed since this run's last session, so the last bits of its weights may"
+            " differ from an uninterrupted run's",
+            file=sys.stderr,
+        )
+
+
+def _run(settings: Settings, data: Dataset, folder: Path, model: nn.Module, progress: bool) -> State:
     """All epochs that are not done yet."""
     device = torch.device(settings.device)
-    model = runs.build_model(settings, data).to(device)
+    model = model.to(device)
     make, _, takes_momentum = OPTIMIZERS[settings.optimizer]
     options = {"momentum": settings.momentum} if takes_momentum else {}
     optimizer = make(model.parameters(), lr=settings.lr, **options)
@@ -259,10 +289,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 
 
 def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry: dict[str, Any]) -> Result:
-    from safetensors.torch import save_file
-
-    with writing(folder / runs.WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.weights.items()}, temporary)
+    runs.save_weights(folder, state.weights)
     pictures.curves(state.history, folder / "curves.png", f"{settings.dataset}, {settings.model}")
     pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")
     pictures.samples(data.test, data.class_names, folder / "samples")

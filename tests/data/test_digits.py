@@ -41,7 +41,7 @@ def test_the_split_is_all_of_scikit_learns_once(digits):
 
 def test_the_split_never_changes(digits):
     assert digits.test.labels[:10].tolist() == [6, 6, 6, 2, 5, 6, 6, 2, 2, 1]
-    assert digits.fingerprint == "0f1da38b3f6b7751ca133969901ebdff98ee91dda45f79f7e0e45173c2fbd539"
+    assert digits.fingerprint == "909966e481b2d1c70471854e3dfe4193d210e4aa0643b283fe77220bfe0ce8a1"
 
 
 def test_the_preprocessing_is_of_the_training_pixels(digits):

@@ -98,6 +98,9 @@ def test_json_and_back(value):
         ({"resize": "shorter-side", "resize_size": 40.0}, "whole numbers"),
         ({"crop": (0, 5)}, "positive"),
         ({"crop": (5, -1)}, "positive"),
+        ({"crop": (150_000, 150_000)}, "at most 3125000 pixels"),
+        ({"crop": (3_125_001, 1)}, "at most 3125000 pixels"),
+        ({"resize": "shorter-side", "resize_size": 10_001}, "resize_size 10001 at most 10000"),
         ({"crop": (5,)}, "two whole numbers"),
         ({"crop": (5, 5.0)}, "two whole numbers"),
         ({"crop": (True, 5)}, "two whole numbers"),
@@ -154,3 +157,8 @@ def test_what_is_no_picture(array):
 def test_too_long_and_thin():
     with pytest.raises(ValueError, match="1×80000 pixels are too long and thin"):
         CROPPED.fit(np.zeros((80_000, 1, 3), np.uint8))
+
+
+def test_the_largest_sizes():
+    assert replace(PLAIN, crop=(3_125_000, 1)).crop == (3_125_000, 1)
+    assert replace(CROPPED, resize_size=10_000).resize_size == 10_000

@@ -15,6 +15,7 @@ from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
 from tests.conftest import write_linear_onnx
+from tests.inference.models import write_one_picture_onnx
 
 GREY = Preprocessing(mode="L", crop=(28, 28), mean=(0.3,), std=(0.35,))
 
@@ -182,3 +183,28 @@ def test_real_foreign_models_are_refused_as_such():
         pytest.skip("HW4FAST_DATA names no folder with models/*.onnx")
     for path in files:
         refused(path, "has no card", "hw4fast export")
+
+
+def test_a_failure_while_it_runs_is_one_line(tmp_path):
+    """The file says that it takes any batch, but its inside takes one picture at a time."""
+    classifier = Classifier(write_one_picture_onnx(tmp_path / "m.onnx"))
+    assert classifier.logits(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 3)
+    with pytest.raises(UserError, match=r"^'.*m\.onnx' failed on a batch of 2: .*reshape.*; export it again$"):
+        classifier.logits(np.zeros((2, 28, 28, 1), np.uint8))
+
+
+@pytest.mark.parametrize("bias", [(0, np.nan, 0), (0, np.inf, 0), (-np.inf, -np.inf, -np.inf)])
+def test_what_is_no_number_is_no_answer(bias, tmp_path):
+    path = write_linear_onnx(tmp_path / "m.onnx", np.zeros((3, 784)), np.array(bias), card_text())
+    with pytest.raises(UserError, match=r"m\.onnx' gave an answer that is no number .* in a batch of 2; "):
+        Classifier(path).probabilities(np.zeros((2, 28, 28, 1), np.uint8))
+
+
+def test_a_class_that_the_model_rules_out_has_no_probability(tmp_path):
+    path = write_linear_onnx(tmp_path / "m.onnx", np.zeros((3, 784)), np.array([1, 1, -np.inf]), card_text())
+    assert Classifier(path).probabilities(np.zeros((1, 28, 28, 1), np.uint8)).tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_a_card_that_would_fill_the_memory(tmp_path):
+    huge = card_text().replace("[28,28]", "[150000,150000]")
+    refused(write(tmp_path / "m.onnx", huge, ("n", 1, "h", "w")), "crop (150000, 150000) must have at most 3125000")

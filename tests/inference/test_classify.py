@@ -84,7 +84,7 @@ def test_pictures_are_read_one_at_a_time(digit, tmp_path, centroid_onnx):
         ({"top": 0}, UsageError, "top must be 1 or more"),
         ({"model": "no/such.onnx"}, UserError, "there is no model file"),
         ({"provider": "abacus"}, UsageError, "unknown provider"),
-        ({"threads": 0}, UsageError, "threads must be 1 or more"),
+        ({"threads": 0}, UsageError, "threads must lie in 1 … "),
     ],
 )
 def test_errors_come_before_the_first_picture(change, error, message, digit, centroid_onnx):
@@ -179,3 +179,13 @@ def test_cold_process_imports_only_what_it_needs(digit, centroid_onnx):
     heavy = {"torch", "torchvision", "onnx", "onnxscript", "matplotlib", "sklearn", "numba", "scipy", "tqdm"}
     assert not heavy & set(modules.split())
     assert "onnxruntime" in modules.split()
+
+
+def test_without_transforms_the_clean_picture_is_saved(digit, tmp_path, centroid_onnx):
+    result = only(classify(digit, centroid_onnx, save_transformed=tmp_path / "out"))
+    assert result.clean.saved == tmp_path / "out" / "digit-clean.png"
+    assert np.array_equal(read_picture(result.clean.saved), load("digits").test.images[0])
+
+
+def test_one_transform_may_be_a_text_of_its_own(digit, centroid_onnx):
+    assert [answer.transform for answer in only(classify(digit, centroid_onnx, "blur5")).transformed] == ["blur5"]

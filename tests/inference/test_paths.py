@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hw4fast.errors import UserError
-from hw4fast.inference.paths import model_file, one_line, readable_file
+from hw4fast.inference.paths import model_file, one_line, printable, readable_file
 
 
 def test_a_file_is_itself(tmp_path):
@@ -60,3 +60,17 @@ def test_without_permission(tmp_path):
 )
 def test_one_line(text, expected):
     assert one_line(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a  b é–… 文 λ\u00a0%", "a  b é–… 文 λ\u00a0%"),
+        ("\x1b[31mred\x07", "�[31mred�"),
+        ("a\nb\rc\x85d\u2028e", "a�b�c�d�e"),
+        ("gnp\u202e.jpg", "gnp�.jpg"),
+        ("\udcff.png", "�.png"),
+    ],
+)
+def test_printable(text, expected):
+    assert printable(text) == expected

@@ -92,7 +92,7 @@ def test_unknown_provider(ask, centroid_onnx):
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_bad_threads(threads, centroid_onnx):
-    with pytest.raises(UsageError, match="threads must be 1 or more"):
+    with pytest.raises(UsageError, match="threads must lie in 1 … "):
         open_session(centroid_onnx, threads=threads)
 
 

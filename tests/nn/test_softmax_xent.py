@@ -135,6 +135,9 @@ def test_strided_logits_targets_and_weights():
         ({"target": torch.zeros(2)}, TypeError, "int64 class indices"),
         ({"target": torch.zeros(2, dtype=torch.int64, device="meta")}, NotImplementedError, "CPU kernel only.*meta"),
         ({"target": torch.tensor([0, 3])}, IndexError, r"target\[1\] is 3"),
+        ({"scale": torch.tensor(2.0)}, TypeError, "scale and label_smoothing"),
+        ({"label_smoothing": torch.tensor(0.1)}, TypeError, "scale and label_smoothing"),
+        ({"weight": torch.ones(3, requires_grad=True)}, ValueError, "must not require a gradient"),
         ({"weight": torch.ones(2)}, ValueError, "weight must be"),
         ({"weight": torch.ones(3, dtype=torch.float64)}, TypeError, "weight must be"),
         ({"label_smoothing": -0.1}, ValueError, "label_smoothing"),
@@ -189,3 +192,18 @@ def test_large_gradients_in_many_threads_do_not_share_memory():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+def test_transformed_and_watched_tensors_go_through_the_dispatcher():
+    """Never raw addresses of tensors that have none: the right answer or an error, no crash and no garbage."""
+    x, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    want = F.cross_entropy(x, y)
+    with pytest.raises(RuntimeError, match="functorch transforms"):  # torch's own limit on operators like ours
+        torch.func.grad(lambda x: hn.softmax_cross_entropy(x, y))(x)
+    torch.testing.assert_close(torch.func.functionalize(lambda x: hn.softmax_cross_entropy(x, y))(x), want)
+    graph = torch.fx.experimental.proxy_tensor.make_fx(lambda x: hn.softmax_cross_entropy(x, y))(x)
+    torch.testing.assert_close(graph(2 * x), F.cross_entropy(2 * x, y))
+    with torch._subclasses.FakeTensorMode() as fake:
+        assert hn.softmax_cross_entropy(fake.from_tensor(x), fake.from_tensor(y)).shape == ()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        hn.softmax_cross_entropy(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)), y)

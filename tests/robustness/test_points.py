@@ -44,10 +44,11 @@ def test_what_can_not_be_studied(names, message):
         points_of(names)
 
 
-def test_chance_depends_on_seed_picture_and_severity_only():
+def test_chance_depends_on_seed_picture_and_spec_only():
     picture = np.full((8, 8, 1), 100, np.uint8)
     weak, strong = points_of(["noise"])[2:4]
     assert np.array_equal(weak.apply(picture, 0), weak.apply(picture.copy(), 0))
     assert not np.array_equal(weak.apply(picture, 0), weak.apply(picture, 1))
     assert not np.array_equal(weak.apply(picture, 0), strong.apply(picture, 0))
+    assert np.array_equal(weak.apply(picture, 3), parse(weak.spec)(picture, seed=3))  # as `classify` draws it
     assert np.array_equal(CLEAN.apply(picture, 0), picture)

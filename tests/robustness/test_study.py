@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -16,12 +17,17 @@ import hw4fast.robustness.study as study_module
 from hw4fast.data import load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.classify import classify
 from hw4fast.robustness.source import choose
 from hw4fast.robustness.study import study
 from hw4fast.stats import wilson
 from hw4fast.transforms import TRANSFORMS, at_severity
+from tests.conftest import write_linear_onnx
+from tests.inference.models import write_one_picture_onnx
 
 FILES = ["accuracy.png", "predictions.csv", "report.html", "study.json", "summary.csv", "transforms.png"]
+
+PREDICTIONS = "predictions.csv"
 
 
 def table(path):
@@ -56,7 +62,7 @@ def test_a_cell_agrees_with_an_independent_computation(digits, centroid_onnx, tr
     for i in chosen:
         picture = split.images[i]
         if transform != "clean":
-            picture = at_severity(transform, severity)(picture, seed=0, severity=severity)
+            picture = at_severity(transform, severity)(picture, seed=0)
         logits = classifier.logits(picture[None])[0].astype(np.float64)
         answers.append(int(logits.argmax()))
         confidences.append(np.exp(logits.max()) / np.exp(logits).sum())
@@ -123,6 +129,54 @@ def test_the_same_study_gives_the_same_bytes(digits, centroid_onnx, tmp_path, mo
     again = study("digits", centroid_onnx, out=tmp_path / "again", limit=40, progress=False)
     for name in ("predictions.csv", "summary.csv"):
         assert (again.out / name).read_bytes() == (digits.out / name).read_bytes()
+
+
+def test_an_answer_does_not_depend_on_how_many_pictures_there_are(centroid_onnx, tmp_path, monkeypatch):
+    """Here another batch size answers otherwise: as in onnxruntime, but by far more than a rounding."""
+    exact = Classifier.probabilities
+
+    def by_batch(self, batch):
+        return np.roll(exact(self, batch), len(batch), axis=1)
+
+    monkeypatch.setattr(Classifier, "probabilities", by_batch)
+    few, many = (
+        table(study("digits", centroid_onnx, ["noise"], tmp_path / f"{n}", limit=n, progress=False).out / PREDICTIONS)
+        for n in (3, 35)
+    )
+    chosen = {row["image"] for row in few}
+    assert len(chosen) == 3
+    assert [row for row in many if row["image"] in chosen] == few
+
+
+def test_a_spec_of_the_study_repeats_in_classify(centroid_onnx, tmp_path):
+    """`classify --transform SPEC --seed SEED` shows what the study saw, random transforms included."""
+    digit_files(tmp_path / "mine", 3)
+    names = ["noise", "jitter", "rotate+noise", "noise:std=0.25"]
+    found = study(tmp_path / "mine", centroid_onnx, names, tmp_path / "out", seed=3, progress=False)
+    specs = [line["spec"] for line in table(found.out / "summary.csv")]
+    rows = table(found.out / PREDICTIONS)
+    assert len(specs) == 1 + 3 * 5 + 1 and len(rows) == 3 * len(specs)
+    for number in range(3):
+        path = tmp_path / "mine" / f"{number}.png"
+        (result,) = classify(path, centroid_onnx, specs[1:], top=1, seed=3)
+        mine = [row for row in rows if row["image"] == path.name]
+        for answer, row in zip((result.clean, *result.transformed), mine, strict=True):
+            index, label, probability = answer.top[0]
+            assert (str(index), label) == (row["answer"], row["answer_name"])
+            assert probability == pytest.approx(float(row["confidence"]), abs=6e-5)
+
+
+def test_a_model_that_fails_or_answers_nan_ends_it(centroid_onnx, tmp_path):
+    card = Classifier(centroid_onnx).card.to_json_text()
+    broken = write_linear_onnx(tmp_path / "nan.onnx", np.zeros((10, 784)), np.full(10, np.nan), card)
+    with pytest.raises(UserError, match=r"clean pictures: '.*nan\.onnx' gave an answer that is no number"):
+        study("digits", broken, ["blur"], tmp_path / "out", limit=2, progress=False)
+    digit_files(tmp_path / "mine", 2)
+    with pytest.raises(UserError, match=r"'.*one\.onnx' failed on a batch of 32: "):
+        study(
+            tmp_path / "mine", write_one_picture_onnx(tmp_path / "one.onnx"), ["blur"], tmp_path / "out", progress=False
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_draws_other_noise(centroid_onnx, tmp_path):
@@ -213,6 +267,17 @@ def test_sub_folders_and_a_data_set_agree(centroid_onnx, tmp_path):
         number = row["image"].removeprefix("test/")
         if int(number) < 8:
             assert answers[number, row["severity"]] == row["answer"]
+
+
+def test_the_bar_shows_no_sign_that_a_terminal_obeys(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with measure_module._bar(1, "\x1b[2Jmine", progress=True) as bar:
+        bar.update()
+    assert "study �[2Jmine" in sys.stderr.getvalue() and "\x1b[2J" not in sys.stderr.getvalue()
 
 
 def test_nothing_readable_is_an_error_and_leaves_nothing(centroid_onnx, tmp_path):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import hw4fast.data as datasets
 import hw4fast.training.train as train_module
 from hw4fast import kernels
 from hw4fast.errors import UsageError, UserError
-from hw4fast.training.runs import load_model, load_record, load_state
+from hw4fast.files import write_json
+from hw4fast.training.runs import alone, load_model, load_record, load_state, new_folder
 from hw4fast.training.settings import Settings
 from hw4fast.training.train import Interrupted, train
 from tests.training.conftest import NARROW, other_data
@@ -69,7 +73,7 @@ def test_interrupted_and_resumed_is_uninterrupted(settings, quick, tmp_path, mon
     one, other = load_record(folder), load_record(whole.folder)
     for key in ("settings", "result", "kernels_that_ran", "status", "data"):
         assert one[key] == other[key]
-    assert len(one["resumed"]) == 1 and "resumed" not in other
+    assert len(one["sessions"]) == 2 and len(other["sessions"]) == 1
 
 
 def test_interrupted_before_the_first_checkpoint(quick, tmp_path, monkeypatch):
@@ -293,3 +297,73 @@ def test_damaged_weights(damage, quick, tiny):
     damage(folder / "weights.safetensors")
     with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         load_model(folder, tiny)
+
+
+def test_a_run_that_went_on_takes_its_old_export_away(quick, tmp_path):
+    """`classify` and `study` would answer with the weights of before."""
+    from hw4fast.exporter import export
+
+    folder = quick(epochs=1).folder
+    assert export(folder).path == folder / "model.onnx"
+    quick(epochs=1, resume=True)
+    assert (folder / "model.onnx").exists()  # the same weights
+    quick(epochs=2, resume=True)
+    assert not (folder / "model.onnx").exists()
+
+
+def test_a_session_on_other_threads_is_told(quick, capsys):
+    folder = quick(epochs=1).folder
+    record = load_record(folder)
+    record["sessions"][-1]["threads"] += 1
+    write_json(folder / "run.json", record)
+    capsys.readouterr()
+    train({"epochs": 2}, folder, resume=True)
+    assert "threads changed since this run's last session" in capsys.readouterr().err
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda number: new_folder(tmp_path / "runs" / "a", {"number": number}), range(24)))
+    assert len(set(folders)) == 24
+    found = {json.loads((folder / "run.json").read_text(encoding="utf-8"))["number"] for folder in folders}
+    assert found == set(range(24)) and len(list((tmp_path / "runs").iterdir())) == 24
+
+
+def test_a_run_that_another_process_trains_is_left_alone(quick, tmp_path):
+    folder = quick(epochs=1).folder
+    with alone(folder), pytest.raises(UserError, match="another process is training"):
+        train({"epochs": 2}, folder, resume=True, progress=False)
+    assert train({"epochs": 2}, folder, resume=True, progress=False).settings.epochs == 2
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_is_told(quick, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    assert quick(epochs=1).folder == tmp_path / "run"
+    other = train(replace(Settings(), **{**NARROW, "epochs": 1}), tmp_path / "run").folder
+    assert other == tmp_path / "run-2"
+    assert f"{tmp_path / 'run'} is there already; this run goes to {other}" in capsys.readouterr().err
+
+
+def test_a_net_too_large_for_the_memory_leaves_nothing(tmp_path, monkeypatch):
+    def too_large(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(train_module.runs, "build_model", too_large)
+    with pytest.raises(UserError, match="not enough memory"):
+        train(out=tmp_path / "run", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(quick, monkeypatch, tmp_path):
+    folder = quick(epochs=1).folder
+    before = (folder / "checkpoint.safetensors").read_bytes()
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.runs, "save_file", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            train({"epochs": 2}, folder, resume=True, progress=False)
+    assert (folder / "checkpoint.safetensors").read_bytes() == before
+    assert train({"epochs": 2}, folder, resume=True, progress=False).settings.epochs == 2

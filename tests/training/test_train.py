@@ -49,8 +49,10 @@ def test_the_run_folder_holds_everything(small_run):
     assert Settings.from_json(entry["settings"]) == SMALL_RUN
     assert set(entry["settings"]) == {field.name for field in fields(Settings)}
     assert entry["data"]["fingerprint"] == load("digits").fingerprint
-    assert entry["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert entry["machine"]["isas"] == kernels.isas()
+    (session,) = entry["sessions"]
+    assert session["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert session["machine"]["isas"] == kernels.isas()
+    assert (session["threads"], session["isa"]) == (1, kernels.chosen_isa())
     steps, isa = 4 * math.ceil(1437 / 50), kernels.chosen_isa()
     assert entry["kernels_that_ran"].keys() == {"softmax_xent", "conv_block", "conv_block_backward"}
     assert entry["kernels_that_ran"]["softmax_xent"] == {isa: steps}
