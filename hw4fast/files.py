@@ -71,8 +71,10 @@ def cache_folder() -> Path:
 
 
 def settle(draft: Path, wanted: Path) -> Path:
-    """Renames the folder `draft` to `wanted` or its next free sibling, and returns what it became. Whoever settles
-    at the same time gets another one."""
+    """Renames the folder `draft` to `wanted`, taking an empty folder's place, or to its next free sibling, and returns
+    what it became. Whoever settles at the same time gets another one."""
+    if wanted.is_dir() and not wanted.is_symlink() and not any(wanted.iterdir()):
+        wanted.rmdir()
     while True:
         folder = free_sibling(wanted)
         try:

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from hw4fast.figures import MARKERS, OKABE_ITO, pyplot
+from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
 
 # Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency" (2009),
 # severity 1.0, linear RGB: protanopia, deuteranopia
@@ -45,3 +45,12 @@ def test_pyplot_draws_without_a_screen_in_our_style():
 def test_matplotlib_comes_on_first_use():
     code = "import sys, hw4fast.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_text_is_wrapped_to_the_width_it_has():
+    text = "a line that is longer than the two inches that it has to stand in"
+    figure = pyplot().figure(figsize=(2, 2))
+    drawn = figure.text(0, 0, wrapped(text, 2), fontsize=10)
+    assert drawn.get_window_extent().width <= 2 * figure.dpi
+    assert wrapped(text, 20) == text
+    pyplot().close(figure)

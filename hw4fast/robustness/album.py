@@ -18,14 +18,13 @@ CANDIDATES = 3 * FLIPS_PER_SERIES  # more than are shown: a picture that one tra
 
 @dataclass(frozen=True, order=True)
 class Flip:
-    """A picture whose answer changed. They sort by what is most telling: the smallest severity first; then those
-    that the model knew when clean; then those where it is surest of its new answer.
+    """A picture whose answer changed, though it was not wrong when clean. They sort by what is most telling: the
+    smallest severity first; then those where the model is surest of its new answer.
 
     at: the first point of its series at which the answer differs; number: of the picture.
     """
 
     severity: int
-    wrong_when_clean: bool
     doubt: float
     number: int
     at: int
@@ -89,10 +88,10 @@ class Album:
     def _flips_of(
         self, places: list[int], start: int, answers: np.ndarray, confidence: np.ndarray, wrong: np.ndarray
     ) -> list[Flip]:
-        flipped = answers[places] != answers[0]
+        flipped = (answers[places] != answers[0]) & ~wrong
         found = []
         for column in np.flatnonzero(flipped.any(axis=0)):
             at = places[int(flipped[:, column].argmax())]
             doubt = 1 - float(confidence[at, column])
-            found.append(Flip(self._severities[at], bool(wrong[column]), doubt, start + int(column), at))
+            found.append(Flip(self._severities[at], doubt, start + int(column), at))
         return found

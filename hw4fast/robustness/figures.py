@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hw4fast.figures import MARKERS, OKABE_ITO, pyplot
+from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
+from hw4fast.inference.paths import printable
+from hw4fast.robustness.findings import labelled_part
 from hw4fast.robustness.metrics import Row
 
 ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
 INK = "#010203"  # stands for the page's text colour in an SVG
 PANEL = (3.3, 2.15)  # inches
+NARROWEST = 4.8  # inches of a sheet, which its legend and title need
 
 
 def draw_panel(axes: Any, clean: Row, rows: Sequence[Row], ink: str = "black") -> None:
@@ -82,30 +84,33 @@ def legend_svg(kind: str) -> str:
 
 
 def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: str) -> None:
-    """`accuracy.png`: all panels on one sheet, three abreast."""
+    """`accuracy.png`: all panels on one sheet, at most three abreast."""
     plt = pyplot()
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
+    width = max(NARROWEST, PANEL[0] * columns)
     figure, grid = plt.subplots(
-        lines, columns, figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.8), squeeze=False, layout="constrained"
+        lines, columns, figsize=(width, PANEL[1] * lines + 1), squeeze=False, layout="constrained"
     )
     for axes, rows in zip(grid.flat, groups, strict=False):
         draw_panel(axes, clean, rows)
-        axes.set_title(_text(textwrap.fill(rows[0].point.series, 40)), loc="left", fontweight="bold")
+        axes.set_title(_text(wrapped(rows[0].point.series, width / columns - 0.4, 11)), loc="left", fontweight="bold")
     for axes in grid.flat[len(groups) :]:
         axes.set_axis_off()
-    figure.suptitle(_text(title), fontsize=10)
-    figure.legend(handles=_legend(plt, clean), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
+    part = labelled_part(clean)
+    bands = f"bands: 95 % Wilson intervals{'; accuracy' + part if part else ''}"
+    handles = _legend(plt, clean)
+    figure.legend(handles=handles, title=bands, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path)
     plt.close(figure)
 
 
 def _legend(plt: Any, clean: Row) -> list[Any]:
-    band = "(band: 95 % Wilson interval)"
-    flips = plt.Line2D([], [], color=FLIPS, marker=MARKERS[1], linestyle="--", label=f"answers flipped {band}")
+    flips = plt.Line2D([], [], color=FLIPS, marker=MARKERS[1], linestyle="--", label="answers flipped")
     if clean.accuracy is None:
         return [flips]
-    right = plt.Line2D([], [], color=ACCURACY, marker=MARKERS[0], label=f"accuracy {band}")
+    right = plt.Line2D([], [], color=ACCURACY, marker=MARKERS[0], label="accuracy")
     dotted = plt.Line2D([], [], color="black", marker="", linestyle=":", linewidth=0.8, label="accuracy when clean")
     return [right, flips, dotted]
 
@@ -117,23 +122,26 @@ def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarr
     """
     plt = pyplot()
     columns = max(len(cells) for _, cells in rows)
+    cell = max(1.25, (NARROWEST - 0.4) / columns)  # inches
+    width = cell * columns + 0.4
     figure, grid = plt.subplots(
-        len(rows), columns, figsize=(1.25 * columns + 0.4, 1.5 * len(rows) + 0.5), squeeze=False, layout="constrained"
+        len(rows), columns, figsize=(width, 1.5 * len(rows) + 0.5), squeeze=False, layout="constrained"
     )
     for axes, (name, cells) in zip(grid, rows, strict=True):
         for axis in axes:
             axis.set(xticks=[], yticks=[], frame_on=False)
         for axis, (heading, picture, answer) in zip(axes, cells, strict=False):
             axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set_title(_text(heading), fontsize=7)
-            axis.set_xlabel(_text(answer), fontsize=8)
-        axes[0].set_ylabel(_text(name), fontweight="bold")
+            axis.set_title(_text(wrapped(heading, cell, 7)), fontsize=7)
+            axis.set_xlabel(_text(wrapped(answer, cell, 8)), fontsize=8)
+        axes[0].set_ylabel(_text(wrapped(name, 1.2)), fontweight="bold")
     figure.get_layout_engine().set(h_pad=0.08)
-    figure.suptitle(_text(title), fontsize=10)
+    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
     figure.savefig(path)
     plt.close(figure)
 
 
 def _text(text: str) -> str:
-    """As matplotlib draws it letter by letter: a name with dollar signs is no formula."""
-    return text.replace("$", r"\$")
+    """As matplotlib draws it letter by letter: a name with dollar signs is no formula, and no sign is in it that
+    matplotlib would warn of on stderr as it stands."""
+    return "\n".join(map(printable, text.split("\n"))).replace("$", r"\$")

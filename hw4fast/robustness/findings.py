@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
-from hw4fast.robustness.metrics import LOST, Row, breaks, harm
+from hw4fast.robustness.metrics import LOST, Row, breaks, harm, loss_bound
 
 FIXED, NEVER = 6, 7  # the places, after severities 1…5, of what has no severity and of what doesn't break
+WEAK = 2 / 3  # a model that gets fewer clean pictures right has little that a transform could break
 
 
 def by_series(rows: Sequence[Row]) -> list[list[Row]]:
@@ -19,28 +21,17 @@ def by_series(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """One sentence: what breaks the model soonest, or that nothing does."""
+    """One sentence: what breaks the model soonest, or that nothing does, and how sure that is."""
     clean, groups = rows[0], by_series(rows)
     broken = first_break(groups[0], clean)
     if broken is not None:
-        name = _capital(groups[0][0].point.series)
-        soonest = "" if len(groups) == 1 else " most" if broken.point.severity is None else " soonest"
-        if broken.accuracy is None:
-            return (
-                f"{name} changes this model’s mind{soonest}:{_at(broken)} {share(broken.flip_rate)} of its answers "
-                "differ from those to the clean pictures."
-            )
+        return _broken(broken, clean, alone=len(groups) == 1)
+    if _weak(clean):
         return (
-            f"{name} breaks this model{soonest}:{_at(broken)} accuracy falls from {share(clean.accuracy)} "
-            f"to {share(broken.accuracy)}."
+            f"This model gets only {share(clean.accuracy)} of the {_counted(clean)} clean pictures right: "
+            "little is left for a transform to break."
         )
-    worst = max(rows[1:], key=harm)
-    where = worst.point.series + ("" if worst.point.severity is None else f" at severity {worst.point.severity}")
-    if harm(worst) - harm(clean) >= LOST:
-        certain = f"{clean.n} pictures are too few to be sure of anything"
-    else:
-        certain = "No transform breaks this model"
-    return f"{certain}; {where} did the most harm: {_left(worst, clean)}."
+    return _unbroken(rows, groups)
 
 
 def details(rows: Sequence[Row]) -> list[str]:
@@ -52,6 +43,8 @@ def details(rows: Sequence[Row]) -> list[str]:
     if graded and groups[0] is graded[0]:
         later = later[1:]  # the headline has said it
     sentences = []
+    if first_break(groups[0], clean) is None and _weak(clean):
+        sentences.append(_harm_and_limit(rows))
     if later:
         parts = [f"{name} at severity {row.point.severity} ({_level(row)})" for name, row in later]
         sentences.append(f"Then {'come' if len(parts) > 1 else 'comes'} {_and(parts)}.")
@@ -61,8 +54,21 @@ def details(rows: Sequence[Row]) -> list[str]:
         sentences.append(f"No severity of {_and(bears, 'or')} clearly {what}.")
     fixed = [group[0] for group in groups if group[0].point.severity is None and group is not groups[0]]
     if fixed:
-        sentences.append(f"As given, {_and([f'{row.point.series} leaves {_level(row)}' for row in fixed])}.")
+        verb = "leaves" if clean.accuracy is not None else "gives"
+        sentences.append(f"As given, {_and([f'{row.point.series} {verb} {_level(row)}' for row in fixed])}.")
     return sentences
+
+
+def meaning(rows: Sequence[Row]) -> str:
+    """What the headline's words mean: when a transform "breaks" a model, and what a severity is."""
+    if rows[0].accuracy is not None:
+        words = f"“Breaks” means: at least {100 * LOST:.0f} points less accuracy than on clean pictures, and"
+    else:
+        words = f"“Changes its mind” means: at least {100 * LOST:.0f} % of the answers differ from the clean ones, and"
+    words += " 95 % intervals that lie apart."
+    if len({row.point.series for row in rows[1:] if row.point.severity}) > 1:
+        words += " Severities are steps on each transform’s own scale: the same number is not the same strength."
+    return words
 
 
 def first_break(group: Sequence[Row], clean: Row) -> Row | None:
@@ -71,8 +77,92 @@ def first_break(group: Sequence[Row], clean: Row) -> Row | None:
 
 
 def share(value: float | None) -> str:
-    """0.611 → `61.1 %` with a space that doesn't break; `–` for None."""
-    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
+    """0.611 → `61.1 %` with a space that doesn't break; `–` for None; `100.0 %` and `0.0 %` only of all and none."""
+    if value is None:
+        return "–"
+    if 0.9995 <= value < 1:
+        return ">\u00a099.9\u00a0%"
+    if 0 < value < 0.0005:
+        return "<\u00a00.1\u00a0%"
+    return f"{100 * value:.1f}\u00a0%"
+
+
+def labelled_part(clean: Row) -> str:
+    """` (of 3 labelled pictures)` where that isn't all of them: what a share of right answers is a share of."""
+    some = 0 < clean.labelled < clean.n
+    return f" (of {clean.labelled} labelled picture{'s' * (clean.labelled > 1)})" if some else ""
+
+
+def _broken(broken: Row, clean: Row, *, alone: bool) -> str:
+    name = _capital(broken.point.series)
+    soonest = "" if alone else " most" if broken.point.severity is None else " soonest"
+    if broken.accuracy is None:
+        return (
+            f"{name} changes this model’s mind{soonest}:{_at(broken)} {share(broken.flip_rate)} of its answers "
+            "differ from those to the clean pictures."
+        )
+    return (
+        f"{name} breaks this model{soonest}:{_at(broken)} accuracy falls from {share(clean.accuracy)} "
+        f"to {share(broken.accuracy)}{labelled_part(clean)}."
+    )
+
+
+def _unbroken(rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -> str:
+    """That nothing breaks the model; or, of a small sample, what it leaves open."""
+    nothing, limit = _nothing(rows), _limit(rows)
+    if nothing and limit:
+        return f"{nothing[0].upper()}{nothing[1:]}, but {limit}."
+    verb, what = ("break", "this model") if rows[0].accuracy is not None else ("change", "this model’s mind")
+    clearly = "clearly " if limit else ""
+    if len(groups) == 1:
+        claim = f"{_capital(groups[0][0].point.series)} doesn’t {clearly}{verb} {what}"
+    else:
+        claim = f"No transform {clearly}{verb}s {what}"
+    if nothing:
+        return f"{claim}: {nothing}."
+    return f"{claim}{', but ' + limit if limit else ''}; {_most_harm(rows)}."
+
+
+def _harm_and_limit(rows: Sequence[Row]) -> str:
+    """What the headline of a weak model has no room for."""
+    nothing, limit = _nothing(rows), _limit(rows)
+    first, rest = (nothing or _most_harm(rows)).split(" ", 1)
+    return f"{_capital(first)} {rest}{', but ' if nothing and limit else '; ' if limit else ''}{limit}."
+
+
+def _nothing(rows: Sequence[Row]) -> str:
+    """That no harm was seen, in words; empty where some was."""
+    if not any(row.flips for row in rows):
+        return "not one answer changed"
+    return "no loss of accuracy was found" if all(harm(row) <= harm(rows[0]) for row in rows) else ""
+
+
+def _most_harm(rows: Sequence[Row]) -> str:
+    worst, clean = max(rows[1:], key=harm), rows[0]
+    where = worst.point.series + ("" if worst.point.severity is None else f" at severity {worst.point.severity}")
+    if worst.accuracy is None:
+        return f"{where} changed the most answers: {share(worst.flip_rate)}"
+    basis = labelled_part(clean)
+    return f"{where} did the most harm: {share(worst.accuracy)} right after {share(clean.accuracy)} clean{basis}"
+
+
+def _limit(rows: Sequence[Row]) -> str:
+    """The loss that so few pictures can't exclude; empty where it is less than what breaks a model."""
+    clean = rows[0]
+    bound = max(loss_bound(row, clean) for row in rows[1:])
+    if bound < LOST:
+        return ""
+    if clean.accuracy is None:
+        return f"with n = {clean.n} a change of up to {ceil(100 * bound)}\u00a0% of the answers can’t be excluded"
+    return f"with n = {_counted(clean)} a loss of up to {ceil(100 * bound)} points can’t be excluded"
+
+
+def _weak(clean: Row) -> bool:
+    return clean.accuracy is not None and clean.accuracy < WEAK
+
+
+def _counted(clean: Row) -> str:
+    return f"{clean.labelled}{' labelled' if clean.labelled < clean.n else ''}"
 
 
 def _rank(group: Sequence[Row], clean: Row) -> tuple[int, float]:
@@ -89,13 +179,7 @@ def _at(row: Row) -> str:
 
 
 def _level(row: Row) -> str:
-    return share(row.accuracy) if row.accuracy is not None else f"{share(1 - row.flip_rate)} unchanged"
-
-
-def _left(row: Row, clean: Row) -> str:
-    if row.accuracy is None:
-        return f"{share(row.flip_rate)} of the answers changed"
-    return f"{share(row.accuracy)} right after {share(clean.accuracy)} clean"
+    return share(row.accuracy) if row.accuracy is not None else f"{share(row.flip_rate)} changed"
 
 
 def _and(parts: Sequence[str], word: str = "and") -> str:

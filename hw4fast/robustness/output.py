@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw4fast.errors import UserError
 from hw4fast.files import free_sibling, write_json, write_text
-from hw4fast.record import processor, versions
+from hw4fast.record import now, processor, versions
 from hw4fast.robustness import findings
 from hw4fast.robustness.figures import save_curves, save_grid
 from hw4fast.robustness.measure import Measured
@@ -47,7 +47,7 @@ class Outcome:
 
 @contextmanager
 def draft_of(wanted: Path) -> Iterator[Path]:
-    """A hidden new folder beside `wanted`, to be filled and then put in its place by `take_place`.
+    """A hidden new folder beside `wanted`, to be filled and then put in its place by `files.settle`.
 
     Whatever happens, nothing half-done stays. Raises UserError when nothing can be written there, before any work.
     """
@@ -64,15 +64,6 @@ def draft_of(wanted: Path) -> Iterator[Path]:
         for folder in made:
             with suppress(OSError):  # not empty: the study stands in it
                 folder.rmdir()
-
-
-def take_place(draft: Path, wanted: Path) -> Path:
-    """Renames `draft` to `wanted`, or to a numbered sibling of what stands there and is no empty folder."""
-    if wanted.is_dir() and not any(wanted.iterdir()):
-        wanted.rmdir()
-    final = free_sibling(wanted)
-    draft.rename(final)
-    return final
 
 
 def write_files(folder: Path, outcome: Outcome) -> None:
@@ -128,6 +119,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     return {
         "finding": findings.headline(outcome.rows),
         "arguments": outcome.arguments,
+        "date": now(),
         "command": _command(outcome.arguments),
         "model": {"sha256": outcome.classifier.sha256, "labels": len(outcome.classifier.card.labels)},
         "provider": outcome.classifier.provider,
@@ -164,6 +156,7 @@ def _report(outcome: Outcome) -> Report:
         model_labels=outcome.classifier.card.labels,
         seed=outcome.arguments["seed"],
         command=record["command"],
+        date=record["date"][:10],
         record=[
             ("Seed", str(outcome.arguments["seed"])),
             ("Model, SHA-256", record["model"]["sha256"]),
@@ -179,11 +172,9 @@ def _save_transforms(path: Path, outcome: Outcome) -> None:
     measured = outcome.measured
     prints = Prints(measured, outcome.classifier.card.labels, outcome.arguments["seed"], side=0)
     number = measured.album.examples()[0]
-    series: dict[str, list[int]] = {}
-    for at, point in enumerate(measured.points[1:], start=1):
-        series.setdefault(point.series, [0]).append(at)
-    lines = [
-        (name, [(measured.points[at].heading, prints.array(number, at), prints.line(number, at)) for at in places])
-        for name, places in series.items()
-    ]
+    lines = []
+    for group in findings.by_series(outcome.rows):  # in the order of the page and of accuracy.png
+        places = [0, *(measured.points.index(row.point) for row in group)]
+        cells = [(measured.points[at].heading, prints.array(number, at), prints.line(number, at)) for at in places]
+        lines.append((group[0].point.series, cells))
     save_grid(path, lines, f"{measured.names[number]} of {outcome.source}, and what the model answers")

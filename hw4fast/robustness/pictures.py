@@ -73,9 +73,9 @@ def short(label: str) -> str:
 
 
 def sure(confidence: float) -> str:
-    """`62 %`; never `100 %` or `0 %` of what only rounds to it."""
+    """`62 %`; never `100 %` or `0 %`: no softmax is that sure, only float32 rounds to it."""
     percent = 100 * float(confidence)
-    return "> 99 %" if 99 < percent < 100 else "< 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
+    return "> 99 %" if percent > 99 else "< 1 %" if percent < 1 else f"{percent:.0f} %"
 
 
 def _data_uri(picture: np.ndarray, side: int) -> str:

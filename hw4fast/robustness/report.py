@@ -22,7 +22,9 @@ SIDES = (192, 144, 112, 80, 56)  # pixels of an embedded picture: the largest th
 
 @dataclass(frozen=True)
 class Report:
-    """What a page is made of. title: what was studied; command: repeats it; record: (name, value) pairs to show."""
+    """What a page is made of. title: what was studied; command: repeats it; record: (name, value) pairs to show;
+    date: of the study, empty where it isn't to be shown.
+    """
 
     title: str
     model: str
@@ -32,6 +34,7 @@ class Report:
     seed: int
     command: str
     record: Sequence[tuple[str, str]]
+    date: str = ""
 
 
 def render(report: Report) -> str:
@@ -48,6 +51,7 @@ def render(report: Report) -> str:
 def _page(report: Report, charts: str, strips: str, flips: str) -> str:
     title = escape(f"{report.title} · {report.model}")
     failures = _failures(report)
+    date = f" · {escape(report.date)}" if report.date else ""
     more = '<a href="#failures">Unreadable pictures</a>' if failures else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -59,9 +63,10 @@ def _page(report: Report, charts: str, strips: str, flips: str) -> str:
 </head>
 <body>
 <header>
-<p class="kicker"><b>hw4fast study</b> · {title}</p>
+<p class="kicker"><b>hw4fast study</b> · {title}{date}</p>
 <h1>{escape(findings.headline(report.rows))}</h1>
 <p class="lede">{escape(" ".join(findings.details(report.rows)))}</p>
+<p class="note">{escape(findings.meaning(report.rows))}</p>
 {_facts(report)}
 <nav aria-label="On this page"><a href="#curves">Curves</a> <a href="#pictures">Pictures</a>
 <a href="#flips">First flips</a> <a href="#numbers">Numbers</a> <a href="#repeat">Repeat it</a> {more}</nav>
@@ -88,11 +93,13 @@ def _facts(report: Report) -> str:
         facts.append(("Accuracy on clean pictures", share(clean.accuracy), of))
     worst = max(rows[1:], key=lambda row: row.flip_rate)
     changes = f"each clean and changed in {len(rows) - 1} ways"
-    worst_confidence = f"by {worst.point.spec}: {share(worst.mean_confidence)}"
+    by = f"by {worst.point.spec}" if worst.flips else "not one changed"
+    least = min(rows[1:], key=lambda row: row.mean_confidence)
+    least_note = f"by {least.point.spec}; clean pictures {share(clean.mean_confidence)}"
     facts += [
         ("Pictures", f"{clean.n:,}".replace(",", "\u202f"), changes if len(rows) > 2 else "each clean and changed"),
-        ("Most answers flipped", share(worst.flip_rate), f"by {worst.point.spec}"),
-        ("Mean confidence, clean", share(clean.mean_confidence), worst_confidence),
+        ("Most answers flipped", share(worst.flip_rate), by),
+        ("Lowest mean confidence", share(least.mean_confidence), least_note),
     ]
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
@@ -110,7 +117,7 @@ def _charts(report: Report) -> str:
         told = "; ".join(f"{row.point.label}: {_told(row)}" for row in group)
         svg = panel_svg(clean, group, f"panel{number}", escape(f"{name}. {told}"))
         cards.append(f'<figure class="card"><h3>{escape(name)}</h3>{svg}</figure>')
-    keys = [("accuracy", "Accuracy: answers that are right")] if labelled else []
+    keys = [("accuracy", f"Accuracy: answers that are right{findings.labelled_part(clean)}")] if labelled else []
     keys.append(("flips", "Flip rate: answers that differ from the clean picture’s"))
     legend = "".join(f"<li>{legend_svg(kind)}<span>{text}</span></li>" for kind, text in keys)
     dotted = "; the dotted line is the accuracy on clean pictures" if labelled else ""
@@ -184,12 +191,13 @@ def _flips(report: Report, prints: Prints) -> str:
             f"<figcaption>{escape(report.measured.names[flip.number])}{_truth(report, flip.number)}</figcaption>"
             "</figure>"
         )
+    knew = "knew when clean" if report.rows[0].labelled else "was asked about"
     text = (
-        f"At most {FLIPS_PER_SERIES} pictures per transform: first those whose answer changed at the least severity, "
-        "among these the ones that the model knew when clean and is now surest of something else. predictions.csv "
-        "holds them all."
+        f"At most {FLIPS_PER_SERIES} pictures per transform that the model {knew}: first those whose answer changed at "
+        "the least severity, among these the ones where it is surest of its new answer. predictions.csv holds all "
+        "answers."
         if cards
-        else "No answer changed under any transform."
+        else f"No answer to a picture that the model {knew} changed under any transform."
     )
     return f"""<section id="flips"><h2>Which pictures flipped first</h2>
 <p class="note">{text}</p>
@@ -206,10 +214,16 @@ def _numbers(report: Report) -> str:
     labelled = clean.accuracy is not None
     bodies = [_body([clean], clean)] + [_body(group, clean) for group in findings.by_series(report.rows)]
     right = '<th scope="col">Accuracy</th><th scope="col">95 % interval</th>' if labelled else ""
-    tinted = "its accuracy" if labelled else "the share of unchanged answers"
+    least = f"{100 * LOST:.0f}"
+    tinted = (
+        f"breaks the model: its accuracy is at least {least} points below clean"
+        if labelled
+        else f"changes the model’s mind: at least {least} % of its answers differ from clean"
+    )
     return f"""<section id="numbers"><h2>Every number</h2>
-<p class="note">n = {_n(clean)} in every line; 95 % Wilson intervals. A tinted line breaks the model: {tinted} is at
-least {100 * LOST:.0f} points below clean, and the intervals lie apart.</p>
+<p class="note">n = {_n(clean)} in every line; 95 % Wilson intervals. A tinted line {tinted}, and the intervals lie
+apart.</p>
+<p class="note swipe">The table is wider than the screen: swipe sideways for the other columns.</p>
 <div class="numbers scroll" tabindex="0" role="group" aria-label="Every number"><table>
 <thead><tr><th scope="col" class="left">Transform</th><th scope="col" class="left">Severity</th>{right}
 <th scope="col">Flipped</th><th scope="col">95 % interval</th><th scope="col">Mean confidence</th>

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.errors import UsageError
+from hw4fast.files import settle
 from hw4fast.robustness.findings import headline
 from hw4fast.robustness.measure import measure
 from hw4fast.robustness.metrics import Row
-from hw4fast.robustness.output import Outcome, draft_of, take_place, write_files
+from hw4fast.robustness.output import Outcome, draft_of, write_files
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.source import Source, choose, open_source
 
@@ -48,7 +49,7 @@ class StudyResult:
 def study(
     source: str | Path,
     model: str | Path,
-    transforms: Sequence[str] | None = None,
+    transforms: Sequence[str] | str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     provider: str = "cpu",
@@ -72,7 +73,7 @@ def study(
 
     if seed < 0:
         raise UsageError(f"seed must not be negative, it is {seed}")
-    points = points_of(transforms)
+    points = points_of([transforms] if isinstance(transforms, str) else transforms)
     classifier = Classifier(model, provider=provider, threads=threads)
     opened = open_source(source, classifier.card.labels)
     chosen = choose(len(opened.names), limit, seed)
@@ -92,7 +93,7 @@ def study(
         seconds = time.perf_counter() - started
         outcome = Outcome(arguments, opened.name, classifier, measured, tuple(measured.rows()), seconds)
         write_files(draft, outcome)
-        return _result(take_place(draft, wanted), outcome)
+        return _result(settle(draft, wanted), outcome)
 
 
 def _wanted(out: str | Path | None, source: Source) -> Path:

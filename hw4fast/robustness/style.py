@@ -5,11 +5,13 @@ CSS = """
   color-scheme: light dark;
   --paper: #faf9f6; --card: #ffffff; --ink: #1a1c20; --soft: #5d626b; --line: #dfdcd4;
   --accuracy: #0072b2; --flips: #d55e00; --tint: #f1efe9;
+  --row: rgb(120 105 60 / .1); --shade: rgb(0 0 0 / .3);
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #131519; --card: #1b1e23; --ink: #e9e7e2; --soft: #a0a5ae; --line: #32363d;
     --accuracy: #56b4e9; --flips: #f08a3c; --tint: #23272d;
+    --row: rgb(255 255 255 / .06); --shade: rgb(255 255 255 / .4);
   }
 }
 * { box-sizing: border-box; }
@@ -60,7 +62,16 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans
 }
 .legend li { display: flex; gap: .5rem; }
 .legend svg { flex: none; width: 2.6rem; height: .9rem; margin: .3rem 0 0; }
-.scroll { overflow-x: auto; }
+.scroll { /* a shadow at an edge beyond which there is more: the covers move with the content, the shadows stay */
+  overflow-x: auto;
+  background:
+    linear-gradient(to right, var(--card) 40%, transparent) left / 2.5rem 100% local,
+    linear-gradient(to left, var(--card) 40%, transparent) right / 2.5rem 100% local,
+    radial-gradient(farthest-side at 0 50%, var(--shade), transparent) left / .9rem 100% scroll,
+    radial-gradient(farthest-side at 100% 50%, var(--shade), transparent) right / .9rem 100% scroll,
+    var(--card);
+  background-repeat: no-repeat;
+}
 .card .scroll { margin: 0 -1rem -.2rem; padding: 0 1rem .2rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .strip { table-layout: fixed; }
@@ -87,7 +98,8 @@ img.small { image-rendering: pixelated; }
 .off .mark { color: var(--flips); }
 .pair { display: grid; grid-template-columns: 1fr auto 1fr; gap: .5rem; align-items: start; margin-top: .5rem; }
 .pair > .arrow { align-self: center; color: var(--soft); font-size: 1.2rem; padding-bottom: 2rem; }
-.numbers { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
+.numbers { border: 1px solid var(--line); border-radius: .6rem; }
+.swipe { display: none; }
 .numbers table { font-size: .9rem; min-width: 44rem; }
 .numbers th, .numbers td { padding: .34rem .8rem; text-align: right; white-space: nowrap; }
 .numbers thead th {
@@ -99,7 +111,7 @@ img.small { image-rendering: pixelated; }
 .numbers td.spec { color: var(--soft); max-width: 14rem; }
 .numbers .left, .numbers tbody th, .numbers td.spec { text-align: left; }
 .numbers tbody { border-top: 1px solid var(--line); }
-.numbers tr.broken td { background: var(--tint); font-weight: 600; }
+.numbers tr.broken td { background: var(--row); font-weight: 600; }
 .numbers tr.broken td.spec { font-weight: 400; }
 .bar {
   display: inline-block; width: 4.5rem; height: .55rem; margin-left: .6rem; background: var(--tint);
@@ -122,6 +134,15 @@ pre {
 .record dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
 .failures { font-size: .9rem; padding-left: 1.2rem; overflow-wrap: anywhere; }
 footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: .85rem; }
+@media screen and (max-width: 50rem) {
+  p.swipe { display: block; margin-bottom: .5rem; }
+  .numbers th, .numbers td { padding: .34rem .55rem; }
+  .bar { width: 2rem; margin-left: .4rem; }
+  .numbers td.spec { white-space: nowrap; max-width: none; }
+  .numbers tbody th, .numbers thead th:first-child {
+    position: sticky; left: 0; background: var(--card); min-width: 6.8rem; max-width: 8.5rem;
+  }
+}
 @media (max-width: 30rem) {
   .card { padding: .75rem .8rem .85rem; }
   .card .scroll { margin: 0 -.8rem; padding: 0 .8rem; }
@@ -144,7 +165,7 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: 
   .card, .facts, tbody, tr { break-inside: avoid; }
   h2, p.note { break-after: avoid; }
   h2 { margin-top: 1.6rem; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; background: none; }
   .grid.charts { grid-template-columns: repeat(3, 1fr); }
   .grid.strips { grid-template-columns: repeat(2, 1fr); }
   .grid.flips { grid-template-columns: repeat(4, 1fr); }

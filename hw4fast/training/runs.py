@@ -101,8 +101,6 @@ def new_folder(wanted: Path, record: dict[str, Any]) -> Path:
     draft = wanted.parent / f".{wanted.name}-{secrets.token_hex(8)}"
     draft.mkdir(parents=True)
     save_record(draft, record)
-    if wanted.is_dir() and not any(wanted.iterdir()):
-        wanted.rmdir()
     return settle(draft, wanted)
 
 

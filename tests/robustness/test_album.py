@@ -16,11 +16,11 @@ def see(album, start, columns, labels):
     album.see(start, pictures, answers, np.full(answers.shape, 0.5, np.float32), np.array(labels))
 
 
-def test_the_smallest_severity_comes_first_and_known_pictures_before_others():
+def test_the_smallest_severity_comes_first_and_pictures_that_were_wrong_stay_out():
     album = Album(POINTS)
     see(album, 0, [[1, 1, 1, 2, 1, 1, 1], [1, 1, 2, 2, 2, 2, 1], [1, 1, 2, 2, 2, 2, 1]], [1, 2, 1])
     see(album, 3, [[1, 1, 1, 1, 1, 1, 2], [1, 1, 1, 1, 1, 1, 1]], [1, 1])
-    assert [(flip.number, flip.at) for flip in album.flips()] == [(2, 2), (1, 2), (0, 3), (3, 6)]
+    assert [(flip.number, flip.at) for flip in album.flips()] == [(2, 2), (0, 3), (3, 6)]  # 1 is wrong when clean
     assert all((album.pictures[number] == number).all() for number in album.pictures)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hw4fast.robustness.metrics import NO_LABEL, breaks, harm, summarise
+from hw4fast.robustness.metrics import NO_LABEL, breaks, harm, loss_bound, summarise
 from hw4fast.robustness.points import CLEAN
 from tests.robustness.rows import row
 
@@ -49,6 +49,18 @@ def test_it_breaks_when_a_tenth_is_lost_and_the_intervals_lie_apart():
     assert breaks(row("blur", 2, 360, flips=60, correct=300), clean)  # 14 points, intervals apart
     few = row("clean", 0, 10, flips=0, correct=9)
     assert not breaks(row("blur", 2, 10, flips=3, correct=7), few)  # 20 points of ten pictures: chance
+
+
+def test_the_loss_that_few_pictures_leave_open():
+    clean = row("clean", 0, 10, flips=0, correct=10)
+    # by hand: Wilson of 9 of 10 is 0.5958 … 0.9821; 0.1 + √(0² + 0.3042²)
+    assert loss_bound(row("blur", 1, 10, flips=9, correct=9), clean) == pytest.approx(0.4042, abs=1e-4)
+    # no answer changed: no more than 0.2775 of all answers change, Wilson of 0 of 10
+    assert loss_bound(row("blur", 1, 10, flips=0, correct=10), clean) == pytest.approx(0.2775, abs=1e-4)
+    unlabelled = row("blur", 1, 10, flips=0, correct=None)
+    assert loss_bound(unlabelled, row("clean", 0, 10, flips=0, correct=None)) == pytest.approx(0.2775, abs=1e-4)
+    half = row("clean", 0, 100, flips=0, correct=50)
+    assert loss_bound(row("blur", 1, 100, flips=0, correct=50), half) < 0.04
 
 
 def test_without_labels_flips_are_what_breaks():

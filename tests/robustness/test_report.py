@@ -54,7 +54,7 @@ def measured(n=6, size=(12, 10, 1), labels=(0, 1, 2, 0, 1, -1), transforms=("blu
     return Measured(points, names, np.array(labels[:n]), answers, confidence, failures, album)
 
 
-def page_of(found, title="digits", labels=("zero, nought", "<one>", "two")):
+def page_of(found, title="digits", labels=("zero, nought", "<one>", "two"), date=""):
     return render(
         Report(
             title=title,
@@ -65,6 +65,7 @@ def page_of(found, title="digits", labels=("zero, nought", "<one>", "two")):
             seed=0,
             command="hw4fast study 'a b' --model <model>.onnx",
             record=[("Seed", "0"), ("Versions", "a < b")],
+            date=date,
         )
     )
 
@@ -173,7 +174,70 @@ def test_dollars_in_a_name_are_no_formula(tmp_path):
 
 @pytest.mark.parametrize(
     ("confidence", "shown"),
-    [(0.0, "0 %"), (0.004, "< 1 %"), (0.5, "50 %"), (0.989, "99 %"), (0.9999, "> 99 %"), (1.0, "100 %")],
+    [(0.0, "< 1 %"), (0.004, "< 1 %"), (0.5, "50 %"), (0.989, "99 %"), (0.9999, "> 99 %"), (1.0, "> 99 %")],
 )
 def test_nothing_is_said_to_be_certain_that_only_rounds_to_it(confidence, shown):
     assert sure(np.float32(confidence)) == shown
+
+
+def test_the_date_stands_on_the_page_when_there_is_one(text):
+    assert "runs/&lt;model&gt;.onnx</p>" in text
+    assert "runs/&lt;model&gt;.onnx · 2026-01-31</p>" in page_of(measured(n=2), date="2026-01-31")
+
+
+def test_words_and_scale_are_explained_where_the_finding_stands(text):
+    head = text[: text.index("</header>")]
+    assert "“Breaks” means: at least 10 points less accuracy" in head
+    assert "steps on each transform’s own scale" in head
+    assert "Lowest mean confidence" in head
+
+
+def test_no_picture_that_was_wrong_when_clean_is_shown_as_flipped():
+    found = measured(labels=(1, 2, 0, 1, 2, 0))  # clean answers are 0, 1, 2, 0, 1, 2: all wrong
+    page = page_of(found)
+    assert "No answer to a picture that the model knew when clean changed" in page
+    assert '<figure class="card"><h3>blur, severity' not in page
+
+
+def test_of_few_labels_their_number_stands_beside_the_share(text):
+    assert "answers that are right (of 5 labelled pictures)" in text
+
+
+def test_the_table_tells_that_it_is_wider_than_a_phone(text):
+    assert "swipe sideways" in text
+    assert "p.swipe { display: block;" in text
+
+
+LONG = "a rather long name of a folder/a rather long name of a model.onnx · n = 12345 pictures"
+
+
+def inside(figure):
+    """Whether all that is drawn lies within the picture, to a pixel."""
+    box, whole = figure.get_tightbbox(), figure.get_size_inches()
+    return box.x0 > -0.01 and box.y0 > -0.01 and box.x1 < whole[0] + 0.01 and box.y1 < whole[1] + 0.01
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are closed during a test."""
+    from hw4fast.figures import pyplot
+
+    figures = []
+    monkeypatch.setattr(pyplot(), "close", figures.append)
+    yield figures
+    monkeypatch.undo()
+    pyplot().close("all")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+@pytest.mark.parametrize("labels", [(0, 1, 2, 0, 1, -1), (-1,) * 6])
+def test_no_text_of_the_pictures_is_cut_off(tmp_path, drawn, count, labels):
+    from hw4fast.robustness.figures import save_curves, save_grid
+
+    names = ("blur", "rotate30", "noise", "contrast0.5", "brightness", "jitter")[:count]
+    rows = measured(transforms=names, labels=labels).rows()
+    groups = [[row for row in rows[1:] if row.point.series.startswith(name)] for name in names]
+    save_curves(tmp_path / "a.png", rows[0], groups, LONG)
+    cells = [("rotate:degrees=30,fill=black", np.zeros((4, 4, 3), np.uint8), "✗ a long class name… · > 99 %")] * 2
+    save_grid(tmp_path / "b.png", [(f"noise:std=0.1+rotate{i}", cells) for i in range(count)], LONG)
+    assert [inside(figure) for figure in drawn] == [True, True]
