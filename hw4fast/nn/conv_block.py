@@ -62,7 +62,8 @@ def _conv_block_cpu(
         padding,
         relu,
         pool,
-        threads=threads(),
+        "",  # positional: pybind11 takes a microsecond for keywords
+        threads(),
     )
     return output, code
 
@@ -116,7 +117,8 @@ def _conv_block_backward_cpu(
         padding,
         relu,
         pool,
-        threads=threads(),
+        "",  # positional: pybind11 takes a microsecond for keywords
+        threads(),
     )
     return gradients
 

@@ -95,7 +95,8 @@ def _softmax_xent_cpu(
         label_smoothing,
         ignore_index,
         reduction,
-        threads=threads(),
+        "",  # positional: pybind11 takes a microsecond for keywords
+        threads(),
     )
     return loss, grad
 
