@@ -99,7 +99,7 @@ template <class T> static void conv_lists(const ConvBackward<T> &p, const ConvPa
   const ConvShape &s = p.shape;
   const std::int64_t cols = s.cols();
   std::int64_t shift[5] = {};
-  conv_shifts(s, patch, reinterpret_cast<std::int64_t(&)[4]>(shift));
+  conv_shifts(s, patch, reinterpret_cast<std::int64_t (&)[4]>(shift));
   std::fill(length, length + s.o, 0);
   for (std::int64_t r = 0; r < count; ++r)
     for (std::int64_t j = 0; j < cols; ++j) {

@@ -45,7 +45,9 @@ template <class V> HW4FAST_INLINE V larger(V a, V b) { return a > b ? a : b; }
 
 // op over all lanes, halves against each other: log2(lanes) steps one after the other instead of lanes, and a sum
 // whose order is written down. A NaN lane may be dropped by `larger`: the passes that follow meet it again.
-template <class T, std::int64_t n> struct Short { typedef T Vector __attribute__((vector_size(n * sizeof(T)))); };
+template <class T, std::int64_t n> struct Short {
+  typedef T Vector __attribute__((vector_size(n * sizeof(T))));
+};
 template <class T, std::int64_t n, class Op> HW4FAST_INLINE T fold(typename Short<T, n>::Vector v, const Op &op) {
   if constexpr (n == 2) {
     return op(v[0], v[1]);
