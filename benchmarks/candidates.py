@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,11 +59,31 @@ def softmax_xent(shape: tuple[int, int], everything: bool = False) -> Candidates
     return found
 
 
-def copy(shape: tuple[int, int]) -> Candidates:
-    """torch's copy of as many bytes as the kernel must move: the bandwidth that a memory-bound kernel can have."""
+class _Nothing(torch.autograd.Function):
+    """A node that computes nothing, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return logits.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient, None
+
+
+def softmax_bounds(shape: tuple[int, int]) -> Candidates:
+    """What no kernel can do without: torch's copy of as many bytes (a memory-bound kernel's time), and a node of
+    autograd that computes nothing, forward and backward."""
     source = torch.rand(softmax_card.cost(*shape)[0] // 8)
     goal = torch.empty_like(source)
-    return {"copy": lambda: goal.copy_(source)}
+    x, gradient = torch.rand(shape, requires_grad=True), torch.rand(shape)
+
+    def autograd_alone() -> None:
+        x.grad = None
+        _Nothing.apply(x, gradient).backward()
+
+    return {"copy of as many bytes": lambda: goal.copy_(source), "autograd alone": autograd_alone}
 
 
 # -- conv_block --------------------------------------------------------------------------------------------------
@@ -220,7 +241,7 @@ COMPARISONS: dict[str, Comparison] = {
         {f"{n}x{classes}": (n, classes) for n, classes in softmax_card.BENCHMARK_SHAPES},
         (OURS, "torch", "torch.compile"),
         _VARIANTS,
-        copy,
+        softmax_bounds,
     ),
     "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
     "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, (), sgemm),

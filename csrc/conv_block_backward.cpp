@@ -22,7 +22,8 @@ template <class T> struct ConvBackward {
   T *dx;                     // [n, h, w, c], or null: not wanted
 };
 
-constexpr std::int64_t conv_group = 8;  // neighbouring outputs whose input gradients are found together
+constexpr std::int64_t conv_few_taps = 49;  // kh·kw·c up to which lanes run along the output channels
+constexpr std::int64_t conv_group = 8;      // neighbouring outputs whose input gradients are found together
 
 inline std::int64_t conv_padded(const ConvShape &s, std::int64_t vector) {
   return (s.kw * s.c + vector - 1) / vector * vector;

@@ -88,7 +88,7 @@ template <class T, int R, int V> HW4FAST_INLINE void conv_sum(const ConvEntry<T>
 }
 
 // Where the output (row, j) of a band begins in its packed picture; `shift` adds for the four codes.
-static void conv_shifts(const ConvShape &s, const ConvPatch &patch, std::int64_t (&shift)[4]) {
+static void conv_shifts(const ConvShape &s, const ConvPatch &patch, std::int64_t *shift) {
   for (int k = 0; k < 4; ++k) shift[k] = (k >> 1) * s.sh * patch.row + (k & 1) * s.sw * s.c;
 }
 
@@ -99,7 +99,7 @@ template <class T> static void conv_lists(const ConvBackward<T> &p, const ConvPa
   const ConvShape &s = p.shape;
   const std::int64_t cols = s.cols();
   std::int64_t shift[5] = {};
-  conv_shifts(s, patch, reinterpret_cast<std::int64_t (&)[4]>(shift));
+  conv_shifts(s, patch, shift);
   std::fill(length, length + s.o, 0);
   for (std::int64_t r = 0; r < count; ++r)
     for (std::int64_t j = 0; j < cols; ++j) {
@@ -134,6 +134,105 @@ template <class T> static void conv_weight_gradient(const ConvShape &s, const Co
           store(to, load(to) + sum[r][v]);
         }
     });
+  }
+}
+
+// The same for few input channels, where a kernel row would fill little of a vector: lanes run along the output
+// channels. Each lane needs one of four numbers of the picture, by its code; the four lie side by side in `fours`
+// [row][column][c][4], so that one permutation of what is loaded gives every lane its own.
+template <class T>
+static void conv_pack_fours(const ConvShape &s, const ConvPatch &patch, std::int64_t rows, const T *packed, T *fours) {
+  std::int64_t shift[4];
+  conv_shifts(s, patch, shift);
+  const std::int64_t end = rows * patch.row;
+  const std::int64_t whole = std::max<std::int64_t>(0, end - shift[3]);  // shift[3] is the largest
+  for (std::int64_t i = 0; i < whole; ++i)
+    for (int k = 0; k < 4; ++k) fours[4 * i + k] = packed[i + shift[k]];
+  for (std::int64_t i = whole; i < end; ++i)
+    for (int k = 0; k < 4; ++k) fours[4 * i + k] = i + shift[k] < end ? packed[i + shift[k]] : T(0);
+}
+
+// sum[t] = Σ g · (each lane's own number at tap t) over the outputs of `count` rows; codes and g: [count · cols].
+template <class T, int N> static void conv_sum_fours(const ConvShape &s, const ConvPatch &patch, std::int64_t count,
+                                                     const T *fours, const Int<T> *codes, const Float<T> *g,
+                                                     const std::int64_t *tap, Float<T> *sum) {
+  Float<T> local[N];
+  for (int t = 0; t < N; ++t) local[t] = Float<T>{};
+  for (std::int64_t r = 0; r < count; ++r)
+    for (std::int64_t j = 0; j < s.cols(); ++j, ++codes, ++g) {
+      const T *at = fours + 4 * (r * patch.line + j * patch.pixel);
+      const Int<T> code = *codes;
+      const Float<T> grad = *g;
+#pragma GCC unroll 32
+      for (int t = 0; t < N; ++t) local[t] += pick<T>(at + tap[t], code) * grad;
+    }
+  for (int t = 0; t < N; ++t) sum[t] = local[t];
+}
+
+// codes and grads [count · cols] of W output channels from `first_o` on, 0 where there are none or they are dead;
+// returns the sum of grads.
+template <class T> static Float<T> conv_lanes(const ConvBackward<T> &p, std::int64_t image, std::int64_t first_o,
+                                              std::int64_t first, std::int64_t count, Int<T> *codes, Float<T> *grads) {
+  constexpr std::int64_t W = lanes<T>;
+  using Bytes = typename Short<std::uint8_t, W>::Vector;
+  const ConvShape &s = p.shape;
+  const std::int64_t width = std::min(W, s.o - first_o);
+  Float<T> total{};
+  for (std::int64_t r = first; r < first + count; ++r)
+    for (std::int64_t j = 0; j < s.cols(); ++j) {
+      const T *g = p.g.at(image, first_o, r) + j * p.g.w;
+      const std::uint8_t *code = p.code ? p.code + ((image * s.rows() + r) * s.cols() + j) * s.o + first_o : nullptr;
+      Bytes kinds{};
+      Float<T> grad{};
+      if (width == W && p.g.c == 1) {
+        if (code) std::memcpy(&kinds, code, sizeof kinds);
+        grad = load(g);
+      } else {
+        alignas(64) T some[W] = {};
+        std::uint8_t few[W] = {};
+        for (std::int64_t lane = 0; lane < width; ++lane) some[lane] = g[lane * p.g.c];
+        if (code) std::memcpy(few, code, static_cast<std::size_t>(width));
+        std::memcpy(&kinds, few, sizeof kinds);
+        grad = load(some);
+      }
+      const Int<T> which = __builtin_convertvector(kinds, Int<T>);
+      grad = which == static_cast<Label<T>>(code_dead) ? Float<T>{} : grad;
+      *codes++ = which & 3;
+      *grads++ = grad;
+      total += grad;
+    }
+  return total;
+}
+
+template <class T> static void conv_weight_gradient_fours(const ConvBackward<T> &p, const ConvPatch &patch,
+                                                          std::int64_t image, std::int64_t first, std::int64_t count,
+                                                          const T *fours, Int<T> *codes, Float<T> *grads, T *dw,
+                                                          T *db) {
+  constexpr std::int64_t W = lanes<T>;
+  const ConvShape &s = p.shape;
+  const std::int64_t taps = s.kh * patch.span;
+  std::int64_t tap[conv_few_taps];
+  for (std::int64_t t = 0; t < taps; ++t) tap[t] = 4 * (t / patch.span * patch.row + t % patch.span);
+  for (std::int64_t o = 0; o < s.o; o += W) {
+    const Float<T> bias = conv_lanes(p, image, o, first, count, codes, grads);
+    Float<T> sums[conv_few_taps];
+    for (std::int64_t t = 0; t < taps;) {
+      const auto some = [&](auto N) {
+        if (N > (HW4FAST_VECTOR_BYTES == 64 ? 25 : 12) || t + N > taps) return false;
+        conv_sum_fours<T, N()>(s, patch, count, fours, codes, grads, tap + t, sums + t);
+        t += N;
+        return true;
+      };
+      some(std::integral_constant<int, 25>()) || some(std::integral_constant<int, 12>()) ||
+          some(std::integral_constant<int, 9>()) || some(std::integral_constant<int, 5>()) ||
+          some(std::integral_constant<int, 2>()) || some(std::integral_constant<int, 1>());
+    }
+    for (std::int64_t lane = 0; lane < std::min(W, s.o - o); ++lane) {
+      T *to = dw + (o + lane) * s.kh * patch.padded;
+      for (std::int64_t i = 0, t = 0; i < s.kh; ++i, to += patch.padded)
+        for (std::int64_t k = 0; k < patch.span; ++k) to[k] += sums[t++][lane];
+      db[o + lane] += bias[lane];
+    }
   }
 }
 
@@ -203,14 +302,25 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
   const Scratch<T> packed(dw ? size + W : 0), dx(p.dx ? whole * patch.row + W : 0);
   const Scratch<ConvEntry<T>> lists(std::max(dw ? s.o * most : 0, p.dx ? conv_group * 5 * s.o : 0));
   const Scratch<std::int64_t> length(s.o);
+  const bool few = dw && s.kh * patch.span <= conv_few_taps;  // else kernel rows fill vectors well enough
+  const Scratch<T> fours(few ? 4 * size + W : 0);
+  const Scratch<Int<T>> codes(few ? most : 0);
+  const Scratch<Float<T>> grads(few ? most : 0);
+  if (few) std::fill(fours.get() + 4 * size, fours.get() + 4 * size + W, T(0));
   if (dw) std::fill(packed.get() + size, packed.get() + size + W, T(0));  // what the last vector reads beyond
 
   for (std::int64_t image = begin; image < end; ++image) {
     for (std::int64_t row = 0; dw && row < s.rows(); row += band) {
       const std::int64_t count = std::min(band, s.rows() - row);
       conv_pack_patch(p.x, s, image, row * step - s.ph, (count - 1) * step + overlap, patch, packed.get());
-      conv_lists(p, patch, image, row, count, most, lists.get(), length.get());
-      conv_weight_gradient(s, patch, packed.get(), lists.get(), most, length.get(), dw, dw + s.o * s.kh * patch.padded);
+      T *db = dw + s.o * s.kh * patch.padded;
+      if (few) {
+        conv_pack_fours(s, patch, (count - 1) * step + overlap, packed.get(), fours.get());
+        conv_weight_gradient_fours(p, patch, image, row, count, fours.get(), codes.get(), grads.get(), dw, db);
+      } else {
+        conv_lists(p, patch, image, row, count, most, lists.get(), length.get());
+        conv_weight_gradient(s, patch, packed.get(), lists.get(), most, length.get(), dw, db);
+      }
     }
     if (!p.dx) continue;
     std::fill(dx.get(), dx.get() + whole * patch.row + W, T(0));

@@ -64,6 +64,16 @@ template <class T> HW4FAST_INLINE T sum_of(Float<T> v) {
   return fold<T, lanes<T>>(v, [](auto a, auto b) { return a + b; });
 }
 
+// Lane by lane: from[which[lane]], which in 0 … 3. Reads a whole vector (four numbers, if that is shorter).
+template <class T> HW4FAST_INLINE Float<T> pick(const T *from, Int<T> which) {
+#if !defined(__clang__)
+  if constexpr (lanes<T> > 4) return __builtin_shuffle(load(from), which);
+#endif
+  Float<T> picked{};
+  for (std::int64_t lane = 0; lane < lanes<T>; ++lane) picked[lane] = from[which[lane]];
+  return picked;
+}
+
 // v[i][j] and v[j][i] change places. Each step exchanges the off-diagonal quarters of every 2s × 2s square.
 template <std::int64_t s, class V, std::int64_t... lane>
 HW4FAST_INLINE void exchange(V &a, V &b, std::integer_sequence<std::int64_t, lane...>) {
