@@ -78,12 +78,14 @@ template <class T, int R, int V> HW4FAST_INLINE void conv_sum(const ConvEntry<T>
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) sum[r][v] = Float<T>{};
   for (std::int64_t i = 0; i < n; ++i) {
-    const T *at = from + list[i].at;
+    const T *line = from + list[i].at;
     const T g = list[i].g;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r, line += row) {
+      line = opaque(line);
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sum[r][v] += load(at + r * row + v * W) * g;
+      for (int v = 0; v < V; ++v) sum[r][v] += load(line + v * W) * g;
+    }
   }
 }
 

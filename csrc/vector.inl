@@ -29,6 +29,13 @@ template <class T> HW4FAST_INLINE Float<T> load(const T *from) {
 template <class T> HW4FAST_INLINE void store(T *to, Float<T> v) { std::memcpy(to, &v, sizeof v); }
 template <class T> HW4FAST_INLINE Float<T> splat(T value) { return Float<T>{} + value; }
 
+// The pointer itself, of which the compiler knows nothing: it then adds constants to it, where it would otherwise
+// keep an address for each load of an unrolled loop and run out of registers.
+template <class T> HW4FAST_INLINE const T *opaque(const T *pointer) {
+  asm("" : "+r"(pointer));
+  return pointer;
+}
+
 // a > b ? a : b in one instruction, which compilers don't find for vectors: b where either is NaN.
 #if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
 HW4FAST_INLINE Float<float> larger(Float<float> a, Float<float> b) { return _mm512_maskz_max_ps(0xffff, a, b); }
