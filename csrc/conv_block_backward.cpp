@@ -6,6 +6,7 @@
 
 #include <pybind11/stl.h>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 #if defined(__x86_64__)
@@ -67,6 +68,17 @@ template <class T> static void run(ConvBackward<T> p, const T *weight, T *dw, T 
     });
 }
 
+// A code that no forward pass writes would lead out of the picture, and so would lists whose places don't fit.
+static void check_backward(const ConvShape &s, const std::uint8_t *code) {
+  if (s.o * s.kh * conv_padded(s, 16) > std::numeric_limits<std::int32_t>::max() ||
+      (s.kh + s.sh) * ((s.w + 2 * s.pw) * s.c) > std::numeric_limits<std::int32_t>::max())
+    throw py::value_error("conv_block_backward: the weight or a few rows of the input have over 2^31 elements");
+  bool wrong = false;
+  for (std::int64_t i = 0; code && i < s.n * s.rows() * s.cols() * s.o; ++i)
+    wrong |= code[i] > code_dead || (!s.pool && code[i] != 0 && code[i] != code_dead);
+  if (wrong) throw py::value_error("conv_block_backward: code holds numbers that conv_block doesn't write");
+}
+
 static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<std::int64_t, 4> grad_strides,
                                 std::uintptr_t code, std::uintptr_t input, std::array<std::int64_t, 4> strides,
                                 std::uintptr_t weight, std::uintptr_t grad_input, std::uintptr_t grad_weight,
@@ -77,6 +89,7 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
   const ConvShape s = conv_shape(shape, filters, stride, padding, relu, pool);
   if (s.n > 0 && !(grad && input && weight && (code || !(relu || pool))))
     throw py::value_error("conv_block_backward was given a tensor without memory");
+  check_backward(s, pointer<const std::uint8_t>(relu || pool ? code : 0));
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);

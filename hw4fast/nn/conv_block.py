@@ -28,6 +28,16 @@ _conv_block = torch.ops.hw4fast.conv_block.default
 _conv_block_backward = torch.ops.hw4fast.conv_block_backward.default
 
 
+def _check(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pool: bool) -> None:
+    """Shapes, values and dtypes: for the function, and for the operators, which anyone can call."""
+    card.check(input, weight, bias, stride, padding, pool)
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != input.dtype:
+            raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
+
+
 def _outputs(input: Tensor, weight: Tensor, stride: Any, padding: Any, pool: bool, code: bool) -> tuple[Tensor, Tensor]:
     """Uninitialised output and, if asked for, code."""
     n, o, rows, cols = card.output_shape(input.shape, weight.shape, stride, padding, pool)
@@ -45,6 +55,7 @@ def _conv_block_cpu(
     pool: bool,
     want_code: bool,
 ) -> tuple[Tensor, Tensor]:
+    _check(input, weight, bias, stride, padding, pool)
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     output, code = _outputs(input, weight, stride, padding, pool, want_code)
@@ -100,7 +111,15 @@ def _conv_block_backward_cpu(
     pool: bool,
     want: list[bool],
 ) -> Gradients:
-    weight = weight.contiguous()
+    _check(input, weight, None, stride, padding, pool)
+    shape = card.output_shape(input.shape, weight.shape, stride, padding, pool)
+    if relu or pool:
+        card.check_grad(grad, code, shape)
+    elif tuple(grad.shape) != shape:
+        raise ValueError(f"grad must be {list(shape)}, not {list(grad.shape)}")
+    if grad.dtype != input.dtype or code.dtype != torch.uint8:
+        raise TypeError(f"grad must be {input.dtype} and code uint8, not {grad.dtype} and {code.dtype}")
+    weight, code = weight.contiguous(), code.contiguous()
     gradients = _gradients(input, weight, want)
     _C.conv_block_backward(
         input.dtype is torch.float64,
@@ -181,12 +200,7 @@ def conv_block(
     """
     stride = (stride, stride) if isinstance(stride, int) else stride
     padding = (padding, padding) if isinstance(padding, int) else padding
-    card.check(input, weight, bias, stride, padding, pool)
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.dtype != input.dtype:
-            raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
+    _check(input, weight, bias, stride, padding, pool)
     check_tensors("conv_block", input, weight, bias)
     differentiated = any(tensor is not None and tensor.requires_grad for tensor in (input, weight, bias))
     want_code = (relu or pool) and differentiated and torch.is_grad_enabled()

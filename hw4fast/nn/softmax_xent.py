@@ -65,12 +65,12 @@ _softmax_xent = torch.ops.hw4fast.softmax_xent.default
 def _softmax_xent_cpu(
     logits: Tensor,
     target: Tensor,
-    weight: Tensor | None = None,
-    scale: float = 1.0,
-    label_smoothing: float = 0.0,
-    ignore_index: int = -100,
-    reduction: int = 1,
-    want_grad: bool = True,
+    weight: Tensor | None,
+    scale: float,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: int,
+    want_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     n, classes = logits.shape
     if classes > 1 and logits.stride(1) != 1:
@@ -101,6 +101,32 @@ def _softmax_xent_cpu(
     return loss, grad
 
 
+def _check(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, reduction: str) -> None:
+    """Shapes, values and dtypes: for the function, and for the operator, which anyone can call."""
+    card.check(input, target, weight, label_smoothing, reduction)
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must be int64 class indices, not {target.dtype}")
+    if weight is not None and weight.dtype != input.dtype:
+        raise TypeError(f"weight must be {input.dtype} like input, not {weight.dtype}")
+
+
+def _softmax_xent_op(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    scale: float = 1.0,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: int = 1,
+    want_grad: bool = True,
+) -> tuple[Tensor, Tensor]:
+    names = {number: name for name, number in card.REDUCTIONS.items()}
+    _check(logits, target, weight, label_smoothing, names.get(reduction, str(reduction)))
+    return _softmax_xent_cpu(logits, target, weight, scale, label_smoothing, ignore_index, reduction, want_grad)
+
+
 def _softmax_xent_fake(
     logits: Tensor,
     target: Tensor,
@@ -129,7 +155,7 @@ def _scale_grad(ctx: Any, grad_loss: Tensor, _grad_grad: Tensor) -> tuple[Tensor
     return (grad * (grad_loss.unsqueeze(1) if grad_loss.dim() else grad_loss), *(None,) * 7)
 
 
-library.impl("softmax_xent", _softmax_xent_cpu, "CPU")
+library.impl("softmax_xent", _softmax_xent_op, "CPU")
 torch.library.register_fake("hw4fast::softmax_xent", _softmax_xent_fake, lib=library)
 torch.library.register_autograd("hw4fast::softmax_xent", _scale_grad, setup_context=_keep_grad, lib=library)
 
@@ -175,13 +201,7 @@ def softmax_cross_entropy(
     other than the CPU, IndexError for a target that is neither a class nor ignore_index.
     See hw4fast.kernels.softmax_xent for the formula, its sources and the float64 reference.
     """
-    card.check(input, target, weight, label_smoothing, reduction)
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
-    if target.dtype != torch.int64:
-        raise TypeError(f"target must be int64 class indices, not {target.dtype}")
-    if weight is not None and weight.dtype != input.dtype:
-        raise TypeError(f"weight must be {input.dtype} like input, not {weight.dtype}")
+    _check(input, target, weight, label_smoothing, reduction)
     if isinstance(scale, Tensor) or isinstance(label_smoothing, Tensor):
         raise TypeError("scale and label_smoothing must be numbers: a tensor would get no gradient")
     if weight is not None and weight.requires_grad:

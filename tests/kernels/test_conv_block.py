@@ -228,6 +228,17 @@ def test_a_gradient_or_code_that_does_not_fit_raises():
         card.conv_block_backward(grad.astype(np.float64), code, input, weight, **options)
 
 
+@pytest.mark.parametrize(("pool", "number"), [(True, 5), (True, 255), (False, 1), (False, 3), (False, 5)])
+def test_a_code_that_no_forward_pass_writes_raises(pool, number):
+    """It would lead out of the picture."""
+    case = card.Case("code", (2, 3, 8, 8), (4, 3, 3), padding=(1, 1), pool=pool)
+    input, weight, _, options = case.make()
+    _, code = card.conv_block(input, weight, None, **options)
+    code[-1, -1, -1, -1] = number
+    with pytest.raises(ValueError, match="code holds numbers"):
+        card.conv_block_backward(grad_for(case), code, input, weight, **options)
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     n=st.integers(0, 4),

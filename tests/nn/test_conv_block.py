@@ -137,3 +137,22 @@ def test_bad_input_raises(change, kind, message):
     arguments = {"input": torch.zeros(2, 3, 8, 8), "weight": torch.zeros(4, 3, 3, 3), "bias": torch.zeros(4), **change}
     with pytest.raises(kind, match=message):
         hn.conv_block(**arguments)
+
+
+def test_the_operators_themselves_refuse_what_would_crash():
+    (x, w, b), options = tensors(CASES[0])
+    with torch.no_grad():
+        output, code = torch.ops.hw4fast.conv_block(x, w, b, *options.values(), True)
+        with pytest.raises(ValueError, match="weight must be"):
+            torch.ops.hw4fast.conv_block(x, w[:, :1], b, *options.values(), True)
+        with pytest.raises(TypeError, match="bias must be"):
+            torch.ops.hw4fast.conv_block(x, w, b.double(), *options.values(), True)
+        for grad, codes, kind in (
+            (output[:1], code, ValueError),
+            (output, code[:1], ValueError),
+            (output.double(), code, TypeError),
+            (output, code.int(), TypeError),
+            (output, code + 5, ValueError),
+        ):
+            with pytest.raises(kind):
+                torch.ops.hw4fast.conv_block_backward(grad, codes, x, w, *options.values(), [True] * 3)

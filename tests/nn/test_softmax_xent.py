@@ -207,3 +207,17 @@ def test_transformed_and_watched_tensors_go_through_the_dispatcher():
         assert hn.softmax_cross_entropy(fake.from_tensor(x), fake.from_tensor(y)).shape == ()
     with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
         hn.softmax_cross_entropy(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)), y)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "reduction", "kind"),
+    [
+        (torch.zeros(4, 3), torch.zeros(2, dtype=torch.int64), 1, ValueError),
+        (torch.zeros(4, 3), torch.zeros(4), 1, TypeError),
+        (torch.zeros(4, 3, dtype=torch.float16), torch.zeros(4, dtype=torch.int64), 1, TypeError),
+        (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), 7, ValueError),
+    ],
+)
+def test_the_operator_itself_refuses_what_would_crash(logits, target, reduction, kind):
+    with pytest.raises(kind):
+        torch.ops.hw4fast.softmax_xent(logits, target, None, 1.0, 0.0, -100, reduction)
