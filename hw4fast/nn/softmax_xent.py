@@ -70,7 +70,7 @@ def _softmax_xent_cpu(
     label_smoothing: float,
     ignore_index: int,
     reduction: int,
-    want_grad: bool,
+    want_grad: bool = True,
 ) -> tuple[Tensor, Tensor]:
     n, classes = logits.shape
     if classes > 1 and logits.stride(1) != 1:
