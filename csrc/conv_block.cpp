@@ -1,16 +1,19 @@
 // Binding of conv_block's forward pass. The arguments are raw addresses; hw4fast/kernels/conv_block.py is the safe
 // face and the documentation.
 #include "conv_block.h"
+#include "conv_winograd.h"
 #include "kernel.h"
 #include "parallel.h"
 
 #include <pybind11/stl.h>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
+#define HW4FAST_COMMON_INL "conv.inl"
 #define HW4FAST_INL "conv_block.inl"
 #include "each_isa.h"
 
@@ -28,8 +31,8 @@ template <class T> static void run(const Strided<const T> &x, const T *weight, c
   if (bias) std::copy(bias, bias + s.o, padded_bias.get());
   HW4FAST_VARIANT(isa, conv_pack_weight<T>)(weight, s, packed.get());
   const auto rows_of = HW4FAST_VARIANT(isa, conv_rows<T>);
-  const std::int64_t flops = 2 * s.side() * s.side() * s.cols() * s.o * s.c * s.kh * s.kw;  // per row
-  parallel_for(s.n * s.rows(), 1 + 200000 / std::max<std::int64_t>(flops, 1), threads,
+  const std::int64_t flops = 2 * s.side * s.side * s.cols * s.o * s.c * s.kh * s.kw;  // per row
+  parallel_for(s.n * s.rows, 1 + 200000 / std::max<std::int64_t>(flops, 1), threads,
                [&](std::int64_t begin, std::int64_t end) {
                  rows_of(x, packed.get(), padded_bias.get(), s, out, code, begin, end);
                });
@@ -48,6 +51,12 @@ static void conv_block(bool is_double, std::uintptr_t input, std::array<std::int
   const auto typed = [&](auto zero) {
     using T = decltype(zero);
     const Strided<const T> x{pointer<const T>(input), strides[0], strides[1], strides[2], strides[3]};
+    if constexpr (std::is_same_v<T, float>)
+      if (conv_winograd_wins(s)) {
+        const py::gil_scoped_release release;
+        return conv_winograd(x, pointer<T>(weight), pointer<T>(bias), s, pointer<T>(output),
+                             pointer<std::uint8_t>(code), isa, threads);
+      }
     run<T>(x, pointer<const T>(weight), pointer<const T>(bias), s, pointer<T>(output), pointer<std::uint8_t>(code), isa,
            threads);
   };

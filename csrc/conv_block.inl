@@ -103,41 +103,19 @@ template <class T, int V> static ConvTile<T> conv_choose_tile(std::int64_t colum
 template <class T> static void conv_finish(const T *rows, std::int64_t width, std::int64_t row_size, const ConvShape &s,
                                            std::int64_t channels, T *out, std::uint8_t *code) {
   constexpr std::int64_t W = lanes<T>;
-  using Codes = typename Short<std::uint8_t, W>::Vector;
-  const std::int64_t cols = s.cols();
-  const Float<T> zero{};
-  const Int<T> no{};
-  for (std::int64_t at = 0; at < channels; at += W) {
-    const std::int64_t n = std::min(W, channels - at);
-    for (std::int64_t j = 0; j < cols; ++j) {
-      const T *from = rows + at + j * s.side() * width;
-      Float<T> best = load(from);
-      Int<T> which = no;
+  for (std::int64_t at = 0; at < channels; at += W)
+    for (std::int64_t j = 0; j < s.cols; ++j) {
+      const T *from = rows + at + j * s.side * width;
+      Float<T> values[4] = {load(from)}, best;
       if (s.pool) {
-        const T *others[3] = {from + width, from + row_size, from + row_size + width};
-        for (int k = 0; k < 3; ++k) {
-          const Float<T> v = load(others[k]);
-          const Int<T> better = (v > best) | (v != v);  // a NaN wins, as it does in torch
-          best = better ? v : best;
-          which = better ? no + static_cast<Label<T>>(k + 1) : which;
-        }
+        values[1] = load(from + width);
+        values[2] = load(from + row_size);
+        values[3] = load(from + row_size + width);
       }
-      if (s.relu) {
-        const Int<T> dead = best <= zero;
-        best = dead ? zero : best;
-        which = dead ? no + static_cast<Label<T>>(code_dead) : which;
-      }
-      T *to = out + j * s.o + at;
-      const Codes codes = __builtin_convertvector(which, Codes);
-      if (n == W) {
-        store(to, best);
-        if (code) std::memcpy(code + j * s.o + at, &codes, sizeof codes);
-      } else {
-        for (std::int64_t lane = 0; lane < n; ++lane) to[lane] = best[lane];
-        for (std::int64_t lane = 0; code && lane < n; ++lane) code[j * s.o + at + lane] = codes[lane];
-      }
+      Int<T> which;
+      conv_strongest<T>(values, s.pool ? 4 : 1, s.relu, best, which);
+      conv_keep<T>(best, which, channels - at, out + j * s.o + at, code ? code + j * s.o + at : nullptr);
     }
-  }
 }
 
 // weight [o][c][kh][kw] → [block of V·W channels][kh][c][kw][V·W], zeros beyond o. The last block has V = 1 if that
@@ -159,7 +137,7 @@ template <class T> static void conv_pack_weight(const T *weight, const ConvShape
 template <class T> static void conv_rows(const Strided<const T> &x, const T *weight, const T *bias, const ConvShape &s,
                                          T *out, std::uint8_t *code, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t W = lanes<T>;
-  const std::int64_t side = s.side(), columns = s.cols() * side, step = side * s.sh;
+  const std::int64_t side = s.side, columns = s.cols * side, step = side * s.sh;
   ConvBand band;
   band.phase = columns + (s.kw - 1) / s.sw;
   band.row = s.c * s.sw * band.phase;
@@ -174,8 +152,8 @@ template <class T> static void conv_rows(const Strided<const T> &x, const T *wei
   const ConvTile<T> tiles[2] = {conv_choose_tile<T, 1>(columns, &size[0]), conv_choose_tile<T, 2>(columns, &size[1])};
 
   while (begin < end) {
-    const std::int64_t image = begin / s.rows(), row = begin % s.rows();
-    const std::int64_t count = std::min({most, end - begin, s.rows() - row});
+    const std::int64_t image = begin / s.rows, row = begin % s.rows;
+    const std::int64_t count = std::min({most, end - begin, s.rows - row});
     conv_pack(x, s, image, row * step - s.ph, (count - 1) * step + overlap, band, packed.get());
     for (std::int64_t r = 0; r < count; ++r) {
       const T *w = weight;
@@ -189,7 +167,7 @@ template <class T> static void conv_rows(const Strided<const T> &x, const T *wei
             tiles[v - 1](from + at, w, bias + first, s, band, finished.get() + half * row_size + at * width, width);
           }
         }
-        const std::int64_t offset = ((image * s.rows() + row + r) * s.cols()) * s.o + first;
+        const std::int64_t offset = ((image * s.rows + row + r) * s.cols) * s.o + first;
         conv_finish(finished.get(), width, row_size, s, std::min(width, s.o - first), out + offset,
                     code ? code + offset : nullptr);
         w += s.kh * s.c * s.kw * width;

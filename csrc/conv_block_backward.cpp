@@ -32,6 +32,7 @@ inline std::int64_t conv_padded(const ConvShape &s, std::int64_t vector) {
 
 }  // namespace hw4fast
 
+#define HW4FAST_COMMON_INL "conv.inl"
 #define HW4FAST_INL "conv_block_backward.inl"
 #include "each_isa.h"
 
@@ -74,7 +75,7 @@ static void check_backward(const ConvShape &s, const std::uint8_t *code) {
       (s.kh + s.sh) * ((s.w + 2 * s.pw) * s.c) > std::numeric_limits<std::int32_t>::max())
     throw py::value_error("conv_block_backward: the weight or a few rows of the input have over 2^31 elements");
   bool wrong = false;
-  for (std::int64_t i = 0; code && i < s.n * s.rows() * s.cols() * s.o; ++i)
+  for (std::int64_t i = 0; code && i < s.n * s.rows * s.cols * s.o; ++i)
     wrong |= code[i] > code_dead || (!s.pool && code[i] != 0 && code[i] != code_dead);
   if (wrong) throw py::value_error("conv_block_backward: code holds numbers that conv_block doesn't write");
 }

@@ -16,27 +16,6 @@ struct ConvPatch {                  // how packed pictures [row][column][c] lie 
   std::int64_t pixel, line;         // elements from output to output, across and down
 };
 
-// Rows first … first + rows of an image, borders included, as [row][column][c].
-template <class T> static void conv_pack_patch(const Strided<const T> &x, const ConvShape &s, std::int64_t image,
-                                               std::int64_t first, std::int64_t rows, const ConvPatch &patch, T *to) {
-  for (std::int64_t r = 0; r < rows; ++r, to += patch.row) {
-    const std::int64_t y = first + r;
-    std::fill(to, to + patch.row, T(0));
-    if (y < 0 || y >= s.h) continue;
-    const std::int64_t count = std::min(s.w, patch.columns - s.pw);
-    T *inside = to + s.pw * s.c;
-    if (x.c == 1 && x.w == s.c) {
-      const T *from = x.at(image, 0, y);
-      std::copy(from, from + std::max<std::int64_t>(0, count) * s.c, inside);
-    } else {
-      for (std::int64_t c = 0; c < s.c; ++c) {
-        const T *from = x.at(image, c, y);
-        for (std::int64_t j = 0; j < count; ++j) inside[j * s.c + c] = from[j * x.w];
-      }
-    }
-  }
-}
-
 // Calls call(R, V, row, vector) for tiles of R kernel rows × V vectors that cover kh rows × `vectors`, R·V <= most.
 template <int most, int V, class Call>
 static void conv_tile_rows(std::int64_t kh, std::int64_t vector, const Call &call) {
@@ -99,14 +78,14 @@ template <class T> static void conv_lists(const ConvBackward<T> &p, const ConvPa
                                           std::int64_t first, std::int64_t count, std::int64_t most,
                                           ConvEntry<T> *lists, std::int64_t *length) {
   const ConvShape &s = p.shape;
-  const std::int64_t cols = s.cols();
+  const std::int64_t cols = s.cols;
   std::int64_t shift[5] = {};
   conv_shifts(s, patch, shift);
   std::fill(length, length + s.o, 0);
   for (std::int64_t r = 0; r < count; ++r)
     for (std::int64_t j = 0; j < cols; ++j) {
       const T *g = p.g.at(image, 0, first + r) + j * p.g.w;
-      const std::uint8_t *code = p.code ? p.code + ((image * s.rows() + first + r) * cols + j) * s.o : nullptr;
+      const std::uint8_t *code = p.code ? p.code + ((image * s.rows + first + r) * cols + j) * s.o : nullptr;
       const std::int64_t at = r * patch.line + j * patch.pixel;
       for (std::int64_t o = 0; o < s.o; ++o) {  // written always, kept if alive: no branch to be guessed
         const int k = code ? code[o] : 0;
@@ -161,7 +140,7 @@ template <class T, int N> static void conv_sum_fours(const ConvShape &s, const C
   Float<T> local[N];
   for (int t = 0; t < N; ++t) local[t] = Float<T>{};
   for (std::int64_t r = 0; r < count; ++r)
-    for (std::int64_t j = 0; j < s.cols(); ++j, ++codes, ++g) {
+    for (std::int64_t j = 0; j < s.cols; ++j, ++codes, ++g) {
       const T *at = fours + 4 * (r * patch.line + j * patch.pixel);
       const Int<T> code = *codes;
       const Float<T> grad = *g;
@@ -181,9 +160,9 @@ template <class T> static Float<T> conv_lanes(const ConvBackward<T> &p, std::int
   const std::int64_t width = std::min(W, s.o - first_o);
   Float<T> total{};
   for (std::int64_t r = first; r < first + count; ++r)
-    for (std::int64_t j = 0; j < s.cols(); ++j) {
+    for (std::int64_t j = 0; j < s.cols; ++j) {
       const T *g = p.g.at(image, first_o, r) + j * p.g.w;
-      const std::uint8_t *code = p.code ? p.code + ((image * s.rows() + r) * s.cols() + j) * s.o + first_o : nullptr;
+      const std::uint8_t *code = p.code ? p.code + ((image * s.rows + r) * s.cols + j) * s.o + first_o : nullptr;
       Bytes kinds{};
       Float<T> grad{};
       if (width == W && p.g.c == 1) {
@@ -244,7 +223,7 @@ template <class T> static void conv_input_gradient(const ConvBackward<T> &p, con
                                                    std::int64_t row, ConvEntry<T> *lists, T *dx) {
   constexpr std::int64_t W = lanes<T>, group = conv_group;
   const ConvShape &s = p.shape;
-  const std::int64_t cols = s.cols(), filter = s.kh * patch.padded;
+  const std::int64_t cols = s.cols, filter = s.kh * patch.padded;
   std::int64_t shift[4], length[group][5];
   conv_shifts(s, patch, shift);
   Float<T> inside{};  // lanes of a kernel row's last vector that are not behind its end
@@ -254,7 +233,7 @@ template <class T> static void conv_input_gradient(const ConvBackward<T> &p, con
     const std::int64_t count = std::min(group, cols - first);
     for (std::int64_t j = 0; j < count; ++j) {
       const T *g = p.g.at(image, 0, row) + (first + j) * p.g.w;
-      const std::uint8_t *code = p.code ? p.code + ((image * s.rows() + row) * cols + first + j) * s.o : nullptr;
+      const std::uint8_t *code = p.code ? p.code + ((image * s.rows + row) * cols + first + j) * s.o : nullptr;
       ConvEntry<T> *list = lists + j * 5 * s.o;
       std::fill(length[j], length[j] + 5, 0);
       for (std::int64_t o = 0; o < s.o; ++o) {
@@ -289,17 +268,17 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
   constexpr std::int64_t W = lanes<T>;
   const ConvShape &s = p.shape;
   ConvPatch patch;
-  patch.columns = (s.cols() * s.side() - 1) * s.sw + s.kw;
+  patch.columns = (s.cols * s.side - 1) * s.sw + s.kw;
   patch.row = patch.columns * s.c;
   patch.span = s.kw * s.c;
   patch.padded = conv_padded(s, W);
-  patch.pixel = s.side() * s.sw * s.c;
-  patch.line = s.side() * s.sh * patch.row;
-  const std::int64_t step = s.side() * s.sh, overlap = (s.side() - 1) * s.sh + s.kh;
-  const std::int64_t whole = (s.rows() - 1) * step + overlap;  // packed rows of an image
+  patch.pixel = s.side * s.sw * s.c;
+  patch.line = s.side * s.sh * patch.row;
+  const std::int64_t step = s.side * s.sh, overlap = (s.side - 1) * s.sh + s.kh;
+  const std::int64_t whole = (s.rows - 1) * step + overlap;  // packed rows of an image
   const std::int64_t room = 24 * 1024 / static_cast<std::int64_t>(sizeof(T)) / patch.row;
-  const std::int64_t band = std::min(s.rows(), std::max<std::int64_t>(1, (room - overlap) / step + 1));
-  const std::int64_t most = band * s.cols() + 1;
+  const std::int64_t band = std::min(s.rows, std::max<std::int64_t>(1, (room - overlap) / step + 1));
+  const std::int64_t most = band * s.cols + 1;
   const std::int64_t size = ((band - 1) * step + overlap) * patch.row;
   const Scratch<T> packed(dw ? size + W : 0), dx(p.dx ? whole * patch.row + W : 0);
   const Scratch<ConvEntry<T>> lists(std::max(dw ? s.o * most : 0, p.dx ? conv_group * 5 * s.o : 0));
@@ -312,9 +291,10 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
   if (dw) std::fill(packed.get() + size, packed.get() + size + W, T(0));  // what the last vector reads beyond
 
   for (std::int64_t image = begin; image < end; ++image) {
-    for (std::int64_t row = 0; dw && row < s.rows(); row += band) {
-      const std::int64_t count = std::min(band, s.rows() - row);
-      conv_pack_patch(p.x, s, image, row * step - s.ph, (count - 1) * step + overlap, patch, packed.get());
+    for (std::int64_t row = 0; dw && row < s.rows; row += band) {
+      const std::int64_t count = std::min(band, s.rows - row);
+      conv_pack_pixels(p.x, s, image, row * step - s.ph, (count - 1) * step + overlap, patch.columns, s.c,
+                       packed.get());
       T *db = dw + s.o * s.kh * patch.padded;
       if (few) {
         conv_pack_fours(s, patch, (count - 1) * step + overlap, packed.get(), fours.get());
@@ -326,7 +306,7 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
     }
     if (!p.dx) continue;
     std::fill(dx.get(), dx.get() + whole * patch.row + W, T(0));
-    for (std::int64_t row = 0; row < s.rows(); ++row) conv_input_gradient(p, patch, image, row, lists.get(), dx.get());
+    for (std::int64_t row = 0; row < s.rows; ++row) conv_input_gradient(p, patch, image, row, lists.get(), dx.get());
     for (std::int64_t y = 0; y < s.h; ++y) {  // without the border; rows that no output has seen have no gradient
       T *to = p.dx + (image * s.h + y) * s.w * s.c;
       const std::int64_t seen = y + s.ph < whole ? std::max<std::int64_t>(0, std::min(s.w, patch.columns - s.pw)) : 0;

@@ -1,6 +1,7 @@
 // Compiles one .inl once per instruction set. No include guard: each kernel's .cpp includes it once, after
 // every system header (a header that first appears inside a target region would be compiled for it):
 //
+//   #define HW4FAST_COMMON_INL "conv.inl"       (what several kernels share; may be left out)
 //   #define HW4FAST_INL "softmax_xent.inl"
 //   #include "each_isa.h"
 //   … HW4FAST_VARIANT(isa, function)   →   baseline::function, avx2::function or avx512::function
@@ -17,6 +18,9 @@ namespace hw4fast {
 namespace baseline {
 #define HW4FAST_VECTOR_BYTES 16
 #include "vector.inl"
+#ifdef HW4FAST_COMMON_INL
+#include HW4FAST_COMMON_INL
+#endif
 #include HW4FAST_INL
 #undef HW4FAST_VECTOR_BYTES
 }  // namespace baseline
@@ -32,6 +36,9 @@ namespace baseline {
 namespace avx2 {
 #define HW4FAST_VECTOR_BYTES 32
 #include "vector.inl"
+#ifdef HW4FAST_COMMON_INL
+#include HW4FAST_COMMON_INL
+#endif
 #include HW4FAST_INL
 #undef HW4FAST_VECTOR_BYTES
 }  // namespace avx2
@@ -46,6 +53,9 @@ namespace avx2 {
 namespace avx512 {
 #define HW4FAST_VECTOR_BYTES 64
 #include "vector.inl"
+#ifdef HW4FAST_COMMON_INL
+#include HW4FAST_COMMON_INL
+#endif
 #include HW4FAST_INL
 #undef HW4FAST_VECTOR_BYTES
 }  // namespace avx512

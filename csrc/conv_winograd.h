@@ -1,0 +1,24 @@
+// Convolutions by Winograd's algorithm: the part of conv_block that takes 3×3 and 5×5 filters at stride 1.
+#pragma once
+
+#include "conv_block.h"
+#include "kernel.h"
+
+namespace hw4fast {
+
+// Whether it is the faster way; what it can do at all is float32, stride 1 and square filters of 3 or 5.
+inline bool conv_winograd_wins(const ConvShape &s) {
+  return s.sh == 1 && s.sw == 1 && s.kh == s.kw && (s.kh == 3 || s.kh == 5) && s.c >= 8 && s.o >= 8;
+}
+
+// As the two kernels say it: x [n, c, h, w] of any strides, weight [o][c][k][k], bias [o] or null; out and code
+// [n, rows, cols, o], code may be null.
+void conv_winograd(const Strided<const float> &x, const float *weight, const float *bias, const ConvShape &s,
+                   float *out, std::uint8_t *code, Isa isa, int threads);
+
+// g [n, o, rows, cols] of any strides; code null: all 0. dx [n, h, w, c], dw [o][c][k][k] and db [o] may be null.
+void conv_winograd_backward(const Strided<const float> &x, const Strided<const float> &g, const std::uint8_t *code,
+                            const float *weight, const ConvShape &s, float *dx, float *dw, float *db, Isa isa,
+                            int threads);
+
+}  // namespace hw4fast
