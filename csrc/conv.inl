@@ -35,6 +35,23 @@ template <class T> static void conv_pack_pixels(const Strided<const T> &x, const
   }
 }
 
+// dx [h][w][c] of an image from its packed gradient [rows][columns][pitch], without the borders. Pixels that no output
+// has seen have none.
+template <class T> static void conv_unpack_pixels(const T *from, const ConvShape &s, std::int64_t image,
+                                                  std::int64_t rows, std::int64_t columns, std::int64_t pitch, T *dx) {
+  const std::int64_t seen = std::max<std::int64_t>(0, std::min(s.w, columns - s.pw));
+  for (std::int64_t y = 0; y < s.h; ++y) {
+    T *to = dx + (image * s.h + y) * s.w * s.c;
+    const std::int64_t count = y + s.ph < rows ? seen : 0;
+    const T *at = from + ((y + s.ph) * columns + s.pw) * pitch;
+    if (pitch == s.c)
+      std::copy(at, at + count * pitch, to);
+    else
+      for (std::int64_t j = 0; j < count; ++j) std::copy(at + j * pitch, at + j * pitch + s.c, to + j * s.c);
+    std::fill(to + count * s.c, to + s.w * s.c, T(0));
+  }
+}
+
 // -- ReLU and the pool -------------------------------------------------------------------------------------------
 
 // The largest of `count` values (4 with the pool, else 1), ReLU, and which it was, code by code. NaN wins, as in torch.
@@ -69,119 +86,123 @@ HW4FAST_INLINE void conv_keep(Float<T> best, Int<T> which, std::int64_t n, T *ou
   }
 }
 
+// n codes into the first lanes of a vector, 0 behind them.
+template <class T> HW4FAST_INLINE Int<T> conv_codes(const std::uint8_t *code, std::int64_t n) {
+  typename Short<std::uint8_t, lanes<T>>::Vector kinds{};
+  if (n >= lanes<T>) {
+    std::memcpy(&kinds, code, sizeof kinds);
+  } else {
+    std::uint8_t few[lanes<T>] = {};
+    std::memcpy(few, code, static_cast<std::size_t>(n));
+    std::memcpy(&kinds, few, sizeof kinds);
+  }
+  return __builtin_convertvector(kinds, Int<T>);
+}
+
+// n numbers, `step` apart, into the first lanes of a vector, 0 behind them.
+template <class T> HW4FAST_INLINE Float<T> conv_gather(const T *from, std::int64_t step, std::int64_t n) {
+  if (n >= lanes<T> && step == 1) return load(from);
+  alignas(64) T some[lanes<T>] = {};
+  for (std::int64_t lane = 0; lane < std::min(n, lanes<T>); ++lane) some[lane] = from[lane * step];
+  return load(some);
+}
+
 // -- Winograd's transforms ---------------------------------------------------------------------------------------
 
-// Winograd's minimal filtering F(2×2, K×K), K = 3 or 5: a tile of 2×2 outputs y, which is one window of the pool,
+// Minimal filtering F(2×2, K×K), K = 3 or 5: a tile of 2×2 outputs y, which is one window of the pool,
 //
 //   y = Aᵀ [ Σ_c (G g_c Gᵀ) ⊙ (Bᵀ d_c B) ] A        d: the tile's (K+1)×(K+1) inputs, g: the filter
 //
-// takes (K+1)² products per channel instead of 4·K²: 16 instead of 36, or 36 instead of 100. Its derivatives are
-// the same products with the transposed matrices: dd = B [Uᵀ ⊙ (A dy Aᵀ)] Bᵀ and dg = Gᵀ [V ⊙ (A dy Aᵀ)] G.
+// takes P² products per channel, P = 4 for K = 3 and 7 for K = 5, where a direct sum takes 4·K²: 16 instead of 36, or
+// 49 instead of 100. Its derivatives are the same products with the transposed matrices: dd = B [U ⊙ (A dy Aᵀ)] Bᵀ
+// and dg = Gᵀ [V ⊙ (A dy Aᵀ)] G.
+//
+// Five taps are three and two: F(2, 3) at the points 0, 1, −1, ∞ and F(2, 2) at 0, 1, ∞. F(2, 5) itself takes 6² = 36
+// products, but at any points its rounding errors are three times as large: twice torch's, where 1.8 times those of
+// a direct sum of as many pieces are not.
 //
 // Source: Winograd, "Arithmetic Complexity of Computations" (1980); Lavin, Gray, "Fast Algorithms for Convolutional
-// Neural Networks" (2016). The matrices belong to the points 0, ±a, ±b and ∞. Not 1 and 2, as usual, but a = ¾ and
-// b = 1½ for K = 5: their powers differ less, and so the error is a quarter (about that of a direct sum).
+// Neural Networks" (2016).
 
 using Lane = Float<float>;
-constexpr float point_a = 0.75f, point_b = 1.5f, square_a = point_a * point_a, square_b = point_b * point_b;
+template <int K> constexpr int winograd_points = K == 3 ? 4 : 7;
 
 // v = Bᵀ d
-HW4FAST_INLINE void input_side(const Lane (&d)[4], Lane (&v)[4]) {
-  v[0] = d[2] - d[0];
+HW4FAST_INLINE void input_side(const Lane *d, Lane (&v)[4]) {
+  v[0] = d[0] - d[2];
   v[1] = d[2] + d[1];
   v[2] = d[2] - d[1];
   v[3] = d[3] - d[1];
 }
-HW4FAST_INLINE void input_side(const Lane (&d)[6], Lane (&v)[6]) {
-  constexpr float sum = square_a + square_b, product = square_a * square_b;
-  v[0] = d[0] * product - d[2] * sum + d[4];
-  v[5] = d[1] * product - d[3] * sum + d[5];
-  const Lane even_a = d[4] - d[2] * square_b, odd_a = d[3] - d[1] * square_b;
-  const Lane even_b = d[4] - d[2] * square_a, odd_b = d[3] - d[1] * square_a;
-  v[1] = even_a + odd_a * point_a;
-  v[2] = even_a - odd_a * point_a;
-  v[3] = even_b + odd_b * point_b;
-  v[4] = even_b - odd_b * point_b;
+HW4FAST_INLINE void input_side(const Lane *d, Lane (&v)[7]) {
+  Lane three[4];
+  input_side(d, three);
+  for (int i = 0; i < 4; ++i) v[i] = three[i];
+  v[4] = d[3] - d[4];
+  v[5] = d[4];
+  v[6] = d[5] - d[4];
 }
 // d = B v
-HW4FAST_INLINE void input_side_back(const Lane (&v)[4], Lane (&d)[4]) {
-  d[0] = -v[0];
+HW4FAST_INLINE void input_side_back(const Lane *v, Lane (&d)[4]) {
+  d[0] = v[0];
   d[1] = v[1] - v[2] - v[3];
-  d[2] = v[1] + v[2] + v[0];
+  d[2] = v[1] + v[2] - v[0];
   d[3] = v[3];
 }
-HW4FAST_INLINE void input_side_back(const Lane (&v)[6], Lane (&d)[6]) {
-  constexpr float sum = square_a + square_b, product = square_a * square_b;
-  const Lane even_a = v[1] + v[2], odd_a = (v[1] - v[2]) * point_a;
-  const Lane even_b = v[3] + v[4], odd_b = (v[3] - v[4]) * point_b;
-  d[0] = v[0] * product;
-  d[1] = v[5] * product - odd_a * square_b - odd_b * square_a;
-  d[2] = -v[0] * sum - even_a * square_b - even_b * square_a;
-  d[3] = odd_a + odd_b - v[5] * sum;
-  d[4] = even_a + even_b + v[0];
-  d[5] = v[5];
+HW4FAST_INLINE void input_side_back(const Lane *v, Lane (&d)[6]) {
+  Lane three[4];
+  input_side_back(v, three);
+  for (int i = 0; i < 3; ++i) d[i] = three[i];
+  d[3] = three[3] + v[4];
+  d[4] = v[5] - v[4] - v[6];
+  d[5] = v[6];
 }
 // y = Aᵀ m
 HW4FAST_INLINE void output_side(const Lane (&m)[4], Lane (&y)[2]) {
   y[0] = m[1] + m[2] + m[0];
   y[1] = m[1] - m[2] + m[3];
 }
-HW4FAST_INLINE void output_side(const Lane (&m)[6], Lane (&y)[2]) {
-  y[0] = (m[1] + m[2]) + (m[3] + m[4]) + m[0];
-  y[1] = (m[1] - m[2]) * point_a + ((m[3] - m[4]) * point_b + m[5]);
+HW4FAST_INLINE void output_side(const Lane (&m)[7], Lane (&y)[2]) {
+  y[0] = (m[1] + m[2]) + (m[0] + m[4]) + m[5];
+  y[1] = (m[1] - m[2]) + (m[3] + m[6]) + m[5];
 }
-// m = A y
+// m = A y, but for the points of F(2, 2): those are the same sums again, at winograd_same.
 HW4FAST_INLINE void output_side_back(const Lane (&y)[2], Lane (&m)[4]) {
   m[0] = y[0];
   m[1] = y[0] + y[1];
   m[2] = y[0] - y[1];
   m[3] = y[1];
 }
-HW4FAST_INLINE void output_side_back(const Lane (&y)[2], Lane (&m)[6]) {
-  m[0] = y[0];
-  m[1] = y[0] + y[1] * point_a;
-  m[2] = y[0] - y[1] * point_a;
-  m[3] = y[0] + y[1] * point_b;
-  m[4] = y[0] - y[1] * point_b;
-  m[5] = y[1];
-}
+constexpr std::int64_t winograd_same[7] = {0, 1, 2, 3, 0, 1, 3};
 // u = G g
-constexpr float factor_0 = 1 / (square_a * square_b), factor_a = 0.5f / (square_a * (square_a - square_b)),
-                factor_b = 0.5f / (square_b * (square_b - square_a));
-HW4FAST_INLINE void filter_side(const Lane (&g)[3], Lane (&u)[4]) {
+HW4FAST_INLINE void filter_side(const Lane *g, Lane (&u)[4]) {
   const Lane even = (g[0] + g[2]) * 0.5f, odd = g[1] * 0.5f;
-  u[0] = -g[0];
+  u[0] = g[0];
   u[1] = even + odd;
   u[2] = even - odd;
   u[3] = g[2];
 }
-HW4FAST_INLINE void filter_side(const Lane (&g)[5], Lane (&u)[6]) {
-  const Lane even_a = ((g[4] * square_a + g[2]) * square_a + g[0]) * factor_a;
-  const Lane even_b = ((g[4] * square_b + g[2]) * square_b + g[0]) * factor_b;
-  const Lane odd_a = (g[3] * square_a + g[1]) * (factor_a * point_a);
-  const Lane odd_b = (g[3] * square_b + g[1]) * (factor_b * point_b);
-  u[0] = g[0] * factor_0;
-  u[1] = even_a + odd_a;
-  u[2] = even_a - odd_a;
-  u[3] = even_b + odd_b;
-  u[4] = even_b - odd_b;
-  u[5] = g[4];
+HW4FAST_INLINE void filter_side(const Lane *g, Lane (&u)[7]) {
+  Lane three[4];
+  filter_side(g, three);
+  for (int i = 0; i < 4; ++i) u[i] = three[i];
+  u[4] = g[3];
+  u[5] = g[3] + g[4];
+  u[6] = g[4];
 }
 // g = Gᵀ u
-HW4FAST_INLINE void filter_side_back(const Lane (&u)[4], Lane (&g)[3]) {
+HW4FAST_INLINE void filter_side_back(const Lane *u, Lane (&g)[3]) {
   const Lane even = (u[1] + u[2]) * 0.5f;
-  g[0] = even - u[0];
+  g[0] = even + u[0];
   g[1] = (u[1] - u[2]) * 0.5f;
   g[2] = even + u[3];
 }
-HW4FAST_INLINE void filter_side_back(const Lane (&u)[6], Lane (&g)[5]) {
-  const Lane even_a = (u[1] + u[2]) * factor_a, odd_a = (u[1] - u[2]) * (factor_a * point_a);
-  const Lane even_b = (u[3] + u[4]) * factor_b, odd_b = (u[3] - u[4]) * (factor_b * point_b);
-  g[0] = even_a + even_b + u[0] * factor_0;
-  g[1] = odd_a + odd_b;
-  g[2] = even_a * square_a + even_b * square_b;
-  g[3] = odd_a * square_a + odd_b * square_b;
-  g[4] = even_a * (square_a * square_a) + even_b * (square_b * square_b) + u[5];
+HW4FAST_INLINE void filter_side_back(const Lane *u, Lane (&g)[5]) {
+  Lane three[3];
+  filter_side_back(u, three);
+  for (int i = 0; i < 3; ++i) g[i] = three[i];
+  g[3] = u[4] + u[5];
+  g[4] = u[6] + u[5];
 }
 
 // `side` along the columns of from(row, column), then along the rows; put(row, column, value) takes the results.

@@ -1,6 +1,6 @@
 // Binding of conv_block's backward pass. The arguments are raw addresses; hw4fast/kernels/conv_block.py is the safe
 // face and the documentation.
-#include "conv_block.h"
+#include "conv_winograd.h"
 #include "kernel.h"
 #include "parallel.h"
 
@@ -103,6 +103,12 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
         pointer<const std::uint8_t>(relu || pool ? code : 0),
         nullptr,
         pointer<T>(grad_input)};
+    if constexpr (std::is_same_v<T, float>)
+      if (conv_winograd_wins(s) && s.n > 0) {
+        const py::gil_scoped_release release;
+        return conv_winograd_backward(p.x, p.g, p.code, pointer<const T>(weight), s, p.dx, pointer<T>(grad_weight),
+                                      pointer<T>(grad_bias), isa, threads);
+      }
     run<T>(p, pointer<const T>(weight), pointer<T>(grad_weight), pointer<T>(grad_bias), isa, threads);
   };
   is_double ? typed(0.0) : typed(0.0f);

@@ -155,28 +155,14 @@ template <class T, int N> static void conv_sum_fours(const ConvShape &s, const C
 template <class T> static Float<T> conv_lanes(const ConvBackward<T> &p, std::int64_t image, std::int64_t first_o,
                                               std::int64_t first, std::int64_t count, Int<T> *codes, Float<T> *grads) {
   constexpr std::int64_t W = lanes<T>;
-  using Bytes = typename Short<std::uint8_t, W>::Vector;
   const ConvShape &s = p.shape;
   const std::int64_t width = std::min(W, s.o - first_o);
   Float<T> total{};
   for (std::int64_t r = first; r < first + count; ++r)
     for (std::int64_t j = 0; j < s.cols; ++j) {
-      const T *g = p.g.at(image, first_o, r) + j * p.g.w;
       const std::uint8_t *code = p.code ? p.code + ((image * s.rows + r) * s.cols + j) * s.o + first_o : nullptr;
-      Bytes kinds{};
-      Float<T> grad{};
-      if (width == W && p.g.c == 1) {
-        if (code) std::memcpy(&kinds, code, sizeof kinds);
-        grad = load(g);
-      } else {
-        alignas(64) T some[W] = {};
-        std::uint8_t few[W] = {};
-        for (std::int64_t lane = 0; lane < width; ++lane) some[lane] = g[lane * p.g.c];
-        if (code) std::memcpy(few, code, static_cast<std::size_t>(width));
-        std::memcpy(&kinds, few, sizeof kinds);
-        grad = load(some);
-      }
-      const Int<T> which = __builtin_convertvector(kinds, Int<T>);
+      const Int<T> which = code ? conv_codes<T>(code, width) : Int<T>{};
+      Float<T> grad = conv_gather(p.g.at(image, first_o, r) + j * p.g.w, p.g.c, width);
       grad = which == static_cast<Label<T>>(code_dead) ? Float<T>{} : grad;
       *codes++ = which & 3;
       *grads++ = grad;
@@ -307,13 +293,7 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
     if (!p.dx) continue;
     std::fill(dx.get(), dx.get() + whole * patch.row + W, T(0));
     for (std::int64_t row = 0; row < s.rows; ++row) conv_input_gradient(p, patch, image, row, lists.get(), dx.get());
-    for (std::int64_t y = 0; y < s.h; ++y) {  // without the border; rows that no output has seen have no gradient
-      T *to = p.dx + (image * s.h + y) * s.w * s.c;
-      const std::int64_t seen = y + s.ph < whole ? std::max<std::int64_t>(0, std::min(s.w, patch.columns - s.pw)) : 0;
-      const T *from = dx.get() + (y + s.ph) * patch.row + s.pw * s.c;
-      if (seen) std::copy(from, from + seen * s.c, to);
-      std::fill(to + seen * s.c, to + s.w * s.c, T(0));
-    }
+    conv_unpack_pixels(dx.get(), s, image, whole, patch.columns, s.c, p.dx);
   }
 }
 

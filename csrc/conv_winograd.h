@@ -11,6 +11,9 @@ inline bool conv_winograd_wins(const ConvShape &s) {
   return s.sh == 1 && s.sw == 1 && s.kh == s.kw && (s.kh == 3 || s.kh == 5) && s.c >= 8 && s.o >= 8;
 }
 
+// Products per tile and side, as conv.inl says.
+inline std::int64_t conv_winograd_points(const ConvShape &s) { return s.kh == 3 ? 4 : 7; }
+
 // As the two kernels say it: x [n, c, h, w] of any strides, weight [o][c][k][k], bias [o] or null; out and code
 // [n, rows, cols, o], code may be null.
 void conv_winograd(const Strided<const float> &x, const float *weight, const float *bias, const ConvShape &s,

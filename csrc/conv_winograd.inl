@@ -5,7 +5,7 @@
 //   multiply   for each place and 2·W output channels: M = Σ_c V·U            [place][P][2·W], in registers
 //   finish     y = Aᵀ M A, bias, ReLU, maximum, code
 //
-// place = row·(K+1) + column of a transformed tile, block = W input channels, W = lanes.
+// place = row·N + column of a transformed tile, N points, block = W input channels, W = lanes.
 
 // out [P][V·W] = Σ_k a·u over `channels` of them (a multiple of W unless it ends the sum): a [channels / W][P][W],
 // `block` from one to the next; u [channels][V·W]. Sums of over 128 products are taken in pieces.
@@ -53,7 +53,7 @@ template <int V> static WinogradMultiply winograd_choose(std::int64_t tiles) {
 template <int K> static void winograd_filters(const float *weight, std::int64_t count, std::int64_t lane,
                                               std::int64_t terms, std::int64_t term, std::int64_t begin,
                                               std::int64_t end, float *to) {
-  constexpr std::int64_t W = lanes<float>, N = K + 1;
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
   for (std::int64_t first = 0; first < count; first += W) {
     const std::int64_t block = first / (2 * W) * 2 * W, width = count - block > W ? 2 * W : W;
     float *out = to + block * N * N * terms + first - block;
@@ -89,12 +89,12 @@ struct WinogradBand {
 // V of one tile for all channels: from its corner in the packed picture to [place][block][tiles][W].
 template <int K>
 static void winograd_input(const float *from, const WinogradBand &band, float *to, std::int64_t tiles) {
-  constexpr std::int64_t W = lanes<float>, N = K + 1;
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
   const std::int64_t step = band.pitch * tiles;
   for (std::int64_t c = 0; c < band.pitch; c += W, from += W, to += tiles * W) {
-    both_sides<N, N>([](const auto &d, auto &v) { input_side(d, v); },
-                     [&](int i, int j) { return load(from + i * band.row + j * band.pitch); },
-                     [&](int i, int j, Lane v) { store(to + (i * N + j) * step, v); });
+    both_sides<K + 1, N>([](const auto &d, auto &v) { input_side(d, v); },
+                         [&](int i, int j) { return load(from + i * band.row + j * band.pitch); },
+                         [&](int i, int j, Lane v) { store(to + (i * N + j) * step, v); });
   }
 }
 
@@ -103,7 +103,7 @@ static void winograd_input(const float *from, const WinogradBand &band, float *t
 template <int K, bool pool> static void winograd_finish(const float *products, std::int64_t step, const float *bias,
                                                         const ConvShape &s, std::int64_t rows, std::int64_t cols,
                                                         std::int64_t channels, float *out, std::uint8_t *code) {
-  constexpr std::int64_t W = lanes<float>, N = K + 1;
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
   for (std::int64_t at = 0; at < channels; at += W) {
     const Lane shift = load(bias + at);
     Lane values[4], best;
@@ -129,7 +129,7 @@ template <int K, bool pool> static void winograd_finish(const float *products, s
 template <int K> static void winograd_rows(const Strided<const float> &x, const float *filters, const float *bias,
                                            const ConvShape &s, float *out, std::uint8_t *code, std::int64_t begin,
                                            std::int64_t end) {
-  constexpr std::int64_t W = lanes<float>, N = K + 1, places = N * N, most = winograd_most_tiles;
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>, places = N * N, most = winograd_most_tiles;
   const WinogradBand band(s, 16384);
   const Scratch<float> packed(band.size()), inputs(places * band.pitch * most), products(places * most * 2 * W);
   const auto finish = s.pool ? winograd_finish<K, true> : winograd_finish<K, false>;
@@ -166,4 +166,176 @@ template <int K> static void winograd_rows(const Strided<const float> &x, const 
     }
     begin += count;
   }
+}
+
+// -- backward ----------------------------------------------------------------------------------------------------
+
+// Where dM of a place lies among the 16 that differ.
+template <int K> HW4FAST_INLINE std::int64_t winograd_grad_place(std::int64_t place) {
+  constexpr std::int64_t N = winograd_points<K>;
+  return winograd_same[place / N] * 4 + winograd_same[place % N];
+}
+
+// dM = A dy Aᵀ of one tile for all output channels: from its outputs' gradients, where they are alive, to
+// [one of 16 places][block][tiles][W], which serve all of 49. Adds dy to db. The arguments are those of
+// winograd_finish.
+static inline void winograd_gradient(const WinogradGradient &p, std::int64_t image, std::int64_t row,
+                                     std::int64_t column, std::int64_t pitch, std::int64_t tiles, float *to,
+                                     float *db) {
+  constexpr std::int64_t W = lanes<float>, N = 4;
+  const ConvShape &s = p.shape;
+  const std::int64_t step = pitch * tiles;
+  for (std::int64_t o = 0; o < pitch; o += W, to += tiles * W) {
+    const std::int64_t n = std::min(W, s.o - o);
+    Lane dy[4] = {};
+    const auto at = [&](std::int64_t r, std::int64_t c, Lane &g, Int<float> &code) {
+      g = conv_gather(p.g.at(image, o, r) + c * p.g.w, p.g.c, n);
+      code = p.code ? conv_codes<float>(p.code + ((image * s.rows + r) * s.cols + c) * s.o + o, n) : Int<float>{};
+    };
+    Lane g;
+    Int<float> code;
+    if (s.pool) {
+      at(row, column, g, code);
+      for (int k = 0; k < 4; ++k) dy[k] = code == k ? g : Lane{};
+    } else {
+      for (int k = 0; k < 4; ++k) {
+        if (row + k / 2 >= s.rows || column + k % 2 >= s.cols) continue;
+        at(row + k / 2, column + k % 2, g, code);
+        dy[k] = code == 0 ? g : Lane{};
+      }
+    }
+    store(db + o, load(db + o) + ((dy[0] + dy[1]) + (dy[2] + dy[3])));
+    both_sides<2, N>([](const auto &y, auto &m) { output_side_back(y, m); },
+                     [&](int i, int j) { return dy[i * 2 + j]; },
+                     [&](int i, int j, Lane m) { store(to + (i * N + j) * step, m); });
+  }
+}
+
+// dU of one place: sums [R][V·W] += Σ_tiles V·dM for R input channels and V·W output channels; a [tiles][W] at the
+// first of those R, b [V][tiles][W]. In pieces of 32 products, whose rounding errors don't grow with the whole.
+template <int R, int V>
+static void winograd_outer(const float *a, const float *b, std::int64_t tiles, float *sums, std::int64_t row) {
+  constexpr std::int64_t W = lanes<float>, piece = 32;
+  for (std::int64_t begin = 0; begin < tiles; begin += piece) {
+    Lane sum[R][V] = {};
+    for (std::int64_t t = begin; t < std::min(begin + piece, tiles); ++t) {
+      Lane grad[V];
+      for (int v = 0; v < V; ++v) grad[v] = load(b + (v * tiles + t) * W);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) sum[r][v] += grad[v] * a[t * W + r];
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) {
+        float *to = sums + r * row + v * W;
+        store(to, load(to) + sum[r][v]);
+      }
+  }
+}
+
+template <int K> static void winograd_weight_gradient(const float *inputs, std::int64_t pitch, const float *grads,
+                                                      std::int64_t grad_pitch, std::int64_t tiles, float *sums) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>, R = HW4FAST_VECTOR_BYTES == 64 ? 8 : 4;
+  for (std::int64_t place = 0; place < N * N; ++place)
+    for (std::int64_t c = 0; c < pitch; c += R) {
+      const float *a = inputs + (place * pitch + c / W * W) * tiles + c % W;
+      float *to = sums + (place * pitch + c) * grad_pitch;
+      for (std::int64_t o = 0; o < grad_pitch; o += 2 * W) {
+        const float *b = grads + (winograd_grad_place<K>(place) * grad_pitch + o) * tiles;
+        grad_pitch - o > W ? winograd_outer<R, 2>(a, b, tiles, to + o, grad_pitch)
+                           : winograd_outer<R, 1>(a, b, tiles, to + o, grad_pitch);
+      }
+    }
+}
+
+// Adds to dx [row][column][pitch], at a tile's corner, B [Uᵀ ⊙ dM] Bᵀ: products [place][·][width], `step` apart.
+template <int K> static void winograd_input_back(const float *products, std::int64_t step, std::int64_t width,
+                                                 const WinogradBand &band, float *dx) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
+  for (std::int64_t c = 0; c < width; c += W)
+    both_sides<N, K + 1>([](const auto &v, auto &d) { input_side_back(v, d); },
+                         [&](int i, int j) { return load(products + c + (i * N + j) * step); },
+                         [&](int i, int j, Lane d) {
+                           float *to = dx + i * band.row + j * band.pitch + c;
+                           store(to, load(to) + d);
+                         });
+}
+
+// Images [begin, end): writes their p.dx and adds to sums, dU [place][pitch][grad_pitch] with db behind it (null: not
+// wanted). filters: U with lanes along the input channels, summed over the output channels.
+template <int K>
+static void winograd_backward_images(const WinogradGradient &p, std::int64_t begin, std::int64_t end, float *sums) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>, places = N * N, most = winograd_most_tiles;
+  const ConvShape &s = p.shape;
+  WinogradBand band(s, 0);
+  const std::int64_t pitch = band.pitch, grad_pitch = (s.o + W - 1) / W * W, scale = 2 / s.side;
+  band.most = std::clamp<std::int64_t>(131072 / ((places * pitch + 16 * grad_pitch) * band.across), 1, band.down);
+  const std::int64_t most_tiles = band.most * band.across, whole = 2 * band.down + band.overlap;
+  const Scratch<float> packed(sums ? band.size() : 0), inputs(sums ? places * pitch * most_tiles : 0);
+  const Scratch<float> grads(16 * grad_pitch * most_tiles), unwanted(sums ? 0 : grad_pitch), some_db(grad_pitch);
+  const Scratch<float> products(p.dx ? places * most * 2 * W : 0), dx(p.dx ? whole * band.row : 0);
+  float *db = sums ? sums + places * pitch * grad_pitch : unwanted.get();
+  std::fill(some_db.get(), some_db.get() + grad_pitch, 0.0f);
+  if (!sums) std::fill(db, db + grad_pitch, 0.0f);
+
+  for (std::int64_t image = begin; image < end; ++image) {
+    if (p.dx) std::fill(dx.get(), dx.get() + whole * band.row, 0.0f);
+    for (std::int64_t first = 0; first < band.down; first += band.most) {
+      const std::int64_t count = std::min(band.most, band.down - first), tiles = count * band.across;
+      const auto corner = [&](std::int64_t t) {
+        return (t / band.across * band.columns + t % band.across) * 2 * pitch;
+      };
+      for (std::int64_t t = 0; t < tiles; ++t) {
+        winograd_gradient(p, image, (first + t / band.across) * scale, t % band.across * scale, grad_pitch, tiles,
+                          grads.get() + t * W, some_db.get());
+        if (t % 16 != 15 && t + 1 < tiles) continue;
+        for (std::int64_t o = 0; o < grad_pitch; ++o) db[o] += std::exchange(some_db.get()[o], 0.0f);
+      }
+      if (sums) {
+        conv_pack_pixels(p.x, s, image, 2 * first - s.ph, 2 * count + band.overlap, band.columns, pitch, packed.get());
+        for (std::int64_t t = 0; t < tiles; ++t)
+          winograd_input<K>(packed.get() + corner(t), band, inputs.get() + t * W, tiles);
+        winograd_weight_gradient<K>(inputs.get(), pitch, grads.get(), grad_pitch, tiles, sums);
+      }
+      if (!p.dx) continue;
+      const std::int64_t blocks = (tiles + most - 1) / most;
+      for (std::int64_t i = 0; i < blocks; ++i) {
+        const std::int64_t t0 = tiles * i / blocks, some = tiles * (i + 1) / blocks - t0;
+        for (std::int64_t c = 0; c < s.c; c += 2 * W) {
+          const std::int64_t width = s.c - c > W ? 2 * W : W;
+          const auto multiply = width > W ? winograd_choose<2>(some) : winograd_choose<1>(some);
+          const float *u = p.filters + c * places * s.o;
+          for (std::int64_t place = 0; place < places; ++place, u += s.o * width)
+            multiply(grads.get() + winograd_grad_place<K>(place) * grad_pitch * tiles + t0 * W, tiles * W, u, s.o,
+                     products.get() + place * some * width);
+          for (std::int64_t t = 0; t < some; ++t)
+            winograd_input_back<K>(products.get() + t * width, some * width, width, band,
+                                   dx.get() + first * 2 * band.row + corner(t0 + t) + c);
+        }
+      }
+    }
+    if (p.dx) conv_unpack_pixels(dx.get(), s, image, whole, band.columns, pitch, p.dx);
+  }
+}
+
+// Input channels [begin, end): dU of all groups, `size` apart, in order → dw [o][c][K][K].
+template <int K> static void winograd_reduce(const ConvShape &s, std::int64_t groups, const float *parts,
+                                             std::int64_t size, float *dw, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
+  const std::int64_t pitch = (s.c + W - 1) / W * W, grad_pitch = (s.o + W - 1) / W * W;
+  for (std::int64_t c = begin; c < end; ++c)
+    for (std::int64_t o = 0; o < s.o; o += W) {
+      alignas(64) float turned[K * K * W];
+      both_sides<N, K>([](const auto &u, auto &g) { filter_side_back(u, g); },
+                       [&](int i, int j) {
+                         const float *part = parts + ((i * N + j) * pitch + c) * grad_pitch + o;
+                         Lane sum = load(part);
+                         for (std::int64_t group = 1; group < groups; ++group) sum += load(part + group * size);
+                         return sum;
+                       },
+                       [&](int i, int j, Lane g) { store(turned + (i * K + j) * W, g); });
+      for (std::int64_t lane = 0; lane < std::min(W, s.o - o); ++lane)
+        for (std::int64_t t = 0; t < K * K; ++t) dw[((o + lane) * s.c + c) * K * K + t] = turned[t * W + lane];
+    }
 }

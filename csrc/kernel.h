@@ -14,6 +14,9 @@ namespace hw4fast {
 enum class Isa : int { avx512, avx2, baseline };  // best first
 constexpr std::array<const char *, 3> isa_names = {"avx512", "avx2", "baseline"};
 
+// Floats in a vector of `isa`.
+constexpr std::int64_t isa_lanes(Isa isa) { return isa == Isa::avx512 ? 16 : isa == Isa::avx2 ? 8 : 4; }
+
 // The instruction sets that this processor has and this build carries, best first.
 const std::vector<Isa> &supported_isas();
 

@@ -16,6 +16,10 @@ Contract
 torch.nn.functional's max_pool2d(relu(conv2d(…)), 2): of equal values the first is the maximum, a NaN is larger than
 any number (the last of them, if several) and passes ReLU.
 
+3×3 and 5×5 filters at stride 1, float32, from 8 channels to 8 on are taken by Winograd's algorithm (csrc/conv.inl): 16
+products instead of 36, 49 instead of 100, about as exact as a direct sum. One thing differs: an infinity or NaN of the
+input reaches all outputs of the 2×2 tiles that see it (windows of the pool), as NaN.
+
 Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998), section II; the gradient of
 a maximum goes to the place where it was taken, that of ReLU is 0 at 0.
 """
@@ -321,6 +325,13 @@ def cases() -> Iterator[Case]:
                 options: dict[str, Any] = {"relu": relu, "pool": pool, "channels_last": channels_last, "bias": relu}
                 name = "-".join(key for key, value in options.items() if value) or "plain"
                 yield Case(name, (37, 16, 6, 6), (32, 3, 3), padding=(1, 1), **options)
+    for c, o in ((8, 8), (9, 17), (15, 31), (16, 32), (17, 33), (33, 48), (130, 9), (300, 65)):  # Winograd's
+        for k in (3, 5):
+            yield Case(f"c{c}-o{o}-k{k}", (2, c, 11, 9), (o, k, k), padding=(k // 2, 1), pool=False)
+            yield Case(f"c{c}-o{o}-k{k}-pool", (2, c, 13, 12), (o, k, k), padding=(1, 2), channels_last=c % 2 == 0)
+    yield Case("winograd-empty", (0, 8, 8, 8), (8, 3, 3))
+    yield Case("winograd-border", (2, 8, 2, 3), (8, 5, 5), padding=(5, 7))
+    yield Case("winograd-wide", (1, 8, 7, 151), (8, 3, 3), padding=(1, 1))
     yield Case("empty", (0, 3, 8, 8), (4, 3, 3))
     yield Case("border", (2, 2, 2, 3), (4, 3, 3), padding=(5, 7))
     yield Case("tall", (1, 8, 151, 6), (16, 3, 3), padding=(1, 1))  # several bands
