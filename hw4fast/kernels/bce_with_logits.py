@@ -55,13 +55,13 @@ def reference(
 
 def check(logits: Any, target: Any, weight: Any, pos_weight: Any, reduction: str) -> None:
     """What every face checks, on anything with .shape. Raises ValueError."""
-    shape = tuple(logits.shape)
-    if tuple(target.shape) != shape:
+    shape = logits.shape
+    if target.shape != shape:
         raise ValueError(f"target must be {list(shape)} like logits, not {list(target.shape)}")
     for name, given in (("weight", weight), ("pos_weight", pos_weight)):
         if given is None:
             continue
-        own = tuple(given.shape)
+        own = given.shape
         while own and own[0] == 1:
             own = own[1:]
         if len(given.shape) > len(shape) or own != shape[len(shape) - len(own) :]:
