@@ -148,14 +148,14 @@ class Case:
 
     def make(self, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         rng = np.random.Generator(np.random.PCG64([prod(self.shape), len(self.shape)]))
-        logits = (rng.standard_normal(self.shape) * self.size + self.offset).astype(dtype)
-        target = rng.uniform(0, 1, self.shape)
-        target = (target if self.soft else target.round()).astype(dtype)
+        logits = np.asarray(rng.standard_normal(self.shape) * self.size + self.offset, dtype)
+        chance = rng.uniform(0, 1, self.shape)
+        target = np.asarray(chance if self.soft else np.round(chance), dtype)
         options = dict(self.options)
         if self.weighted is not None:
-            options["weight"] = rng.uniform(0.1, 2.0, self.weighted).astype(dtype)
+            options["weight"] = np.asarray(rng.uniform(0.1, 2.0, self.weighted), dtype)
         if self.pos_weighted is not None:
-            options["pos_weight"] = rng.uniform(0.1, 20.0, self.pos_weighted).astype(dtype)
+            options["pos_weight"] = np.asarray(rng.uniform(0.1, 20.0, self.pos_weighted), dtype)
         return logits, target, options
 
 
