@@ -79,6 +79,8 @@ def _bce_with_logits_fake(
     reduction: int = 1,
     want_grad: bool = True,
 ) -> tuple[Tensor, Tensor]:
+    if any(given is not None and given.device != logits.device for given in (target, weight, pos_weight)):
+        raise RuntimeError("bce_with_logits needs all its tensors on one device")  # one of them is on "meta"
     loss = logits.new_empty(tuple(logits.shape) if reduction == 0 else ())
     return loss, logits.new_empty(tuple(logits.shape) if want_grad else (0,))
 
