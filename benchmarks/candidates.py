@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hw4fast import kernels
+from hw4fast.kernels import bce_with_logits as bce_card
 from hw4fast.kernels import conv_block as conv_card
 from hw4fast.kernels import softmax_xent as softmax_card
-from hw4fast.nn import conv_block, softmax_cross_entropy
+from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, softmax_cross_entropy
 from hw4fast.training.models import build
 
 Candidates = dict[str, Callable[[], object]]
 OURS = "hw4fast"
 
 
-# -- softmax_xent ------------------------------------------------------------------------------------------------
+# -- losses ------------------------------------------------------------------------------------------------------
 
 
-def softmax_xent(shape: tuple[int, int], everything: bool = False) -> Candidates:
+def loss(
+    card: ModuleType,
+    ours: Callable[..., Tensor],
+    theirs: Callable[..., Tensor],
+    numba: Callable[..., Any],
+    shape: tuple[int, int],
+    everything: bool = False,
+) -> Candidates:
     """Mean loss and gradient of float32 logits through autograd: forward, then backward into `logits.grad`.
 
-    "torch" is F.cross_entropy, "torch.compile" the same compiled. With `everything` also the bare kernel per
-    instruction set and the numba variant, from NumPy arrays and without autograd.
+    "torch" is `theirs`, F.cross_entropy or the like, "torch.compile" the same compiled. With `everything` also the
+    bare kernel per instruction set and the numba variant, from NumPy arrays and without autograd.
     """
-    logits, target, _ = softmax_card.Case("benchmark", shape).make()
+    logits, target, _ = card.Case("benchmark", shape).make()
     x, y = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(target)
 
     def through_autograd(loss_of: Callable[..., Tensor]) -> Callable[[], object]:
@@ -47,15 +56,15 @@ def softmax_xent(shape: tuple[int, int], everything: bool = False) -> Candidates
         return step
 
     found: Candidates = {
-        OURS: through_autograd(softmax_cross_entropy),
-        "torch": through_autograd(F.cross_entropy),
-        "torch.compile": through_autograd(torch.compile(F.cross_entropy, dynamic=False)),
+        OURS: through_autograd(ours),
+        "torch": through_autograd(theirs),
+        "torch.compile": through_autograd(torch.compile(theirs, dynamic=False)),
     }
     if everything:
-        for isa in kernels.isas():
-            found[f"kernel {isa}"] = lambda isa=isa: softmax_card.softmax_xent(logits, target, isa=isa)[1]
-        found["numba"] = lambda: softmax_card.softmax_xent_numba(logits, target)[1]
-    _same(found, softmax_card.reference(logits, target)[1])
+        for name, kernel in card.variants().items():
+            found[name.replace("cpp-", "kernel ")] = lambda kernel=kernel: kernel(logits, target)[1]
+        found["numba"] = lambda: numba(logits, target)[1]
+    _same(found, card.reference(logits, target)[1])
     return found
 
 
@@ -72,10 +81,10 @@ class _Nothing(torch.autograd.Function):
         return torch.empty(ctx.shape)
 
 
-def softmax_bounds(shape: tuple[int, int]) -> Candidates:
+def loss_bounds(card: ModuleType, shape: tuple[int, int]) -> Candidates:
     """What no kernel can do without: torch's copy of as many bytes (a memory-bound kernel's time), and a node of
     autograd that computes nothing, forward and backward."""
-    source = torch.rand(softmax_card.cost(*shape)[0] // 8)
+    source = torch.rand(card.cost(*shape)[0] // 8)
     goal = torch.empty_like(source)
     x = torch.rand(shape, requires_grad=True)
 
@@ -235,13 +244,23 @@ class Comparison:
 _NAMES = (OURS, "torch", "torch channels-last", "torch.compile")
 _VARIANTS = (*(f"kernel {isa}" for isa in kernels.isas()), "numba")
 _CONVOLUTIONS: dict[str, object] = {case.name: case for case in conv_card.BENCHMARK_CASES}
+
+
+def _loss_comparison(card: ModuleType, *functions: Callable[..., Any]) -> Comparison:
+    cases: dict[str, object] = {f"{n}x{classes}": (n, classes) for n, classes in card.BENCHMARK_SHAPES}
+    names = (OURS, "torch", "torch.compile")
+    return Comparison(partial(loss, card, *functions), cases, names, _VARIANTS, partial(loss_bounds, card))
+
+
 COMPARISONS: dict[str, Comparison] = {
-    "softmax_xent": Comparison(
-        softmax_xent,
-        {f"{n}x{classes}": (n, classes) for n, classes in softmax_card.BENCHMARK_SHAPES},
-        (OURS, "torch", "torch.compile"),
-        _VARIANTS,
-        softmax_bounds,
+    "softmax_xent": _loss_comparison(
+        softmax_card, softmax_cross_entropy, F.cross_entropy, softmax_card.softmax_xent_numba
+    ),
+    "bce_with_logits": _loss_comparison(
+        bce_card,
+        binary_cross_entropy_with_logits,
+        F.binary_cross_entropy_with_logits,
+        bce_card.bce_with_logits_numba,
     ),
     "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
     "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, (), sgemm),

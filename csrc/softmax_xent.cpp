@@ -2,6 +2,7 @@
 // The arguments are raw addresses; hw4fast/kernels/softmax_xent.py is the safe face and the documentation.
 #include "kernel.h"
 #include "parallel.h"
+#include "reduction.h"
 
 #include <algorithm>
 #include <cmath>
@@ -39,8 +40,6 @@ namespace py = pybind11;
 namespace hw4fast {
 static Kernel &this_kernel();
 
-enum class Reduction : int { none, mean, sum };
-
 struct Divisor {
   double weights = 0;     // Σ w_y over the rows that count
   std::int64_t bad = -1;  // the first row whose target is out of range
@@ -67,16 +66,6 @@ template <class T> static Divisor check_targets(const SoftmaxXent<T> &p, std::in
       if (p.target[i] != p.ignore_index) result.weights += static_cast<double>(p.weight[p.target[i]]);
   }
   return result;
-}
-
-// In double and in an order that depends on nothing but n; four sums, so that additions don't wait for each other.
-template <class T> static double sum(const T *values, std::int64_t n) {
-  double sums[4] = {};
-  std::int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int k = 0; k < 4; ++k) sums[k] += static_cast<double>(values[i + k]);
-  for (; i < n; ++i) sums[0] += static_cast<double>(values[i]);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 template <class T>

@@ -24,6 +24,21 @@ def softmax_xent(
     isa: str = "",
     threads: int = 0,
 ) -> None: ...
+def bce_with_logits(
+    is_double: bool,
+    logits: int,
+    target: int,
+    weight: int,
+    weight_period: int,
+    pos_weight: int,
+    pos_weight_period: int,
+    loss: int,
+    grad: int,
+    n: int,
+    reduction: int,
+    isa: str = "",
+    threads: int = 0,
+) -> None: ...
 def conv_block(
     is_double: bool,
     input: int,

@@ -1,6 +1,14 @@
 """The kernels as torch operators with autograd, and as functions and modules in torch.nn's manner, a file each."""
 
+from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
 
-__all__ = ["ConvBlock", "SoftmaxCrossEntropy", "conv_block", "softmax_cross_entropy"]
+__all__ = [
+    "BinaryCrossEntropyWithLogits",
+    "ConvBlock",
+    "SoftmaxCrossEntropy",
+    "binary_cross_entropy_with_logits",
+    "conv_block",
+    "softmax_cross_entropy",
+]

@@ -16,13 +16,18 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32),
 
 
 def check_tensors(kernel: str, *tensors: Tensor | None) -> None:
-    """Raises NotImplementedError for a tensor that is not on the CPU or carries a forward-mode gradient."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    if not all(tensor.is_cpu for tensor in given):
-        devices = ", ".join(str(tensor.device) for tensor in given)
-        raise NotImplementedError(f"{kernel} has a CPU kernel only, but its tensors are on {devices}: move them")
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given):
-        raise NotImplementedError(f"{kernel} has no forward-mode gradient, which would be lost: take torch's function")
+    """Raises NotImplementedError for a tensor that is not on the CPU, is sparse or carries a forward-mode gradient."""
+    for tensor in tensors:  # loops: a generator takes half a microsecond, and this is on the way of every call
+        if tensor is None:
+            continue
+        if not tensor.is_cpu:
+            raise NotImplementedError(f"{kernel} has a CPU kernel only, not one for {tensor.device}: move its tensors")
+        if tensor.layout is not torch.strided:
+            raise NotImplementedError(f"{kernel} takes no {tensor.layout} tensors: take tensor.to_dense()")
+        if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                f"{kernel} has no forward-mode gradient, which would be lost: take torch's function"
+            )
 
 
 def refuse_second_derivative(function: str, instead: str) -> None:
@@ -33,14 +38,18 @@ def refuse_second_derivative(function: str, instead: str) -> None:
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether the kernel may be called past torch's dispatcher: ordinary tensors with memory, and nobody watching (no
-    torch.func transform, forward-mode gradient, dispatch mode, torch.compile or jit trace)."""
+    """Whether the kernel may be called past torch's dispatcher: ordinary tensors whose memory holds their numbers (and
+    not their negatives), and nobody watching (no torch.func transform, forward-mode gradient, dispatch mode,
+    torch.compile or jit trace)."""
+    if torch.compiler.is_compiling():  # first: it can't trace some of the others
+        return False
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg()):
+            return False
     return (
-        all(tensor is None or type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
-        and torch._C._functorch.peek_interpreter_stack() is None
+        torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
-        and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
     )
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hw4fast import kernels
 from hw4fast.kernels import conv_block as card
+from tests.kernels.comparing import error
 
 CASES = list(card.cases())
 ISAS = kernels.isas()
@@ -34,10 +35,6 @@ def grad_for(case, dtype=np.float32):
 
 def backward_options(options):
     return {name: value for name, value in options.items() if name != "relu"}
-
-
-def error(values, reference):
-    return float(np.max(np.abs(values.astype(np.float64) - reference), initial=0.0))
 
 
 def assert_close(mine, theirs, reference, what):
