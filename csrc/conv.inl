@@ -35,20 +35,21 @@ template <class T> static void conv_pack_pixels(const Strided<const T> &x, const
   }
 }
 
-// dx [h][w][c] of an image from its packed gradient [rows][columns][pitch], without the borders. Pixels that no output
-// has seen have none.
+// `channels` of dx [h][w][c] of an image, from `first` on, from their packed gradient [rows][columns][pitch], without
+// the borders. Pixels that no output has seen have none.
 template <class T> static void conv_unpack_pixels(const T *from, const ConvShape &s, std::int64_t image,
-                                                  std::int64_t rows, std::int64_t columns, std::int64_t pitch, T *dx) {
+                                                  std::int64_t rows, std::int64_t columns, std::int64_t pitch,
+                                                  std::int64_t first, std::int64_t channels, T *dx) {
   const std::int64_t seen = std::max<std::int64_t>(0, std::min(s.w, columns - s.pw));
   for (std::int64_t y = 0; y < s.h; ++y) {
-    T *to = dx + (image * s.h + y) * s.w * s.c;
+    T *to = dx + (image * s.h + y) * s.w * s.c + first;
     const std::int64_t count = y + s.ph < rows ? seen : 0;
     const T *at = from + ((y + s.ph) * columns + s.pw) * pitch;
     if (pitch == s.c)
       std::copy(at, at + count * pitch, to);
     else
-      for (std::int64_t j = 0; j < count; ++j) std::copy(at + j * pitch, at + j * pitch + s.c, to + j * s.c);
-    std::fill(to + count * s.c, to + s.w * s.c, T(0));
+      for (std::int64_t j = 0; j < count; ++j) std::copy(at + j * pitch, at + j * pitch + channels, to + j * s.c);
+    for (std::int64_t j = count; j < s.w; ++j) std::fill(to + j * s.c, to + j * s.c + channels, T(0));
   }
 }
 
@@ -84,6 +85,26 @@ HW4FAST_INLINE void conv_keep(Float<T> best, Int<T> which, std::int64_t n, T *ou
     for (std::int64_t lane = 0; lane < n; ++lane) out[lane] = best[lane];
     for (std::int64_t lane = 0; code && lane < n; ++lane) code[lane] = codes[lane];
   }
+}
+
+// One finished row of outputs for up to `width` channels: rows [side][cols·side][width], the second
+// row_size behind the first → out, code [cols][o].
+template <class T> static void conv_finish(const T *rows, std::int64_t width, std::int64_t row_size, const ConvShape &s,
+                                           std::int64_t channels, T *out, std::uint8_t *code) {
+  constexpr std::int64_t W = lanes<T>;
+  for (std::int64_t at = 0; at < channels; at += W)
+    for (std::int64_t j = 0; j < s.cols; ++j) {
+      const T *from = rows + at + j * s.side * width;
+      Float<T> values[4] = {load(from)}, best;
+      if (s.pool) {
+        values[1] = load(from + width);
+        values[2] = load(from + row_size);
+        values[3] = load(from + row_size + width);
+      }
+      Int<T> which;
+      conv_strongest<T>(values, s.pool ? 4 : 1, s.relu, best, which);
+      conv_keep<T>(best, which, channels - at, out + j * s.o + at, code ? code + j * s.o + at : nullptr);
+    }
 }
 
 // n codes into the first lanes of a vector, 0 behind them.
