@@ -32,11 +32,18 @@ template <class T> static std::int64_t lanes_of(Isa isa) { return isa_lanes(isa)
 
 template <class T> void conv_depthwise(const Strided<const T> &x, const T *weight, const T *bias, const ConvShape &s,
                                        T *out, std::uint8_t *code, Isa isa, int threads) {
-  const auto pieces = HW4FAST_VARIANT(isa, depthwise_pieces<T>);
-  const std::int64_t lanes = lanes_of<T>(isa), blocks = (s.c + lanes - 1) / lanes;
-  const std::int64_t flops = s.rows * s.cols * s.side * s.side * s.kh * s.kw * lanes;
-  parallel_for(s.n * blocks, 1 + 100000 / flops, threads,
-               [&](std::int64_t begin, std::int64_t end) { pieces(x, weight, bias, s, out, code, begin, end); });
+  const auto filters_of = HW4FAST_VARIANT(isa, depthwise_filters<T>);
+  const auto rows_of = HW4FAST_VARIANT(isa, depthwise_rows<T>);
+  const std::int64_t lanes = lanes_of<T>(isa), padded = (s.c + lanes - 1) / lanes * lanes, taps = s.kh * s.kw;
+  const Scratch<T> filters(padded * taps), padded_bias(padded);
+  for (std::int64_t c = 0; c < s.c; c += lanes)
+    filters_of(weight + c * taps, std::min(lanes, s.c - c), taps, false, filters.get() + c * taps);
+  std::fill(padded_bias.get(), padded_bias.get() + padded, T(0));
+  if (bias) std::copy(bias, bias + s.c, padded_bias.get());
+  const std::int64_t flops = s.cols * s.side * s.side * taps * padded;  // per row
+  parallel_for(s.n * s.rows, 1 + 100000 / flops, threads, [&](std::int64_t begin, std::int64_t end) {
+    rows_of(x, filters.get(), padded_bias.get(), s, out, code, begin, end);
+  });
 }
 
 // A block of channels has sums for each of a few groups of images, added in order: any number of threads gives the

@@ -1,31 +1,33 @@
-// One filter per channel. Lanes run along W channels, which are taken on their own: an image's W channels lie packed
-// as [row][column][W], and a tile of P neighbouring outputs stays in registers over all kh·kw taps.
+// One filter per channel. Lanes run along W channels; a tile of P neighbouring outputs stays in registers over all
+// kh·kw taps.
 
-// out [P][W] = start + Σ_taps x·w: x [·][·][W] at the first output's corner, `line` from row to row, `step` from output
-// to output; w [kh][kw][W].
-template <class T, int P> static void depthwise_tile(const T *x, std::int64_t line, std::int64_t step, const T *w,
-                                                     std::int64_t kh, std::int64_t kw, Float<T> start, T *out) {
+// out [P][W] = start + Σ_taps x·w: x at the first output's corner, `line` from row to row, `pixel` from column to
+// column, `stride` columns from output to output; w [kh][kw][W].
+template <class T, int P> static void depthwise_tile(const T *x, std::int64_t line, std::int64_t pixel,
+                                                     std::int64_t stride, const T *w, std::int64_t kh, std::int64_t kw,
+                                                     Float<T> start, T *out) {
   constexpr std::int64_t W = lanes<T>;
   Float<T> sum[P];
   for (int p = 0; p < P; ++p) sum[p] = start;
   for (std::int64_t i = 0; i < kh; ++i, x += line)
     for (std::int64_t k = 0; k < kw; ++k, w += W) {
       const Float<T> weight = load(w);
+      const T *at = x + k * pixel;
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sum[p] += weight * load(x + k * W + p * step);
+      for (int p = 0; p < P; ++p, at += stride * pixel) sum[p] += weight * load(at);
     }
   for (int p = 0; p < P; ++p) store(out + p * W, sum[p]);
 }
 
 // `count` neighbouring outputs, eight at a time; the last eight may overlap those before.
-template <class T> static void depthwise_row(const T *x, std::int64_t line, std::int64_t step, const T *w,
-                                             std::int64_t kh, std::int64_t kw, Float<T> start, std::int64_t count,
-                                             T *out) {
+template <class T> static void depthwise_row(const T *x, std::int64_t line, std::int64_t pixel, std::int64_t stride,
+                                             const T *w, std::int64_t kh, std::int64_t kw, Float<T> start,
+                                             std::int64_t count, T *out) {
   constexpr std::int64_t W = lanes<T>;
   const auto tiles = [&](auto P) {
     for (std::int64_t j = 0; j < count; j += P) {
       const std::int64_t at = std::min<std::int64_t>(j, count - P);
-      depthwise_tile<T, P()>(x + at * step, line, step, w, kh, kw, start, out + at * W);
+      depthwise_tile<T, P()>(x + at * stride * pixel, line, pixel, stride, w, kh, kw, start, out + at * W);
     }
   };
   if (count >= 8)
@@ -45,45 +47,41 @@ static void depthwise_filters(const T *weight, std::int64_t channels, std::int64
       to[t * W + lane] = lane < channels ? weight[lane * taps + (turned ? taps - 1 - t : t)] : T(0);
 }
 
+// Output rows [begin, end) of the whole batch, row r being row r % rows of image r / rows. A band of input rows lies
+// packed with all its channels, [row][column][pitch]; filters [block][kh·kw][W], bias padded to whole blocks.
+template <class T> static void depthwise_rows(const Strided<const T> &x, const T *filters, const T *bias,
+                                              const ConvShape &s, T *out, std::uint8_t *code, std::int64_t begin,
+                                              std::int64_t end) {
+  constexpr std::int64_t W = lanes<T>;
+  const std::int64_t pitch = (s.c + W - 1) / W * W, taps = s.kh * s.kw, width = s.cols * s.side;
+  const std::int64_t columns = (width - 1) * s.sw + s.kw, line = columns * pitch;
+  const std::int64_t step = s.side * s.sh, overlap = (s.side - 1) * s.sh + s.kh;  // input rows of an output row
+  const std::int64_t most = std::max<std::int64_t>(1, (65536 / line - overlap) / step + 1);
+  const Scratch<T> packed(((most - 1) * step + overlap) * line), finished(s.side * width * W);
+  while (begin < end) {
+    const std::int64_t image = begin / s.rows, row = begin % s.rows;
+    const std::int64_t count = std::min({most, end - begin, s.rows - row});
+    conv_pack_pixels(x, s, image, row * step - s.ph, (count - 1) * step + overlap, columns, pitch, packed.get());
+    for (std::int64_t r = 0; r < count; ++r)
+      for (std::int64_t c = 0; c < s.c; c += W) {
+        for (std::int64_t half = 0; half < s.side; ++half)
+          depthwise_row(packed.get() + (r * step + half * s.sh) * line + c, line, pitch, s.sw, filters + c * taps, s.kh,
+                        s.kw, load(bias + c), width, finished.get() + half * width * W);
+        const std::int64_t at = (image * s.rows + row + r) * s.cols * s.o + c;
+        conv_finish(finished.get(), W, width * W, s, s.c - c, out + at, code ? code + at : nullptr);
+      }
+    begin += count;
+  }
+}
+
+// -- backward ----------------------------------------------------------------------------------------------------
+
 // The W channels from `first` on as a picture of their own.
 template <class T>
 static Strided<const T> depthwise_channels(const Strided<const T> &x, std::int64_t first, ConvShape *s) {
   s->c = std::min(lanes<T>, s->c - first);
   return {x.data + first * x.c, x.n, x.c, x.h, x.w};
 }
-
-// Pieces [begin, end) of the batch, piece i being the channel block i % blocks of image i / blocks.
-template <class T> static void depthwise_pieces(const Strided<const T> &all, const T *weight, const T *bias,
-                                                const ConvShape &s, T *out, std::uint8_t *code, std::int64_t begin,
-                                                std::int64_t end) {
-  constexpr std::int64_t W = lanes<T>;
-  const std::int64_t blocks = (s.c + W - 1) / W, taps = s.kh * s.kw, width = s.cols * s.side;
-  const std::int64_t columns = (width - 1) * s.sw + s.kw, line = columns * W;
-  const std::int64_t step = s.side * s.sh, overlap = (s.side - 1) * s.sh + s.kh;  // input rows of an output row
-  const std::int64_t most = std::max<std::int64_t>(1, (8192 / line - overlap) / step + 1);
-  const Scratch<T> packed(((most - 1) * step + overlap) * line), finished(s.side * width * W), filters(taps * W);
-  for (; begin < end; ++begin) {
-    const std::int64_t image = begin / blocks, first = begin % blocks * W;
-    ConvShape some = s;
-    const Strided<const T> x = depthwise_channels(all, first, &some);
-    depthwise_filters(weight + first * taps, some.c, taps, false, filters.get());
-    Float<T> start{};
-    if (bias) start = conv_gather(bias + first, 1, some.c);
-    for (std::int64_t row = 0; row < s.rows; row += most) {
-      const std::int64_t count = std::min(most, s.rows - row);
-      conv_pack_pixels(x, some, image, row * step - s.ph, (count - 1) * step + overlap, columns, W, packed.get());
-      for (std::int64_t r = 0; r < count; ++r) {
-        for (std::int64_t half = 0; half < s.side; ++half)
-          depthwise_row(packed.get() + (r * step + half * s.sh) * line, line, s.sw * W, filters.get(), s.kh, s.kw,
-                        start, width, finished.get() + half * width * W);
-        const std::int64_t at = (image * s.rows + row + r) * s.cols * s.o + first;
-        conv_finish(finished.get(), W, width * W, s, some.c, out + at, code ? code + at : nullptr);
-      }
-    }
-  }
-}
-
-// -- backward ----------------------------------------------------------------------------------------------------
 
 // The gradient of the convolution's outputs, W channels of them: `to` [rows·side][cols·side] at its first, `line` and
 // `step` from one to the next. Returns their sum.
@@ -156,7 +154,7 @@ template <class T> static void depthwise_backward(const DepthwiseGradient<T> &p,
     }
     if (!p.dx) continue;
     for (std::int64_t r = 0; r < rows; ++r)
-      depthwise_row(grads.get() + r * g_line, g_line, W, filters.get(), s.kh, s.kw, Float<T>{}, columns,
+      depthwise_row(grads.get() + r * g_line, g_line, W, 1, filters.get(), s.kh, s.kw, Float<T>{}, columns,
                     packed.get() + r * line);
     conv_unpack_pixels(packed.get(), s, image, rows, columns, W, first, some.c, p.dx);
   }
