@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import candidates_blur
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -245,5 +246,8 @@ COMPARISONS: dict[str, Comparison] = {
     ),
     "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
     "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, (), sgemm),
+    "gaussian_blur": Comparison(
+        candidates_blur.candidates, candidates_blur.CASES, candidates_blur.NAMES, _VARIANTS, sgemm
+    ),
     "train_step": Comparison(train_step, {"100": 100}, _NAMES),
 }
