@@ -48,7 +48,7 @@ def candidates(case: card.Case, everything: bool = False) -> dict[str, Callable[
 
 
 def _check(found: dict[str, Callable[[], object]], reference: np.ndarray, is_hwc: bool) -> None:
-    """Every candidate within 1 grey level or 1e-5 of the float64 reference."""
+    """Every candidate within 1 grey level (OpenCV, whose weights have 8 bits: 2) or 1e-5 of the float64 reference."""
     for name, run in found.items():
         result = np.asarray(run())
         wanted = reference
@@ -57,7 +57,8 @@ def _check(found: dict[str, Callable[[], object]], reference: np.ndarray, is_hwc
         elif not is_hwc and name in ("numpy", OPENCV, "numba"):
             wanted = reference.transpose(1, 2, 0)
         error = np.abs(result - (np.rint(wanted) if result.dtype == np.uint8 else wanted)).max()
-        if not error <= (1 if result.dtype == np.uint8 else 1e-5):
+        levels = 2 if name == OPENCV else 1
+        if not error <= (levels if result.dtype == np.uint8 else 1e-5):
             raise AssertionError(f"{name} is wrong by {error:.3g}; nothing was timed")
 
 

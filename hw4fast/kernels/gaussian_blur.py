@@ -149,10 +149,15 @@ def _along(image: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
 
 
 @lru_cache(64)
-def prepared(size: int, sigma: float, is_float: bool) -> tuple[np.ndarray, int]:
-    """What the kernel wants: (weights, u), u = 0 for float32. Never write into the array: it is kept."""
-    weights = gaussian_weights(size, sigma)
-    return (weights.astype(np.float32), 0) if is_float else fixed_weights(weights)
+def prepared(sizes: tuple[int, int], sigmas: tuple[float, float], is_float: bool) -> tuple[tuple[Any, ...], object]:
+    """(The kernel's arguments down, across, sizes, units and kept; the weights, to be held while it runs)."""
+    across, down = (gaussian_weights(*of) for of in zip(sizes, sigmas, strict=True))
+    if is_float:
+        (across, unit_across), (down, unit_down) = (across.astype(np.float32), 0), (down.astype(np.float32), 0)
+    else:
+        (across, unit_across), (down, unit_down) = fixed_weights(across), fixed_weights(down)
+    addresses = down.ctypes.data, across.ctypes.data
+    return (*addresses, sizes[::-1], (unit_down, unit_across), kept_bits(unit_across)), (down, across)
 
 
 def gaussian_blur(
@@ -218,22 +223,8 @@ def call(
 
     shape: n, planes, h, w, c; strides: of image, plane and row, in elements; sizes, sigmas: of `pairs`.
     """
-    across, unit_across = prepared(sizes[0], sigmas[0], is_float)
-    down, unit_down = prepared(sizes[1], sigmas[1], is_float)
-    compiled().gaussian_blur(
-        is_float,
-        image,
-        strides,
-        output,
-        shape,
-        down.ctypes.data,
-        across.ctypes.data,
-        (len(down), len(across)),
-        (unit_down, unit_across),
-        kept_bits(unit_across),
-        isa,
-        threads,
-    )
+    arguments, _weights = prepared(sizes, sigmas, is_float)
+    compiled().gaussian_blur(is_float, image, strides, output, shape, *arguments, isa, threads)
 
 
 def gaussian_blur_numba(image: np.ndarray, kernel_size: int, sigma: float | None = None) -> np.ndarray:

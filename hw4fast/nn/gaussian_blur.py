@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hw4fast.kernels import gaussian_blur as card
-from hw4fast.nn.operators import check_tensors, library, threads
+from hw4fast.nn.operators import check_tensors, is_plain, library, threads
 
 DTYPES = (torch.uint8, torch.float32)
 Sizes = int | Sequence[int]
@@ -36,27 +37,33 @@ def _output(image: Tensor) -> Tensor:
     if not _is_channels_last(image):
         return image.new_empty(image.shape)
     *n, c, h, w = image.shape
-    return image.new_empty((*n, h, w, c)).movedim(-1, -3)
+    strides = [c * h * w * math.prod(n[i + 1 :]) for i in range(len(n))]
+    return image.new_empty_strided(image.shape, (*strides, 1, w * c, c))
 
 
-def _gaussian_blur_cpu(image: Tensor, kernel_size: list[int], sigma: list[float]) -> Tensor:
+def _gaussian_blur_op(image: Tensor, kernel_size: list[int], sigma: list[float]) -> Tensor:
     _check(image)
-    sizes, sigmas = card.pairs(tuple(kernel_size), tuple(sigma))
+    return _gaussian_blur_cpu(image, *card.pairs(tuple(kernel_size), tuple(sigma)))
+
+
+def _gaussian_blur_cpu(image: Tensor, sizes: tuple[int, int], sigmas: tuple[float, float]) -> Tensor:
     output = _output(image)
     if image.numel() == 0:
         return output
-    c, h, w = image.shape[-3:] if image.dim() > 2 else (1, *image.shape)
     last = _is_channels_last(image)
+    c, h, w = image.shape[-3:] if image.dim() > 2 else (1, *image.shape)
     if not last and w > 1 and image.stride(-1) != 1:
         image = image.contiguous()
-    batch = image.movedim(-3, -1).reshape(-1, h, w, c).movedim(-1, 1) if last else image.reshape(-1, c, h, w)
-    over_n, over_c, over_h, _ = batch.stride()
+    if image.dim() > 4:  # `reshape` may copy: a copy keeps its pixels' order
+        image = image.movedim(-3, -1).reshape(-1, h, w, c).movedim(-1, 1) if last else image.reshape(-1, c, h, w)
+    n = image.shape[0] if image.dim() == 4 else 1
+    over_n, over_c, over_h, _ = (0,) * (4 - image.dim()) + image.stride()
     card.call(
         image.dtype is torch.float32,
-        batch.data_ptr(),
+        image.data_ptr(),
         (over_n, 0, over_h) if last else (over_n, over_c, over_h),
         output.data_ptr(),
-        (batch.shape[0], 1, h, w, c) if last else (batch.shape[0], c, h, w, 1),
+        (n, 1, h, w, c) if last else (n, c, h, w, 1),
         sizes,
         sigmas,
         "",
@@ -86,7 +93,7 @@ def _ends(grad: Tensor, side: int) -> Tensor:
     return torch.where((place == 0) | (place == grad.shape[side] - 1), 2.0, 1.0)
 
 
-library.impl("gaussian_blur", _gaussian_blur_cpu, "CPU")
+library.impl("gaussian_blur", _gaussian_blur_op, "CPU")
 torch.library.register_fake("hw4fast::gaussian_blur", _gaussian_blur_fake, lib=library)
 torch.library.register_autograd("hw4fast::gaussian_blur", _backward, setup_context=_keep, lib=library)
 
@@ -102,7 +109,10 @@ def gaussian_blur(img: Tensor, kernel_size: Sizes, sigma: Sigmas = None) -> Tens
     """
     _check(img)
     check_tensors("gaussian_blur", img)
-    return _gaussian_blur(img, *card.pairs(kernel_size, sigma))
+    sizes, sigmas = card.pairs(kernel_size, sigma)
+    if is_plain(img) and not (img.requires_grad and torch.is_grad_enabled()):  # past the dispatcher
+        return _gaussian_blur_cpu(img, sizes, sigmas)
+    return _gaussian_blur(img, sizes, sigmas)
 
 
 class GaussianBlur(nn.Module):
