@@ -187,14 +187,15 @@ def gaussian_blur(
     steps = [stride // batch.itemsize for stride in batch.strides]
     planes, strides = (1, (steps[0], 0, steps[1])) if layout == "HWC" else (sides[0], tuple(steps[:3]))
     output = np.empty(image.shape, image.dtype)
-    call(
-        image.dtype == np.float32,
+    is_float = image.dtype == np.float32
+    arguments, _weights = prepared(sizes, sigmas, is_float)
+    compiled().gaussian_blur(
+        is_float,
         batch.ctypes.data,
         strides,
         output.ctypes.data,
         (n, planes, h, w, c),
-        sizes,
-        sigmas,
+        *arguments,
         isa,
         threads or threads_from_environment() or 0,
     )
@@ -206,25 +207,6 @@ def _rows_are_whole(batch: np.ndarray, w: int, c: int, pixel: tuple[int, ...]) -
     item = batch.itemsize
     whole = (w <= 1 or pixel[0] == c * item) and (c <= 1 or pixel[1] == item)
     return whole and batch.flags.aligned and not any(stride % item for stride in batch.strides)
-
-
-def call(
-    is_float: bool,
-    image: int,
-    strides: tuple[int, ...],
-    output: int,
-    shape: tuple[int, ...],
-    sizes: tuple[int, int],
-    sigmas: tuple[float, float],
-    isa: str,
-    threads: int,
-) -> None:
-    """The kernel on addresses, for faces that have checked them.
-
-    shape: n, planes, h, w, c; strides: of image, plane and row, in elements; sizes, sigmas: of `pairs`.
-    """
-    arguments, _weights = prepared(sizes, sigmas, is_float)
-    compiled().gaussian_blur(is_float, image, strides, output, shape, *arguments, isa, threads)
 
 
 def gaussian_blur_numba(image: np.ndarray, kernel_size: int, sigma: float | None = None) -> np.ndarray:

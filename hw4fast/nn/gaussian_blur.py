@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hw4fast.kernels import compiled
 from hw4fast.kernels import gaussian_blur as card
 from hw4fast.nn.operators import check_tensors, is_plain, library, threads
 
+_C = compiled()
 DTYPES = (torch.uint8, torch.float32)
 Sizes = int | Sequence[int]
 Sigmas = float | Sequence[float] | None
@@ -58,14 +60,15 @@ def _gaussian_blur_cpu(image: Tensor, sizes: tuple[int, int], sigmas: tuple[floa
         image = image.movedim(-3, -1).reshape(-1, h, w, c).movedim(-1, 1) if last else image.reshape(-1, c, h, w)
     n = image.shape[0] if image.dim() == 4 else 1
     over_n, over_c, over_h, _ = (0,) * (4 - image.dim()) + image.stride()
-    card.call(
-        image.dtype is torch.float32,
+    is_float = image.dtype is torch.float32
+    arguments, _weights = card.prepared(sizes, sigmas, is_float)
+    _C.gaussian_blur(
+        is_float,
         image.data_ptr(),
         (over_n, 0, over_h) if last else (over_n, over_c, over_h),
         output.data_ptr(),
         (n, 1, h, w, c) if last else (n, c, h, w, 1),
-        sizes,
-        sigmas,
+        *arguments,
         "",
         threads(),
     )
@@ -108,10 +111,10 @@ def gaussian_blur(img: Tensor, kernel_size: Sizes, sigma: Sigmas = None) -> Tens
     than the CPU. See hw4fast.kernels.gaussian_blur for the formula and the float64 reference.
     """
     _check(img)
-    check_tensors("gaussian_blur", img)
     sizes, sigmas = card.pairs(kernel_size, sigma)
-    if is_plain(img) and not (img.requires_grad and torch.is_grad_enabled()):  # past the dispatcher
-        return _gaussian_blur_cpu(img, sizes, sigmas)
+    if img.is_cpu and is_plain(img) and not (img.requires_grad and torch.is_grad_enabled()):
+        return _gaussian_blur_cpu(img, sizes, sigmas)  # past the dispatcher
+    check_tensors("gaussian_blur", img)
     return _gaussian_blur(img, sizes, sigmas)
 
 
