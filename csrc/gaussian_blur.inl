@@ -205,8 +205,8 @@ template <class T> static void blur_rows(const Blur<T> &b, std::int64_t begin, s
       blur_band_across<T, 5>, blur_band_across<T, 6>, blur_band_across<T, 7>, blur_band_across<T, 8>};
   BlurBand band{0, b.w * b.c, b.across.size / 2 * b.c, 0};
   band.pitch = (band.width + 2 * band.border + b.c + A * W + W - 1) / W * W;
-  // 1 MiB: the band shall stay in the second-level cache
-  const std::int64_t most = std::clamp<std::int64_t>((1 << 18) / band.pitch / R * R, 2 * R, 16 * R);
+  // at most 1 MiB, for the second-level cache; more rows are hardly quicker to pack and start with more cold memory
+  const std::int64_t most = std::clamp<std::int64_t>((1 << 18) / band.pitch / R * R, 2 * R, 8 * R);
   const Scratch<Cell> strip((most / blur_taps<T> + b.down.cells) * D * W), rows(most * band.pitch);
   const std::int64_t vectors = (band.width + W - 1) / W, blocks = (vectors + A - 1) / A;
   const std::int64_t block = (vectors + blocks - 1) / blocks;
