@@ -1,11 +1,11 @@
 // What conv_block's forward and backward kernels share: the shapes, and how a picture lies in memory.
 #pragma once
 
+#include "scratch.h"
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <stdexcept>
 
 namespace hw4fast {
@@ -46,20 +46,6 @@ template <class T> struct Strided {  // a tensor [n, c, h, w] of any strides, in
   T *data;
   std::int64_t n, c, h, w;
   T *at(std::int64_t in, std::int64_t ic, std::int64_t ih) const { return data + in * n + ic * c + ih * h; }
-};
-
-// Uninitialised, aligned to cache lines, freed at the end of the scope.
-template <class T> class Scratch {
- public:
-  explicit Scratch(std::int64_t size)
-      : data_(static_cast<T *>(::operator new(sizeof(T) * static_cast<std::size_t>(size), std::align_val_t(64)))) {}
-  T *get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(T *data) const { ::operator delete(data, std::align_val_t(64)); }
-  };
-  std::unique_ptr<T, Free> data_;
 };
 
 }  // namespace hw4fast

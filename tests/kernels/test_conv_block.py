@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hw4fast import kernels
 from hw4fast.kernels import conv_block as card
+from tests.kernels.arrays import misaligned
 from tests.kernels.comparing import error
 
 CASES = list(card.cases())
@@ -151,13 +152,6 @@ def test_any_strides_are_read_where_they_lie(isa):
             gradients, card.conv_block_backward(turned, code, view, weight, **options, isa=isa), strict=True
         ):
             assert np.array_equal(a, b), name
-
-
-def misaligned(array):
-    raw = np.empty(array.nbytes + 1, np.uint8)
-    view = raw[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
 
 
 @pytest.mark.parametrize("isa", ISAS)
