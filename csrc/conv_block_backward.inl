@@ -5,9 +5,9 @@
 // least three times in four. Lanes run along the kernel row (kw·c numbers that lie side by side in channels-last
 // memory), so one vector of x or of the weight is kernel columns and channels at once.
 
-template <class T> struct ConvEntry {
-  std::int32_t at;  // where its numbers begin, in elements
-  T g;
+template <class T> struct ConvList {
+  Label<T> *at;  // where an output's numbers begin, in elements
+  T *g;
 };
 
 struct ConvPatch {                  // how packed pictures [row][column][c] lie in memory
@@ -50,15 +50,15 @@ template <int most, class Call> static void conv_tiles(std::int64_t kh, std::int
   }
 }
 
-// sum[r][v] = Σ over the list of g · the vector at (entry.at + row r, vector v).
-template <class T, int R, int V> HW4FAST_INLINE void conv_sum(const ConvEntry<T> *list, std::int64_t n, const T *from,
-                                                              std::int64_t row, Float<T> (&sum)[R][V]) {
+// sum[r][v] = Σ over the list of g · the vector at (at + row r, vector v).
+template <class T, int R, int V>
+HW4FAST_INLINE void conv_sum(ConvList<T> list, std::int64_t n, const T *from, std::int64_t row, Float<T> (&sum)[R][V]) {
   constexpr std::int64_t W = lanes<T>;
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) sum[r][v] = Float<T>{};
   for (std::int64_t i = 0; i < n; ++i) {
-    const T *line = from + list[i].at;
-    const T g = list[i].g;
+    const T *line = from + list.at[i];
+    const T g = list.g[i];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r, line += row) {
       line = opaque(line);
@@ -73,42 +73,64 @@ static void conv_shifts(const ConvShape &s, const ConvPatch &patch, std::int64_t
   for (int k = 0; k < 4; ++k) shift[k] = (k >> 1) * s.sh * patch.row + (k & 1) * s.sw * s.c;
 }
 
-// lists [o][most], length [o]: the living outputs of `count` rows from `first` on, per output channel.
-template <class T> static void conv_lists(const ConvBackward<T> &p, const ConvPatch &patch, std::int64_t image,
-                                          std::int64_t first, std::int64_t count, std::int64_t most,
-                                          ConvEntry<T> *lists, std::int64_t *length) {
+// One output's W channels from `first` on, and their codes; 0 and dead behind the last.
+template <class T> HW4FAST_INLINE void conv_output(const ConvBackward<T> &p, std::int64_t image, std::int64_t row,
+                                                   std::int64_t j, std::int64_t first, Float<T> &g, Int<T> &code) {
   const ConvShape &s = p.shape;
-  const std::int64_t cols = s.cols;
-  std::int64_t shift[5] = {};
+  const std::int64_t n = s.o - first;
+  g = conv_gather(p.g.at(image, first, row) + j * p.g.w, p.g.c, n);
+  code = p.code ? conv_codes<T>(p.code + ((image * s.rows + row) * s.cols + j) * s.o + first, n) : Int<T>{};
+  if (n >= lanes<T>) return;
+  for (std::int64_t lane = n; lane < lanes<T>; ++lane) code[lane] = code_dead;
+}
+
+// lists [o][most], length [o]: the living outputs of `count` rows from `first` on, per output channel. Adds their sums
+// to db [o]. W outputs of W channels at a time, turned in registers.
+template <class T> static void conv_lists(const ConvBackward<T> &p, const ConvPatch &patch, std::int64_t image,
+                                          std::int64_t first, std::int64_t count, std::int64_t most, ConvList<T> lists,
+                                          std::int64_t *length, T *db) {
+  constexpr std::int64_t W = lanes<T>;
+  const ConvShape &s = p.shape;
+  std::int64_t shift[4];
   conv_shifts(s, patch, shift);
   std::fill(length, length + s.o, 0);
-  for (std::int64_t r = 0; r < count; ++r)
-    for (std::int64_t j = 0; j < cols; ++j) {
-      const T *g = p.g.at(image, 0, first + r) + j * p.g.w;
-      const std::uint8_t *code = p.code ? p.code + ((image * s.rows + first + r) * cols + j) * s.o : nullptr;
-      const std::int64_t at = r * patch.line + j * patch.pixel;
-      for (std::int64_t o = 0; o < s.o; ++o) {  // written always, kept if alive: no branch to be guessed
-        const int k = code ? code[o] : 0;
-        lists[o * most + length[o]] = {static_cast<std::int32_t>(at + shift[k]), g[o * p.g.c]};
-        length[o] += k != code_dead;
+  for (std::int64_t begin = 0; begin < count * s.cols; begin += W)
+    for (std::int64_t o = 0; o < s.o; o += W) {
+      Float<T> g[W], codes[W], sum{};
+      Int<T> at{};
+      for (std::int64_t i = 0; i < W; ++i) {
+        const std::int64_t row = (begin + i) / s.cols, j = (begin + i) % s.cols;
+        Int<T> code = Int<T>{} + static_cast<Label<T>>(code_dead);
+        g[i] = Float<T>{};
+        if (row < count) conv_output(p, image, first + row, j, o, g[i], code);
+        codes[i] = (Float<T>)code;
+        at[i] = static_cast<Label<T>>(row * patch.line + j * patch.pixel);
+        sum += code == static_cast<Label<T>>(code_dead) ? Float<T>{} : g[i];
+      }
+      transpose<T>(g);
+      transpose<T>(codes);
+      for (std::int64_t lane = 0; lane < std::min(W, s.o - o); ++lane) {
+        const Int<T> code = (Int<T>)codes[lane], alive = code != static_cast<Label<T>>(code_dead);
+        const Int<T> place =
+            at + (code & 1) * static_cast<Label<T>>(shift[1]) + (code >> 1) * static_cast<Label<T>>(shift[2]);
+        const std::int64_t end = (o + lane) * most + length[o + lane];
+        length[o + lane] += compress(g[lane], place, alive, lists.g + end, lists.at + end);
+        db[o + lane] += sum[lane];
       }
     }
 }
 
-// Adds to dw [o][kh][padded] and db [o] what the lists give.
+// Adds to dw [o][kh][padded] what the lists give.
 template <class T> static void conv_weight_gradient(const ConvShape &s, const ConvPatch &patch, const T *packed,
-                                                    const ConvEntry<T> *lists, std::int64_t most,
-                                                    const std::int64_t *length, T *dw, T *db) {
+                                                    ConvList<T> lists, std::int64_t most, const std::int64_t *length,
+                                                    T *dw) {
   constexpr std::int64_t W = lanes<T>;
   constexpr int registers = HW4FAST_VECTOR_BYTES == 64 ? 32 : 16;
-  for (std::int64_t o = 0; o < s.o; ++o, lists += most, dw += s.kh * patch.padded) {
-    const std::int64_t n = length[o];
-    T bias = 0;
-    for (std::int64_t i = 0; i < n; ++i) bias += lists[i].g;
-    db[o] += bias;
+  for (std::int64_t o = 0; o < s.o; ++o, dw += s.kh * patch.padded) {
+    const ConvList<T> list{lists.at + o * most, lists.g + o * most};
     conv_tiles<registers - 6>(s.kh, patch.padded / W, [&](auto R, auto V, std::int64_t row, std::int64_t vector) {
       Float<T> sum[R()][V()];
-      conv_sum<T, R(), V()>(lists, n, packed + row * patch.row + vector * W, patch.row, sum);
+      conv_sum<T, R(), V()>(list, length[o], packed + row * patch.row + vector * W, patch.row, sum);
       for (int r = 0; r < R(); ++r)
         for (int v = 0; v < V(); ++v) {
           T *to = dw + (row + r) * patch.padded + (vector + v) * W;
@@ -156,13 +178,12 @@ template <class T> static Float<T> conv_lanes(const ConvBackward<T> &p, std::int
                                               std::int64_t first, std::int64_t count, Int<T> *codes, Float<T> *grads) {
   constexpr std::int64_t W = lanes<T>;
   const ConvShape &s = p.shape;
-  const std::int64_t width = std::min(W, s.o - first_o);
   Float<T> total{};
   for (std::int64_t r = first; r < first + count; ++r)
     for (std::int64_t j = 0; j < s.cols; ++j) {
-      const std::uint8_t *code = p.code ? p.code + ((image * s.rows + r) * s.cols + j) * s.o + first_o : nullptr;
-      const Int<T> which = code ? conv_codes<T>(code, width) : Int<T>{};
-      Float<T> grad = conv_gather(p.g.at(image, first_o, r) + j * p.g.w, p.g.c, width);
+      Float<T> grad;
+      Int<T> which;
+      conv_output(p, image, r, j, first_o, grad, which);
       grad = which == static_cast<Label<T>>(code_dead) ? Float<T>{} : grad;
       *codes++ = which & 3;
       *grads++ = grad;
@@ -203,28 +224,35 @@ template <class T> static void conv_weight_gradient_fours(const ConvBackward<T> 
   }
 }
 
-// Adds to dx, a whole packed image, what output row `row` gives. lists: [group][5][o], the living output channels of
-// each of a few neighbouring outputs by code; the fifth takes the dead, which no one reads.
+// Adds to dx, a whole packed image, what output row `row` gives. lists: [group][4][most], the living output channels of
+// each of a few neighbouring outputs by code.
 template <class T> static void conv_input_gradient(const ConvBackward<T> &p, const ConvPatch &patch, std::int64_t image,
-                                                   std::int64_t row, ConvEntry<T> *lists, T *dx) {
+                                                   std::int64_t row, std::int64_t most, ConvList<T> lists, T *dx) {
   constexpr std::int64_t W = lanes<T>, group = conv_group;
   const ConvShape &s = p.shape;
   const std::int64_t cols = s.cols, filter = s.kh * patch.padded;
-  std::int64_t shift[4], length[group][5];
+  std::int64_t shift[4], length[group][4];
   conv_shifts(s, patch, shift);
   Float<T> inside{};  // lanes of a kernel row's last vector that are not behind its end
-  for (std::int64_t lane = 0; lane < W; ++lane) inside[lane] = patch.padded - W + lane < patch.span ? T(1) : T(0);
+  Int<T> filters{};   // where the filters of W channels begin
+  for (std::int64_t lane = 0; lane < W; ++lane) {
+    inside[lane] = patch.padded - W + lane < patch.span ? T(1) : T(0);
+    filters[lane] = static_cast<Label<T>>(lane * filter);
+  }
 
   for (std::int64_t first = 0; first < cols; first += group) {
     const std::int64_t count = std::min(group, cols - first);
     for (std::int64_t j = 0; j < count; ++j) {
-      const T *g = p.g.at(image, 0, row) + (first + j) * p.g.w;
-      const std::uint8_t *code = p.code ? p.code + ((image * s.rows + row) * cols + first + j) * s.o : nullptr;
-      ConvEntry<T> *list = lists + j * 5 * s.o;
-      std::fill(length[j], length[j] + 5, 0);
-      for (std::int64_t o = 0; o < s.o; ++o) {
-        const int k = code ? code[o] : 0;
-        list[k * s.o + length[j][k]++] = {static_cast<std::int32_t>(o * filter), g[o * p.g.c]};
+      std::fill(length[j], length[j] + 4, 0);
+      for (std::int64_t o = 0; o < s.o; o += W) {
+        Float<T> g;
+        Int<T> code;
+        conv_output(p, image, row, first + j, o, g, code);
+        for (std::int64_t k = 0; k < s.side * s.side; ++k) {
+          const std::int64_t end = (j * 4 + k) * most + length[j][k];
+          length[j][k] += compress(g, filters + static_cast<Label<T>>(o * filter), code == static_cast<Label<T>>(k),
+                                   lists.g + end, lists.at + end);
+        }
       }
     }
     // a few registers' worth of the weight at a time, which then stays in the first-level cache for the whole group
@@ -235,7 +263,8 @@ template <class T> static void conv_input_gradient(const ConvBackward<T> &p, con
         for (int k = 0; k < 4; ++k) {
           if (length[j][k] == 0) continue;
           Float<T> sum[R()][V()];
-          conv_sum<T, R(), V()>(lists + (j * 5 + k) * s.o, length[j][k], weight, patch.padded, sum);
+          const ConvList<T> list{lists.at + (j * 4 + k) * most, lists.g + (j * 4 + k) * most};
+          conv_sum<T, R(), V()>(list, length[j][k], weight, patch.padded, sum);
           T *to = dx + row * patch.line + (first + j) * patch.pixel + shift[k] + r0 * patch.row + vector * W;
           for (int r = 0; r < R(); ++r)
             for (int v = 0; v < V(); ++v) {
@@ -264,10 +293,13 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
   const std::int64_t whole = (s.rows - 1) * step + overlap;  // packed rows of an image
   const std::int64_t room = 24 * 1024 / static_cast<std::int64_t>(sizeof(T)) / patch.row;
   const std::int64_t band = std::min(s.rows, std::max<std::int64_t>(1, (room - overlap) / step + 1));
-  const std::int64_t most = band * s.cols + 1;
+  const std::int64_t most = band * s.cols + W, most_o = s.o + W;  // entries of a list, and room for a vector behind
   const std::int64_t size = ((band - 1) * step + overlap) * patch.row;
   const Scratch<T> packed(dw ? size + W : 0), dx(p.dx ? whole * patch.row + W : 0);
-  const Scratch<ConvEntry<T>> lists(std::max(dw ? s.o * most : 0, p.dx ? conv_group * 5 * s.o : 0));
+  const std::int64_t entries = std::max(dw ? s.o * most : 0, p.dx ? conv_group * 4 * most_o : 0);
+  const Scratch<Label<T>> places(entries);
+  const Scratch<T> values(entries);
+  const ConvList<T> lists{places.get(), values.get()};
   const Scratch<std::int64_t> length(s.o);
   const bool few = dw && s.kh * patch.span <= conv_few_taps;  // else kernel rows fill vectors well enough
   const Scratch<T> fours(few ? 4 * size + W : 0);
@@ -286,13 +318,13 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
         conv_pack_fours(s, patch, (count - 1) * step + overlap, packed.get(), fours.get());
         conv_weight_gradient_fours(p, patch, image, row, count, fours.get(), codes.get(), grads.get(), dw, db);
       } else {
-        conv_lists(p, patch, image, row, count, most, lists.get(), length.get());
-        conv_weight_gradient(s, patch, packed.get(), lists.get(), most, length.get(), dw, db);
+        conv_lists(p, patch, image, row, count, most, lists, length.get(), db);
+        conv_weight_gradient(s, patch, packed.get(), lists, most, length.get(), dw);
       }
     }
     if (!p.dx) continue;
     std::fill(dx.get(), dx.get() + whole * patch.row + W, T(0));
-    for (std::int64_t row = 0; row < s.rows; ++row) conv_input_gradient(p, patch, image, row, lists.get(), dx.get());
+    for (std::int64_t row = 0; row < s.rows; ++row) conv_input_gradient(p, patch, image, row, most_o, lists, dx.get());
     conv_unpack_pixels(dx.get(), s, image, whole, patch.columns, s.c, 0, s.c, p.dx);
   }
 }

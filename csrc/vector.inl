@@ -81,6 +81,44 @@ template <class T> HW4FAST_INLINE Float<T> pick(const T *from, Int<T> which) {
   return picked;
 }
 
+// The lanes of a and b where `kept` is true (−1), side by side into memory, which must have room for whole vectors.
+// Returns how many.
+#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
+HW4FAST_INLINE std::int64_t compress(Float<float> a, Int<float> b, Int<float> kept, float *to_a, std::int32_t *to_b) {
+  const __mmask16 mask = _mm512_movepi32_mask((__m512i)kept);
+  const Int<float> packed = (Int<float>)_mm512_maskz_compress_epi32(mask, (__m512i)b);
+  store(to_a, (Float<float>)_mm512_maskz_compress_ps(mask, a));
+  std::memcpy(to_b, &packed, sizeof packed);
+  return __builtin_popcount(mask);
+}
+HW4FAST_INLINE std::int64_t compress(Float<double> a, Int<double> b, Int<double> kept, double *to_a,
+                                     std::int64_t *to_b) {
+  const __mmask8 mask = _mm512_movepi64_mask((__m512i)kept);
+  const Int<double> packed = (Int<double>)_mm512_maskz_compress_epi64(mask, (__m512i)b);
+  store(to_a, (Float<double>)_mm512_maskz_compress_pd(mask, a));
+  std::memcpy(to_b, &packed, sizeof packed);
+  return __builtin_popcount(mask);
+}
+#else
+template <class T>
+HW4FAST_INLINE std::int64_t compress(Lanes<T>, Float<T> a, Int<T> b, Int<T> kept, T *to_a, Label<T> *to_b) {
+  std::int64_t n = 0;
+  for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {  // written always, kept if wanted: no branch to be guessed
+    to_a[n] = a[lane];
+    to_b[n] = b[lane];
+    n -= kept[lane];
+  }
+  return n;
+}
+HW4FAST_INLINE std::int64_t compress(Float<float> a, Int<float> b, Int<float> kept, float *to_a, std::int32_t *to_b) {
+  return compress(Lanes<float>(), a, b, kept, to_a, to_b);
+}
+HW4FAST_INLINE std::int64_t compress(Float<double> a, Int<double> b, Int<double> kept, double *to_a,
+                                     std::int64_t *to_b) {
+  return compress(Lanes<double>(), a, b, kept, to_a, to_b);
+}
+#endif
+
 // v[i][j] and v[j][i] change places. Each step exchanges the off-diagonal quarters of every 2s × 2s square.
 template <std::int64_t s, class V, std::int64_t... lane>
 HW4FAST_INLINE void exchange(V &a, V &b, std::integer_sequence<std::int64_t, lane...>) {
