@@ -4,9 +4,23 @@
 
 // n numbers, few: without a call.
 template <class T> HW4FAST_INLINE void conv_copy(const T *from, std::int64_t n, T *to) {
-  std::int64_t i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) store(to + i, load(from + i));
-  for (; i < n; ++i) to[i] = from[i];
+  for (std::int64_t i = 0; i < n; i += lanes<T>) store_some(to + i, load_some(from + i, n - i), n - i);
+}
+
+// Rows of `columns` numbers, one per channel and `step` apart → [column][pitch], zeros behind the channels. Squares of
+// W × W are turned in registers.
+template <class T> static void conv_turn(const T *from, std::int64_t step, std::int64_t channels, std::int64_t columns,
+                                         std::int64_t pitch, T *to) {
+  constexpr std::int64_t W = lanes<T>;
+  for (std::int64_t c = 0; c < pitch; c += W)
+    for (std::int64_t j = 0; j < columns; j += W) {
+      const std::int64_t n = std::min(W, columns - j);
+      Float<T> square[W];
+      for (std::int64_t i = 0; i < W; ++i)
+        square[i] = c + i < channels ? load_some(from + (c + i) * step + j, n) : Float<T>{};
+      transpose<T>(square);
+      for (std::int64_t i = 0; i < n; ++i) store_some(to + (j + i) * pitch + c, square[i], pitch - c);
+    }
 }
 
 // Rows first … first + rows of an image, borders included, as [row][column][pitch]: the channels, and zeros up to
@@ -33,6 +47,8 @@ template <class T> static void conv_pack_pixels(const Strided<const T> &x, const
         conv_copy(from, s.c, at);
         for (std::int64_t c = s.c; c < pitch; ++c) at[c] = T(0);
       }
+    } else if (x.w == 1) {
+      conv_turn(x.at(image, 0, y), x.c, s.c, inside, pitch, at);
     } else {
       for (std::int64_t c = 0; c < pitch; ++c) {
         const T *from = c < s.c ? x.at(image, c, y) : nullptr;
@@ -85,13 +101,9 @@ template <class T>
 HW4FAST_INLINE void conv_keep(Float<T> best, Int<T> which, std::int64_t n, T *out, std::uint8_t *code) {
   using Codes = typename Short<std::uint8_t, lanes<T>>::Vector;
   const Codes codes = __builtin_convertvector(which, Codes);
-  if (n >= lanes<T>) {
-    store(out, best);
-    if (code) std::memcpy(code, &codes, sizeof codes);
-  } else {
-    for (std::int64_t lane = 0; lane < n; ++lane) out[lane] = best[lane];
-    for (std::int64_t lane = 0; code && lane < n; ++lane) code[lane] = codes[lane];
-  }
+  store_some(out, best, n);
+  if (code && n >= lanes<T>) std::memcpy(code, &codes, sizeof codes);
+  for (std::int64_t lane = 0; code && n < lanes<T> && lane < n; ++lane) code[lane] = codes[lane];
 }
 
 // One finished row of outputs for up to `width` channels: rows [side][cols·side][width], the second row_size behind the
@@ -135,7 +147,7 @@ template <class T> HW4FAST_INLINE Int<T> conv_codes(const std::uint8_t *code, st
 
 // n numbers, `step` apart, into the first lanes of a vector, 0 behind them.
 template <class T> HW4FAST_INLINE Float<T> conv_gather(const T *from, std::int64_t step, std::int64_t n) {
-  if (n >= lanes<T> && step == 1) return load(from);
+  if (step == 1) return load_some(from, n);
   alignas(64) T some[lanes<T>] = {};
   for (std::int64_t lane = 0; lane < std::min(n, lanes<T>); ++lane) some[lane] = from[lane * step];
   return load(some);

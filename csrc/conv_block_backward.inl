@@ -176,7 +176,6 @@ template <class T, int N> static void conv_sum_fours(const ConvShape &s, const C
 // returns the sum of grads.
 template <class T> static Float<T> conv_lanes(const ConvBackward<T> &p, std::int64_t image, std::int64_t first_o,
                                               std::int64_t first, std::int64_t count, Int<T> *codes, Float<T> *grads) {
-  constexpr std::int64_t W = lanes<T>;
   const ConvShape &s = p.shape;
   Float<T> total{};
   for (std::int64_t r = first; r < first + count; ++r)
@@ -278,10 +277,9 @@ template <class T> static void conv_input_gradient(const ConvBackward<T> &p, con
 }
 
 // Images [begin, end): writes their p.dx and adds to dw [o][kh][padded], with db [o] behind it; each may be null.
-template <class T>
-static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, std::int64_t end, T *dw) {
+template <class T> static void conv_backward_images(ConvBackward<T> p, std::int64_t begin, std::int64_t end, T *dw) {
   constexpr std::int64_t W = lanes<T>;
-  const ConvShape &s = p.shape;
+  const ConvShape s = p.shape;
   ConvPatch patch;
   patch.columns = (s.cols * s.side - 1) * s.sw + s.kw;
   patch.row = patch.columns * s.c;
@@ -308,7 +306,18 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
   if (few) std::fill(fours.get() + 4 * size, fours.get() + 4 * size + W, T(0));
   if (dw) std::fill(packed.get() + size, packed.get() + size + W, T(0));  // what the last vector reads beyond
 
+  // a gradient whose channels are no neighbours, as a linear layer behind the block gives it, is turned first
+  const Strided<const T> given = p.g;
+  const Scratch<T> turned(given.c == 1 ? 0 : s.rows * s.cols * s.o);
+  ConvShape outputs = s;
+  outputs.c = s.o, outputs.h = s.rows, outputs.w = s.cols, outputs.ph = outputs.pw = 0;
+  if (given.h == s.cols * given.w) outputs.h = 1, outputs.w = s.rows * s.cols;  // one row, for longer vectors
+
   for (std::int64_t image = begin; image < end; ++image) {
+    if (given.c != 1) {
+      conv_pack_pixels(given, outputs, image, 0, outputs.h, outputs.w, s.o, turned.get());
+      p.g = {turned.get(), 0, 1, s.cols * s.o, s.o};
+    }
     for (std::int64_t row = 0; dw && row < s.rows; row += band) {
       const std::int64_t count = std::min(band, s.rows - row);
       conv_pack_pixels(p.x, s, image, row * step - s.ph, (count - 1) * step + overlap, patch.columns, s.c,

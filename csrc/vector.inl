@@ -27,6 +27,33 @@ template <class T> HW4FAST_INLINE Float<T> load(const T *from) {
   return v;
 }
 template <class T> HW4FAST_INLINE void store(T *to, Float<T> v) { std::memcpy(to, &v, sizeof v); }
+
+// The first n lanes from or into memory, which may end there; 0 behind them.
+#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
+HW4FAST_INLINE Float<float> load_some(const float *from, std::int64_t n) {
+  return n >= 16 ? load(from) : _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+}
+HW4FAST_INLINE Float<double> load_some(const double *from, std::int64_t n) {
+  return n >= 8 ? load(from) : _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), from);
+}
+HW4FAST_INLINE void store_some(float *to, Float<float> v, std::int64_t n) {
+  n >= 16 ? store(to, v) : _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), v);
+}
+HW4FAST_INLINE void store_some(double *to, Float<double> v, std::int64_t n) {
+  n >= 8 ? store(to, v) : _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << n) - 1), v);
+}
+#else
+template <class T> HW4FAST_INLINE Float<T> load_some(const T *from, std::int64_t n) {
+  if (n >= lanes<T>) return load(from);
+  alignas(64) T some[lanes<T>] = {};
+  for (std::int64_t lane = 0; lane < n; ++lane) some[lane] = from[lane];
+  return load(some);
+}
+template <class T> HW4FAST_INLINE void store_some(T *to, typename Lanes<T>::Float v, std::int64_t n) {
+  if (n >= lanes<T>) return store(to, v);
+  for (std::int64_t lane = 0; lane < n; ++lane) to[lane] = v[lane];
+}
+#endif
 template <class T> HW4FAST_INLINE Float<T> splat(T value) { return Float<T>{} + value; }
 
 // The pointer itself, of which the compiler knows nothing: it then adds constants to it, where it would otherwise
