@@ -1,11 +1,13 @@
 // Forward by Winograd's algorithm (conv.inl): convolution, bias, ReLU and 2×2 maximum, a few tiles at a time.
 //
 //   pack       the input of some rows of tiles: channels-last, whole vectors of channels, borders and all
-//   transform  P tiles: V = Bᵀ d B                                            [place][block][P][W]
-//   multiply   for each place and 2·W output channels: M = Σ_c V·U            [place][P][2·W], in registers
+//   for each row of the N × N transformed places of P tiles
+//     transform  V = Bᵀ d B                                                [column][block][P][W]
+//     multiply   for each column and 2·W output channels: M = Σ_c V·U      [column][P][2·W], in registers
+//     halve      M A                                                       [row][2][P][2·W]
 //   finish     y = Aᵀ M A, bias, ReLU, maximum, code
 //
-// place = row·N + column of a transformed tile, N points, block = W input channels, W = lanes.
+// place = row·N + column of a transformed tile, N points; block = W input channels, W = lanes.
 
 // out [P][V·W] = Σ_k a·u over `channels` of them (a multiple of W unless it ends the sum): a [channels / W][P][W],
 // `block` from one to the next; u [channels][V·W]. Sums of over 128 products are taken in pieces.
@@ -86,6 +88,129 @@ struct WinogradBand {
   std::int64_t size() const { return (2 * most + overlap) * row; }
 };
 
+// Row `row` of V of one tile for all channels: from its corner in the packed picture to [column][block][tiles][W].
+template <int K, int row>
+static void winograd_input_row(const float *from, const WinogradBand &band, float *to, std::int64_t tiles) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
+  const std::int64_t step = band.pitch * tiles;
+  for (std::int64_t c = 0; c < band.pitch; c += W, from += W, to += tiles * W) {
+    Lane half[K + 1], v[N];
+#pragma GCC unroll 8
+    for (int j = 0; j <= K; ++j) {
+      Lane d[K + 1];  // of which `row` needs a few, and no more are loaded
+#pragma GCC unroll 8
+      for (int i = 0; i <= K; ++i) d[i] = load(from + i * band.row + j * band.pitch);
+      input_side(d, v);
+      half[j] = v[row];
+    }
+    input_side(half, v);
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) store(to + j * step, v[j]);
+  }
+}
+template <int K, int... row> static constexpr auto winograd_input_rows(std::integer_sequence<int, row...>) {
+  return std::array{&winograd_input_row<K, row>...};
+}
+
+// One row of places: products [column][tiles][width] → m A, [2][tiles][width].
+template <int K> static void winograd_halve(const float *products, std::int64_t size, float *to) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
+  for (std::int64_t i = 0; i < size; i += W) {
+    Lane m[N], y[2];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) m[j] = load(products + j * size + i);
+    output_side(m, y);
+    store(to + i, y[0]);
+    store(to + size + i, y[1]);
+  }
+}
+
+// The outputs of one tile for up to `channels` of them, from halves [row][2][tiles][width], `step` between those.
+// Without the pool: y [2][2], of which the tile's `rows` × `cols` exist.
+template <int K, bool pool> static void winograd_finish(const float *halves, std::int64_t step, const float *bias,
+                                                        const ConvShape &s, std::int64_t rows, std::int64_t cols,
+                                                        std::int64_t channels, float *out, std::uint8_t *code) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
+  for (std::int64_t at = 0; at < channels; at += W) {
+    const Lane shift = load(bias + at);
+    Lane values[4], best;
+    Int<float> which;
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; ++k) {
+      Lane m[N], y[2];
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) m[i] = load(halves + at + (i * 2 + k) * step);
+      output_side(m, y);
+      values[k] = y[0] + shift;
+      values[2 + k] = y[1] + shift;
+    }
+    if (pool) {
+      conv_strongest<float>(values, 4, s.relu, best, which);
+      conv_keep<float>(best, which, channels - at, out + at, code ? code + at : nullptr);
+      continue;
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      if (k / 2 >= rows || k % 2 >= cols) continue;
+      const std::int64_t place = (k / 2 * s.cols + k % 2) * s.o + at;
+      conv_strongest<float>(values + k, 1, s.relu, best, which);
+      conv_keep<float>(best, which, channels - at, out + place, code ? code + place : nullptr);
+    }
+  }
+}
+
+// Rows of tiles [begin, end) of the whole batch, `down` per image. filters as packed above, bias padded by zeros. A few
+// tiles at a time, one row of places after the other: what lies between the steps then stays in the first-level cache.
+template <int K> static void winograd_rows(const Strided<const float> &x, const float *filters, const float *bias,
+                                           const ConvShape &s, float *out, std::uint8_t *code, std::int64_t begin,
+                                           std::int64_t end) {
+  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>, most = winograd_most_tiles;
+  constexpr auto input_rows = winograd_input_rows<K>(std::make_integer_sequence<int, N>());
+  const WinogradBand band(s, 16384);
+  const std::int64_t padded = (s.o + W - 1) / W * W, scale = 2 / s.side;  // scale: outputs per tile, down and across
+  const Scratch<float> packed(band.size()), inputs(N * band.pitch * most), products(N * most * 2 * W);
+  const Scratch<float> halves(N * 2 * most * padded);
+  const auto finish = s.pool ? winograd_finish<K, true> : winograd_finish<K, false>;
+  while (begin < end) {
+    const std::int64_t image = begin / band.down, first_row = begin % band.down;
+    const std::int64_t count = std::min({band.most, end - begin, band.down - first_row}), all = count * band.across;
+    conv_pack_pixels(x, s, image, 2 * first_row - s.ph, 2 * count + band.overlap, band.columns, band.pitch,
+                     packed.get());
+    const std::int64_t blocks = (all + most - 1) / most;
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const std::int64_t first = all * block / blocks, tiles = all * (block + 1) / blocks - first;
+      std::int64_t down[most], across[most];
+      for (std::int64_t t = 0; t < tiles; ++t)
+        down[t] = (first + t) / band.across, across[t] = (first + t) % band.across;
+      for (std::int64_t i = 0; i < N; ++i) {
+        for (std::int64_t t = 0; t < tiles; ++t)
+          input_rows[i](packed.get() + (down[t] * band.columns + across[t]) * 2 * band.pitch, band,
+                        inputs.get() + t * W, tiles);
+        for (std::int64_t o = 0; o < s.o; o += 2 * W) {
+          const std::int64_t width = s.o - o > W ? 2 * W : W;
+          const auto multiply = width > W ? winograd_choose<2>(tiles) : winograd_choose<1>(tiles);
+          const float *u = filters + o * N * N * s.c + i * N * s.c * width;
+          for (std::int64_t j = 0; j < N; ++j, u += s.c * width)
+            multiply(inputs.get() + j * band.pitch * tiles, tiles * W, u, s.c, products.get() + j * tiles * width);
+          winograd_halve<K>(products.get(), tiles * width, halves.get() + (o * N + i * width) * 2 * tiles);
+        }
+      }
+      for (std::int64_t o = 0; o < s.o; o += 2 * W) {
+        const std::int64_t width = s.o - o > W ? 2 * W : W;
+        for (std::int64_t t = 0; t < tiles; ++t) {
+          const std::int64_t row = (first_row + down[t]) * scale, column = across[t] * scale;
+          const std::int64_t at = ((image * s.rows + row) * s.cols + column) * s.o + o;
+          finish(halves.get() + o * N * 2 * tiles + t * width, tiles * width, bias + o, s, s.rows - row,
+                 s.cols - column, std::min(width, s.o - o), out + at, code ? code + at : nullptr);
+        }
+      }
+    }
+    begin += count;
+  }
+}
+
+// -- backward ----------------------------------------------------------------------------------------------------
+
 // V of one tile for all channels: from its corner in the packed picture to [place][block][tiles][W].
 template <int K>
 static void winograd_input(const float *from, const WinogradBand &band, float *to, std::int64_t tiles) {
@@ -97,78 +222,6 @@ static void winograd_input(const float *from, const WinogradBand &band, float *t
                          [&](int i, int j, Lane v) { store(to + (i * N + j) * step, v); });
   }
 }
-
-// The outputs of one tile for up to `channels` of them, from its products [place][tiles][width], `step` from place to
-// place. without the pool: y [2][2], of which the tile's `rows` × `cols` exist.
-template <int K, bool pool> static void winograd_finish(const float *products, std::int64_t step, const float *bias,
-                                                        const ConvShape &s, std::int64_t rows, std::int64_t cols,
-                                                        std::int64_t channels, float *out, std::uint8_t *code) {
-  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>;
-  for (std::int64_t at = 0; at < channels; at += W) {
-    const Lane shift = load(bias + at);
-    Lane values[4], best;
-    Int<float> which;
-    both_sides<N, 2>([](const auto &m, auto &y) { output_side(m, y); },
-                     [&](int i, int j) { return load(products + at + (i * N + j) * step); },
-                     [&](int i, int j, Lane y) { values[i * 2 + j] = y + shift; });
-    if (pool) {
-      conv_strongest<float>(values, 4, s.relu, best, which);
-      conv_keep<float>(best, which, channels - at, out + at, code ? code + at : nullptr);
-      continue;
-    }
-    for (int k = 0; k < 4; ++k) {
-      if (k / 2 >= rows || k % 2 >= cols) continue;
-      const std::int64_t place = (k / 2 * s.cols + k % 2) * s.o + at;
-      conv_strongest<float>(values + k, 1, s.relu, best, which);
-      conv_keep<float>(best, which, channels - at, out + place, code ? code + place : nullptr);
-    }
-  }
-}
-
-// Rows of tiles [begin, end) of the whole batch, `down` per image. filters as packed above, bias padded by zeros.
-template <int K> static void winograd_rows(const Strided<const float> &x, const float *filters, const float *bias,
-                                           const ConvShape &s, float *out, std::uint8_t *code, std::int64_t begin,
-                                           std::int64_t end) {
-  constexpr std::int64_t W = lanes<float>, N = winograd_points<K>, places = N * N, most = winograd_most_tiles;
-  const WinogradBand band(s, 16384);
-  const Scratch<float> packed(band.size()), inputs(places * band.pitch * most), products(places * most * 2 * W);
-  const auto finish = s.pool ? winograd_finish<K, true> : winograd_finish<K, false>;
-  const std::int64_t scale = 2 / s.side;  // outputs per tile, down and across
-  while (begin < end) {
-    const std::int64_t image = begin / band.down, first_row = begin % band.down;
-    const std::int64_t count = std::min({band.most, end - begin, band.down - first_row}), all = count * band.across;
-    conv_pack_pixels(x, s, image, 2 * first_row - s.ph, 2 * count + band.overlap, band.columns, band.pitch,
-                     packed.get());
-    const std::int64_t blocks = (all + most - 1) / most;
-    for (std::int64_t i = 0; i < blocks; ++i) {
-      const std::int64_t first = all * i / blocks, tiles = all * (i + 1) / blocks - first;
-      std::int64_t row[most], column[most];  // a tile's first output
-      for (std::int64_t t = 0; t < tiles; ++t) {
-        const std::int64_t down = (first + t) / band.across, across = (first + t) % band.across;
-        row[t] = (first_row + down) * scale;
-        column[t] = across * scale;
-        winograd_input<K>(packed.get() + (down * band.columns + across) * 2 * band.pitch, band, inputs.get() + t * W,
-                          tiles);
-      }
-      for (std::int64_t o = 0; o < s.o; o += 2 * W) {
-        const std::int64_t width = s.o - o > W ? 2 * W : W;
-        const auto multiply = width > W ? winograd_choose<2>(tiles) : winograd_choose<1>(tiles);
-        const float *u = filters + o * places * s.c;
-        for (std::int64_t place = 0; place < places; ++place, u += s.c * width)
-          multiply(inputs.get() + place * band.pitch * tiles, tiles * W, u, s.c,
-                   products.get() + place * tiles * width);
-        for (std::int64_t t = 0; t < tiles; ++t) {
-          const std::int64_t at = ((image * s.rows + row[t]) * s.cols + column[t]) * s.o + o;
-          finish(products.get() + t * width, tiles * width, bias + o, s, s.rows - row[t], s.cols - column[t],
-                 std::min(width, s.o - o), out + at, code ? code + at : nullptr);
-        }
-      }
-    }
-    begin += count;
-  }
-}
-
-// -- backward ----------------------------------------------------------------------------------------------------
 
 // Where dM of a place lies among the 16 that differ.
 template <int K> HW4FAST_INLINE std::int64_t winograd_grad_place(std::int64_t place) {
