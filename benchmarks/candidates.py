@@ -12,6 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import candidates_blur
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -264,5 +265,8 @@ COMPARISONS: dict[str, Comparison] = {
     ),
     "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
     "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, (), sgemm),
+    "gaussian_blur": Comparison(
+        candidates_blur.candidates, candidates_blur.CASES, candidates_blur.NAMES, _VARIANTS, sgemm
+    ),
     "train_step": Comparison(train_step, {"100": 100}, _NAMES),
 }

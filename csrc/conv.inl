@@ -2,6 +2,13 @@
 
 // -- packed pictures ---------------------------------------------------------------------------------------------
 
+// n numbers, few: without a call.
+template <class T> HW4FAST_INLINE void conv_copy(const T *from, std::int64_t n, T *to) {
+  std::int64_t i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) store(to + i, load(from + i));
+  for (; i < n; ++i) to[i] = from[i];
+}
+
 // Rows first … first + rows of an image, borders included, as [row][column][pitch]: the channels, and zeros up to
 // `pitch` of them.
 template <class T> static void conv_pack_pixels(const Strided<const T> &x, const ConvShape &s, std::int64_t image,
@@ -23,8 +30,8 @@ template <class T> static void conv_pack_pixels(const Strided<const T> &x, const
     } else if (x.c == 1) {
       const T *from = x.at(image, 0, y);
       for (std::int64_t j = 0; j < inside; ++j, from += x.w, at += pitch) {
-        std::copy(from, from + s.c, at);
-        std::fill(at + s.c, at + pitch, T(0));
+        conv_copy(from, s.c, at);
+        for (std::int64_t c = s.c; c < pitch; ++c) at[c] = T(0);
       }
     } else {
       for (std::int64_t c = 0; c < pitch; ++c) {
@@ -35,20 +42,21 @@ template <class T> static void conv_pack_pixels(const Strided<const T> &x, const
   }
 }
 
-// dx [h][w][c] of an image from its packed gradient [rows][columns][pitch], without the borders. Pixels that no output
-// has seen have none.
+// `channels` of dx [h][w][c] of an image, from `first` on, from their packed gradient [rows][columns][pitch], without
+// the borders. Pixels that no output has seen have none.
 template <class T> static void conv_unpack_pixels(const T *from, const ConvShape &s, std::int64_t image,
-                                                  std::int64_t rows, std::int64_t columns, std::int64_t pitch, T *dx) {
+                                                  std::int64_t rows, std::int64_t columns, std::int64_t pitch,
+                                                  std::int64_t first, std::int64_t channels, T *dx) {
   const std::int64_t seen = std::max<std::int64_t>(0, std::min(s.w, columns - s.pw));
   for (std::int64_t y = 0; y < s.h; ++y) {
-    T *to = dx + (image * s.h + y) * s.w * s.c;
+    T *to = dx + (image * s.h + y) * s.w * s.c + first;
     const std::int64_t count = y + s.ph < rows ? seen : 0;
     const T *at = from + ((y + s.ph) * columns + s.pw) * pitch;
     if (pitch == s.c)
       std::copy(at, at + count * pitch, to);
     else
-      for (std::int64_t j = 0; j < count; ++j) std::copy(at + j * pitch, at + j * pitch + s.c, to + j * s.c);
-    std::fill(to + count * s.c, to + s.w * s.c, T(0));
+      for (std::int64_t j = 0; j < count; ++j) conv_copy(at + j * pitch, channels, to + j * s.c);
+    for (std::int64_t j = count; j < s.w; ++j) std::fill(to + j * s.c, to + j * s.c + channels, T(0));
   }
 }
 
@@ -84,6 +92,32 @@ HW4FAST_INLINE void conv_keep(Float<T> best, Int<T> which, std::int64_t n, T *ou
     for (std::int64_t lane = 0; lane < n; ++lane) out[lane] = best[lane];
     for (std::int64_t lane = 0; code && lane < n; ++lane) code[lane] = codes[lane];
   }
+}
+
+// One finished row of outputs for up to `width` channels: rows [side][cols·side][width], the second row_size behind the
+// first → out, code [cols][o].
+template <class T, bool pool, bool relu> static void conv_finish_as(const T *rows, std::int64_t width,
+                                                                    std::int64_t row_size, const ConvShape &s,
+                                                                    std::int64_t channels, T *out, std::uint8_t *code) {
+  for (std::int64_t at = 0; at < std::min(width, channels); at += lanes<T>)
+    for (std::int64_t j = 0; j < s.cols; ++j) {
+      const T *from = rows + at + j * (pool ? 2 : 1) * width;
+      Float<T> values[4] = {load(from)}, best;
+      if (pool) {
+        values[1] = load(from + width);
+        values[2] = load(from + row_size);
+        values[3] = load(from + row_size + width);
+      }
+      Int<T> which;
+      conv_strongest<T>(values, pool ? 4 : 1, relu, best, which);
+      conv_keep<T>(best, which, channels - at, out + j * s.o + at, code ? code + j * s.o + at : nullptr);
+    }
+}
+template <class T> static void conv_finish(const T *rows, std::int64_t width, std::int64_t row_size, const ConvShape &s,
+                                           std::int64_t channels, T *out, std::uint8_t *code) {
+  const auto as = s.pool ? (s.relu ? conv_finish_as<T, true, true> : conv_finish_as<T, true, false>)
+                         : (s.relu ? conv_finish_as<T, false, true> : conv_finish_as<T, false, false>);
+  as(rows, width, row_size, s, channels, out, code);
 }
 
 // n codes into the first lanes of a vector, 0 behind them.

@@ -1,7 +1,7 @@
 // Binding of conv_block's forward pass. The arguments are raw addresses; hw4fast/kernels/conv_block.py is the safe
 // face and the documentation.
 #include "conv_block.h"
-#include "conv_winograd.h"
+#include "conv_ways.h"
 #include "kernel.h"
 #include "parallel.h"
 
@@ -24,7 +24,6 @@ static Kernel &this_kernel();
 
 template <class T> static void run(const Strided<const T> &x, const T *weight, const T *bias, const ConvShape &s,
                                    T *out, std::uint8_t *code, Isa isa, int threads) {
-  const py::gil_scoped_release release;
   const std::int64_t padded = (s.o + 31) / 32 * 32;  // the widest block, of any instruction set
   const Scratch<T> packed(padded * s.c * s.kh * s.kw), padded_bias(padded);
   std::fill(padded_bias.get(), padded_bias.get() + padded, T(0));
@@ -40,7 +39,7 @@ template <class T> static void run(const Strided<const T> &x, const T *weight, c
 
 static void conv_block(bool is_double, std::uintptr_t input, std::array<std::int64_t, 4> strides, std::uintptr_t weight,
                        std::uintptr_t bias, std::uintptr_t output, std::uintptr_t code,
-                       std::array<std::int64_t, 4> shape, std::array<std::int64_t, 3> filters,
+                       std::array<std::int64_t, 4> shape, std::array<std::int64_t, 4> filters,
                        std::array<std::int64_t, 2> stride, std::array<std::int64_t, 2> padding, bool relu, bool pool,
                        const std::string &isa_name, int threads) {
   const ConvShape s = conv_shape(shape, filters, stride, padding, relu, pool);
@@ -51,12 +50,14 @@ static void conv_block(bool is_double, std::uintptr_t input, std::array<std::int
   const auto typed = [&](auto zero) {
     using T = decltype(zero);
     const Strided<const T> x{pointer<const T>(input), strides[0], strides[1], strides[2], strides[3]};
+    const py::gil_scoped_release release;
+    if (s.groups > 1)
+      return conv_depthwise(x, pointer<const T>(weight), pointer<const T>(bias), s, pointer<T>(output),
+                            pointer<std::uint8_t>(code), isa, threads);
     if constexpr (std::is_same_v<T, float>)
-      if (conv_winograd_wins(s)) {
-        const py::gil_scoped_release release;
+      if (conv_winograd_wins(s))
         return conv_winograd(x, pointer<T>(weight), pointer<T>(bias), s, pointer<T>(output),
                              pointer<std::uint8_t>(code), isa, threads);
-      }
     run<T>(x, pointer<const T>(weight), pointer<const T>(bias), s, pointer<T>(output), pointer<std::uint8_t>(code), isa,
            threads);
   };

@@ -99,25 +99,6 @@ template <class T, int V> static ConvTile<T> conv_choose_tile(std::int64_t colum
   return best;
 }
 
-// One finished row of outputs for up to V·W channels: rows [side][cols·side][width] → out, code [cols][o].
-template <class T> static void conv_finish(const T *rows, std::int64_t width, std::int64_t row_size, const ConvShape &s,
-                                           std::int64_t channels, T *out, std::uint8_t *code) {
-  constexpr std::int64_t W = lanes<T>;
-  for (std::int64_t at = 0; at < channels; at += W)
-    for (std::int64_t j = 0; j < s.cols; ++j) {
-      const T *from = rows + at + j * s.side * width;
-      Float<T> values[4] = {load(from)}, best;
-      if (s.pool) {
-        values[1] = load(from + width);
-        values[2] = load(from + row_size);
-        values[3] = load(from + row_size + width);
-      }
-      Int<T> which;
-      conv_strongest<T>(values, s.pool ? 4 : 1, s.relu, best, which);
-      conv_keep<T>(best, which, channels - at, out + j * s.o + at, code ? code + j * s.o + at : nullptr);
-    }
-}
-
 // weight [o][c][kh][kw] → [block of V·W channels][kh][c][kw][V·W], zeros beyond o. The last block has V = 1 if that
 // is enough.
 template <class T> static void conv_pack_weight(const T *weight, const ConvShape &s, T *to) {

@@ -1,6 +1,6 @@
 // Binding of conv_block's backward pass. The arguments are raw addresses; hw4fast/kernels/conv_block.py is the safe
 // face and the documentation.
-#include "conv_winograd.h"
+#include "conv_ways.h"
 #include "kernel.h"
 #include "parallel.h"
 
@@ -42,7 +42,6 @@ namespace hw4fast {
 static Kernel &this_kernel();
 
 template <class T> static void run(ConvBackward<T> p, const T *weight, T *dw, T *db, Isa isa, int threads) {
-  const py::gil_scoped_release release;
   const ConvShape &s = p.shape;
   const std::int64_t filters = s.o * s.kh * conv_padded(s, 64 / sizeof(T));  // the widest of any instruction set
   // Groups of images have sums of their own, added in order at the end: their number depends on the shape alone, so
@@ -84,7 +83,7 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
                                 std::uintptr_t code, std::uintptr_t input, std::array<std::int64_t, 4> strides,
                                 std::uintptr_t weight, std::uintptr_t grad_input, std::uintptr_t grad_weight,
                                 std::uintptr_t grad_bias, std::array<std::int64_t, 4> shape,
-                                std::array<std::int64_t, 3> filters, std::array<std::int64_t, 2> stride,
+                                std::array<std::int64_t, 4> filters, std::array<std::int64_t, 2> stride,
                                 std::array<std::int64_t, 2> padding, bool relu, bool pool, const std::string &isa_name,
                                 int threads) {
   const ConvShape s = conv_shape(shape, filters, stride, padding, relu, pool);
@@ -103,13 +102,14 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
         pointer<const std::uint8_t>(relu || pool ? code : 0),
         nullptr,
         pointer<T>(grad_input)};
+    const py::gil_scoped_release release;
+    T *dw = pointer<T>(grad_weight), *db = pointer<T>(grad_bias);
+    if (s.groups > 1)
+      return conv_depthwise_backward(p.x, p.g, p.code, pointer<const T>(weight), s, p.dx, dw, db, isa, threads);
     if constexpr (std::is_same_v<T, float>)
-      if (conv_winograd_wins(s) && s.n > 0) {
-        const py::gil_scoped_release release;
-        return conv_winograd_backward(p.x, p.g, p.code, pointer<const T>(weight), s, p.dx, pointer<T>(grad_weight),
-                                      pointer<T>(grad_bias), isa, threads);
-      }
-    run<T>(p, pointer<const T>(weight), pointer<T>(grad_weight), pointer<T>(grad_bias), isa, threads);
+      if (conv_winograd_wins(s))
+        return conv_winograd_backward(p.x, p.g, p.code, pointer<const T>(weight), s, p.dx, dw, db, isa, threads);
+    run<T>(p, pointer<const T>(weight), dw, db, isa, threads);
   };
   is_double ? typed(0.0) : typed(0.0f);
 }

@@ -293,7 +293,7 @@ static void conv_backward_images(const ConvBackward<T> &p, std::int64_t begin, s
     if (!p.dx) continue;
     std::fill(dx.get(), dx.get() + whole * patch.row + W, T(0));
     for (std::int64_t row = 0; row < s.rows; ++row) conv_input_gradient(p, patch, image, row, lists.get(), dx.get());
-    conv_unpack_pixels(dx.get(), s, image, whole, patch.columns, s.c, p.dx);
+    conv_unpack_pixels(dx.get(), s, image, whole, patch.columns, s.c, 0, s.c, p.dx);
   }
 }
 

@@ -1,5 +1,5 @@
 // conv_block's forward pass by Winograd's algorithm, chosen by conv_block.cpp.
-#include "conv_winograd.h"
+#include "conv_ways.h"
 #include "parallel.h"
 
 #include <cstring>

@@ -315,7 +315,7 @@ static void winograd_backward_images(const WinogradGradient &p, std::int64_t beg
         }
       }
     }
-    if (p.dx) conv_unpack_pixels(dx.get(), s, image, whole, band.columns, pitch, p.dx);
+    if (p.dx) conv_unpack_pixels(dx.get(), s, image, whole, band.columns, pitch, 0, s.c, p.dx);
   }
 }
 
@@ -330,8 +330,8 @@ template <int K> static void winograd_reduce(const ConvShape &s, std::int64_t gr
       both_sides<N, K>([](const auto &u, auto &g) { filter_side_back(u, g); },
                        [&](int i, int j) {
                          const float *part = parts + ((i * N + j) * pitch + c) * grad_pitch + o;
-                         Lane sum = load(part);
-                         for (std::int64_t group = 1; group < groups; ++group) sum += load(part + group * size);
+                         Lane sum{};
+                         for (std::int64_t group = 0; group < groups; ++group) sum += load(part + group * size);
                          return sum;
                        },
                        [&](int i, int j, Lane g) { store(turned + (i * K + j) * W, g); });

@@ -76,3 +76,17 @@ def conv_block_backward(
     isa: str = "",
     threads: int = 0,
 ) -> None: ...
+def gaussian_blur(
+    is_float: bool,
+    input: int,
+    strides: Sequence[int],
+    output: int,
+    shape: Sequence[int],
+    down: int,
+    across: int,
+    sizes: Sequence[int],
+    units: Sequence[int],
+    kept: int,
+    isa: str = "",
+    threads: int = 0,
+) -> None: ...

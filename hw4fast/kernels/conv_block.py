@@ -2,7 +2,8 @@
 
 Contract
     input   [n, c, h, w]     float32 or float64, any strides: NCHW and channels-last are read where they lie
-    weight  [o, c, kh, kw]   of input's dtype; kernel sizes 1 to 7; groups 1, dilation 1
+    weight  [o, c, kh, kw]   of input's dtype; kernel sizes 1 to 7; dilation 1
+            [c, 1, kh, kw]   with groups = c: one filter per channel ("depthwise"), o = c
     bias    [o]              or None
     →  output [n, o, rows, cols], channels-last in memory
        code   uint8 [n, rows, cols, o]: which of the four values the maximum was (2·down + across; 0 without the pool),
@@ -27,18 +28,31 @@ a maximum goes to the place where it was taken, that of ReLU is 0 at 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hw4fast.kernels import compiled, isas, threads_from_environment
+from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, LARGEST_KERNEL, Case, Pair, cases
 
+__all__ = [
+    "BENCHMARK_CASES",
+    "Case",
+    "cases",
+    "check",
+    "check_grad",
+    "conv_block",
+    "conv_block_backward",
+    "conv_block_numba",
+    "cost",
+    "output_shape",
+    "reference",
+    "reference_backward",
+    "variants",
+]
 DTYPES = (np.float32, np.float64)
 DEAD = 4
-LARGEST_KERNEL = 7
-Pair = tuple[int, int]
 
 
 def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pair, pool: bool) -> tuple[int, ...]:
@@ -50,12 +64,18 @@ def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pai
     return (input_shape[0], weight_shape[0], *(side // 2 if pool else side for side in sides))
 
 
-def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool) -> None:
+def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool, groups: int = 1) -> None:
     """What every face checks, on anything with .shape and .ndim. Raises ValueError."""
     if input.ndim != 4:
         raise ValueError(f"input must be [n, c, h, w], not {list(input.shape)}")
-    if weight.ndim != 4 or weight.shape[1] != input.shape[1] or weight.shape[0] < 1 or weight.shape[1] < 1:
-        raise ValueError(f"weight must be [o, {input.shape[1]}, kh, kw], not {list(weight.shape)}; groups are 1")
+    channels = input.shape[1]
+    if groups not in (1, channels):
+        raise ValueError(f"groups must be 1 or the {channels} channels of the input, not {groups}")
+    wanted = [channels if groups > 1 else "o", channels // groups if groups > 1 else channels, "kh", "kw"]
+    if weight.ndim != 4 or weight.shape[1] != wanted[1] or weight.shape[0] < 1 or channels < 1:
+        raise ValueError(f"weight must be [{', '.join(map(str, wanted))}], not {list(weight.shape)}; groups = {groups}")
+    if groups > 1 and weight.shape[0] != channels:
+        raise ValueError(f"with groups = {groups} weight must be {groups} filters, not {weight.shape[0]}")
     if not all(1 <= side <= LARGEST_KERNEL for side in weight.shape[2:]):
         raise ValueError(f"kernel sizes must lie in 1…{LARGEST_KERNEL}, not be {list(weight.shape[2:])}")
     if bias is not None and (bias.ndim != 1 or bias.shape[0] != weight.shape[0]):
@@ -76,8 +96,10 @@ def reference(
     padding: Pair = (0, 0),
     relu: bool = True,
     pool: bool = True,
+    groups: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Output and code in float64, slow and obvious."""
+    weight = _whole(weight, groups)
     y = np.zeros(output_shape(input.shape, weight.shape, stride, padding, pool=False))
     for i, j, patch in _patches(input, weight.shape, stride, padding):
         y += np.einsum("nchw,oc->nohw", patch, weight[:, :, i, j].astype(np.float64))
@@ -102,8 +124,10 @@ def reference_backward(
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
     pool: bool = True,
+    groups: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of input, weight and bias in float64 from that of the output, slow and obvious."""
+    weight = _whole(weight, groups)
     grad = np.where(code.transpose(0, 3, 1, 2) == DEAD, 0, grad).astype(np.float64)
     y = np.zeros(output_shape(input.shape, weight.shape, stride, padding, pool=False))
     if pool:
@@ -119,7 +143,18 @@ def reference_backward(
         place = bordered[:, :, i :: stride[0], j :: stride[1]][:, :, : y.shape[2], : y.shape[3]]
         place += np.einsum("nohw,oc->nchw", y, weight[:, :, i, j].astype(np.float64))
     height, width = input.shape[2:]
+    if groups > 1:
+        grad_weight = grad_weight[range(groups), range(groups)][:, None]
     return bordered[:, :, padding[0] :][:, :, :height, padding[1] :][..., :width], grad_weight, y.sum((0, 2, 3))
+
+
+def _whole(weight: np.ndarray, groups: int) -> np.ndarray:
+    """The weight [o, c, kh, kw] of a convolution without groups that does the same."""
+    if groups == 1:
+        return weight
+    whole = np.zeros((groups, groups, *weight.shape[2:]))
+    whole[range(groups), range(groups)] = weight[:, 0]
+    return whole
 
 
 def _patches(
@@ -141,6 +176,7 @@ def conv_block(
     padding: Pair = (0, 0),
     relu: bool = True,
     pool: bool = True,
+    groups: int = 1,
     isa: str = "",
     threads: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +186,7 @@ def conv_block(
     threads: 0 for HW4FAST_THREADS or all cores; the result does not depend on it.
     Raises TypeError for a wrong dtype, ValueError for a wrong shape, value or `isa`.
     """
-    check(input, weight, bias, stride, padding, pool)
+    check(input, weight, bias, stride, padding, pool, groups)
     input, weight, bias = _arrays(input, weight, bias)
     n, o, rows, cols = output_shape(input.shape, weight.shape, stride, padding, pool)
     output = np.empty((n, rows, cols, o), input.dtype)
@@ -164,7 +200,7 @@ def conv_block(
         output.ctypes.data,
         code.ctypes.data,
         input.shape,
-        (o, *weight.shape[2:]),
+        (o, *weight.shape[2:], groups),
         stride,
         padding,
         relu,
@@ -184,6 +220,7 @@ def conv_block_backward(
     padding: Pair = (0, 0),
     relu: bool = True,
     pool: bool = True,
+    groups: int = 1,
     isa: str = "",
     threads: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,7 +228,7 @@ def conv_block_backward(
 
     Raises as conv_block does, and for a grad or code that doesn't fit.
     """
-    check(input, weight, None, stride, padding, pool)
+    check(input, weight, None, stride, padding, pool, groups)
     shape = output_shape(input.shape, weight.shape, stride, padding, pool)
     check_grad(grad, code, shape)
     input, weight, grad = _arrays(input, weight, grad)
@@ -211,7 +248,7 @@ def conv_block_backward(
         grad_weight.ctypes.data,
         grad_bias.ctypes.data,
         input.shape,
-        (o, kh, kw),
+        (o, kh, kw, groups),
         stride,
         padding,
         relu,
@@ -269,72 +306,6 @@ def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
         return partial(conv_block, isa=isa)
 
     return {f"cpp-{isa}": on(isa) for isa in isas()}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One input: `make(dtype)` gives (input, weight, bias or None, options) of conv_block."""
-
-    name: str
-    shape: tuple[int, int, int, int]  # n, c, h, w
-    filters: tuple[int, int, int]  # o, kh, kw
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    relu: bool = True
-    pool: bool = True
-    bias: bool = True
-    channels_last: bool = False
-
-    def make(self, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, Any]]:
-        n, c, h, w = self.shape
-        o, kh, kw = self.filters
-        rng = np.random.Generator(np.random.PCG64([*self.shape, *self.filters]))
-        input = rng.standard_normal((n, h, w, c) if self.channels_last else self.shape).astype(dtype)
-        if self.channels_last:
-            input = input.transpose(0, 3, 1, 2)
-        weight = (rng.standard_normal((o, c, kh, kw)) / np.sqrt(c * kh * kw)).astype(dtype)
-        bias = rng.standard_normal(o).astype(dtype) if self.bias else None
-        return input, weight, bias, {name: getattr(self, name) for name in ("stride", "padding", "relu", "pool")}
-
-
-BENCHMARK_CASES = (
-    Case("1x28-16-5x5", (100, 1, 28, 28), (16, 5, 5), padding=(2, 2)),
-    Case("1x28-32-3x3", (100, 1, 28, 28), (32, 3, 3), padding=(1, 1)),
-    Case("16x14-32-5x5", (100, 16, 14, 14), (32, 5, 5), padding=(2, 2)),
-    Case("32x14-64-3x3", (100, 32, 14, 14), (64, 3, 3), padding=(1, 1)),
-)
-
-
-def cases() -> Iterator[Case]:
-    """Channels around every vector width, every kernel size, borders wider than the picture, and each option."""
-    for o in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 65):
-        yield Case(f"o{o}", (2, 3, 9, 10), (o, 3, 3), padding=(1, 1))
-    for c in (1, 2, 4, 5, 8, 15, 16, 17, 33):
-        yield Case(f"c{c}", (3, c, 8, 7), (5, 5, 5), padding=(2, 2), channels_last=c % 2 == 0)
-    for k in range(1, LARGEST_KERNEL + 1):
-        yield Case(f"k{k}", (2, 2, 11, 12), (6, k, k), padding=(k // 2, k // 2))
-        yield Case(f"k{k}x{8 - k}", (2, 2, 11, 12), (6, k, 8 - k), pool=False)
-    for stride in ((1, 2), (2, 1), (2, 2), (3, 3), (4, 5)):
-        for pool in (False, True):
-            yield Case(f"stride{stride}{'-pool' * pool}", (2, 3, 17, 18), (20, 3, 5), stride, (1, 2), pool=pool)
-    for width in (2, 3, 5, 6, 13, 14, 15, 27, 28, 29, 61):
-        yield Case(f"w{width}", (2, 2, 4, width), (18, 3, 3), padding=(1, 1), pool=width % 2 == 0)
-    for relu in (False, True):
-        for pool in (False, True):
-            for channels_last in (False, True):
-                options: dict[str, Any] = {"relu": relu, "pool": pool, "channels_last": channels_last, "bias": relu}
-                name = "-".join(key for key, value in options.items() if value) or "plain"
-                yield Case(name, (37, 16, 6, 6), (32, 3, 3), padding=(1, 1), **options)
-    for c, o in ((8, 8), (9, 17), (15, 31), (16, 32), (17, 33), (33, 48), (130, 9), (300, 65)):  # Winograd's
-        for k in (3, 5):
-            yield Case(f"c{c}-o{o}-k{k}", (2, c, 11, 9), (o, k, k), padding=(k // 2, 1), pool=False)
-            yield Case(f"c{c}-o{o}-k{k}-pool", (2, c, 13, 12), (o, k, k), padding=(1, 2), channels_last=c % 2 == 0)
-    yield Case("winograd-empty", (0, 8, 8, 8), (8, 3, 3))
-    yield Case("winograd-border", (2, 8, 2, 3), (8, 5, 5), padding=(5, 7))
-    yield Case("winograd-wide", (1, 8, 7, 151), (8, 3, 3), padding=(1, 1))
-    yield Case("empty", (0, 3, 8, 8), (4, 3, 3))
-    yield Case("border", (2, 2, 2, 3), (4, 3, 3), padding=(5, 7))
-    yield Case("tall", (1, 8, 151, 6), (16, 3, 3), padding=(1, 1))  # several bands
 
 
 def cost(case: Case) -> tuple[int, int]:

@@ -2,13 +2,16 @@
 
 from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
+from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
 
 __all__ = [
     "BinaryCrossEntropyWithLogits",
     "ConvBlock",
+    "GaussianBlur",
     "SoftmaxCrossEntropy",
     "binary_cross_entropy_with_logits",
     "conv_block",
+    "gaussian_blur",
     "softmax_cross_entropy",
 ]

@@ -18,19 +18,21 @@ Gradients = tuple[Tensor, Tensor, Tensor]
 
 library.define(
     "conv_block(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, bool relu, bool pool,"
-    " bool want_code) -> (Tensor output, Tensor code)"
+    " SymInt groups, bool want_code) -> (Tensor output, Tensor code)"
 )
 library.define(
     "conv_block_backward(Tensor grad, Tensor code, Tensor input, Tensor weight, SymInt[2] stride, SymInt[2] padding,"
-    " bool relu, bool pool, bool[3] want) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)"
+    " bool relu, bool pool, SymInt groups, bool[3] want) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)"
 )
 _conv_block = torch.ops.hw4fast.conv_block.default
 _conv_block_backward = torch.ops.hw4fast.conv_block_backward.default
 
 
-def _check(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pool: bool) -> None:
+def _check(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pool: bool, groups: int
+) -> None:
     """Shapes, values and dtypes: for the function, and for the operators, which anyone can call."""
-    card.check(input, weight, bias, stride, padding, pool)
+    card.check(input, weight, bias, stride, padding, pool, groups)
     if input.dtype not in DTYPES:
         raise TypeError(f"input must be float32 or float64, not {input.dtype}")
     for name, tensor in (("weight", weight), ("bias", bias)):
@@ -53,9 +55,10 @@ def _conv_block_cpu(
     padding: Pair,
     relu: bool,
     pool: bool,
+    groups: int,
     want_code: bool,
 ) -> tuple[Tensor, Tensor]:
-    _check(input, weight, bias, stride, padding, pool)
+    _check(input, weight, bias, stride, padding, pool, groups)
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     output, code = _outputs(input, weight, stride, padding, pool, want_code)
@@ -68,7 +71,7 @@ def _conv_block_cpu(
         output.data_ptr(),
         code.data_ptr() if want_code else 0,
         input.shape,
-        (weight.shape[0], *weight.shape[2:]),
+        (weight.shape[0], *weight.shape[2:], groups),
         stride,
         padding,
         relu,
@@ -87,6 +90,7 @@ def _conv_block_fake(
     padding: Pair,
     relu: bool,
     pool: bool,
+    groups: int,
     want_code: bool,
 ) -> tuple[Tensor, Tensor]:
     return _outputs(input, weight, stride, padding, pool, want_code)
@@ -109,9 +113,10 @@ def _conv_block_backward_cpu(
     padding: Pair,
     relu: bool,
     pool: bool,
+    groups: int,
     want: list[bool],
 ) -> Gradients:
-    _check(input, weight, None, stride, padding, pool)
+    _check(input, weight, None, stride, padding, pool, groups)
     shape = card.output_shape(input.shape, weight.shape, stride, padding, pool)
     if relu or pool:
         card.check_grad(grad, code, shape)
@@ -131,7 +136,7 @@ def _conv_block_backward_cpu(
         weight.data_ptr(),
         *(gradient.data_ptr() if wanted else 0 for gradient, wanted in zip(gradients, want, strict=True)),
         input.shape,
-        (weight.shape[0], *weight.shape[2:]),
+        (weight.shape[0], *weight.shape[2:], groups),
         stride,
         padding,
         relu,
@@ -151,6 +156,7 @@ def _conv_block_backward_fake(
     padding: Pair,
     relu: bool,
     pool: bool,
+    groups: int,
     want: list[bool],
 ) -> Gradients:
     return _gradients(input, weight, want)
@@ -167,12 +173,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _backward(ctx: Any, grad: Tensor, _grad_code: Tensor) -> tuple[Tensor | None, ...]:
     refuse_second_derivative("conv_block", "torch's conv2d, relu and max_pool2d")
     input, weight, code = ctx.saved_tensors
-    *_, relu, pool = ctx.options
+    *_, relu, pool, _groups = ctx.options
     if (relu or pool) and not ctx.has_code:
         raise RuntimeError("conv_block was called with want_code=False, so it has no gradient to give")
     want = [*ctx.needs_input_grad[:2], ctx.has_bias and ctx.needs_input_grad[2]]
     gradients = _conv_block_backward(grad, code, input, weight, *ctx.options, want)
-    return (*(gradient if wanted else None for gradient, wanted in zip(gradients, want, strict=True)), *(None,) * 5)
+    return (*(gradient if wanted else None for gradient, wanted in zip(gradients, want, strict=True)), *(None,) * 6)
 
 
 library.impl("conv_block", _conv_block_cpu, "CPU")
@@ -190,27 +196,30 @@ def conv_block(
     padding: int | Pair = 0,
     relu: bool = True,
     pool: bool = True,
+    groups: int = 1,
 ) -> Tensor:
-    """max_pool2d(relu(conv2d(input, weight, bias, stride, padding)), 2) in one pass; relu and pool may be left out.
+    """max_pool2d(relu(conv2d(input, weight, bias, stride, padding, 1, groups)), 2) in one pass; relu and pool may be
+    left out.
 
     input: [n, c, h, w], weight: [o, c, kh, kw], kernel sizes 1 to 7, bias: [o] or None; float32 or float64, on the CPU.
+    groups: 1, or c with a weight [c, 1, kh, kw], one filter per channel.
     NCHW and channels-last inputs are read where they lie; the output [n, o, rows, cols] is channels-last in memory.
     Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device other
     than the CPU. Differentiable once. See hw4fast.kernels.conv_block for the formula and the float64 reference.
     """
     stride = (stride, stride) if isinstance(stride, int) else stride
     padding = (padding, padding) if isinstance(padding, int) else padding
-    _check(input, weight, bias, stride, padding, pool)
+    _check(input, weight, bias, stride, padding, pool, groups)
     check_tensors("conv_block", input, weight, bias)
     differentiated = any(tensor is not None and tensor.requires_grad for tensor in (input, weight, bias))
     want_code = (relu or pool) and differentiated and torch.is_grad_enabled()
-    return _conv_block(input, weight, bias, stride, padding, relu, pool, want_code)[0]
+    return _conv_block(input, weight, bias, stride, padding, relu, pool, groups, want_code)[0]
 
 
 class ConvBlock(nn.Module):
     """`conv_block` with its weight and bias, initialised and named as torch.nn.Conv2d has them: a state dict of one
     loads into the other. Source of the initialisation: He et al., "Delving Deep into Rectifiers" (2015), with torch's
-    a = √5, that is uniform within ±1/√(c·kh·kw)."""
+    a = √5, that is uniform within ±1/√(c·kh·kw); c is 1 with groups."""
 
     bias: Tensor | None
 
@@ -224,12 +233,15 @@ class ConvBlock(nn.Module):
         bias: bool = True,
         relu: bool = True,
         pool: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
+        if groups not in (1, in_channels) or (groups > 1 and out_channels != in_channels):
+            raise ValueError(f"groups must be 1, or in_channels = out_channels; not {groups}")
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *kernel_size))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
-        self.stride, self.padding, self.relu, self.pool = stride, padding, relu, pool
+        self.stride, self.padding, self.relu, self.pool, self.groups = stride, padding, relu, pool, groups
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -240,9 +252,10 @@ class ConvBlock(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        return conv_block(input, self.weight, self.bias, self.stride, self.padding, self.relu, self.pool)
+        return conv_block(input, self.weight, self.bias, self.stride, self.padding, self.relu, self.pool, self.groups)
 
     def extra_repr(self) -> str:
         o, c, *kernel = self.weight.shape
         rest = f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
-        return f"{c}, {o}, kernel_size={tuple(kernel)}, {rest}, relu={self.relu}, pool={self.pool}"
+        rest += f", relu={self.relu}, pool={self.pool}, groups={self.groups}"
+        return f"{c * self.groups}, {o}, kernel_size={tuple(kernel)}, {rest}"

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hw4fast import kernels
 from hw4fast.kernels import conv_block as card
+from tests.kernels.arrays import misaligned
 from tests.kernels.comparing import error
 
 CASES = list(card.cases())
@@ -19,7 +20,7 @@ GRADIENTS = ("input", "weight", "bias")
 def torch_result(arrays, options, grad):
     """torch's output and gradients, in the dtype of the input."""
     input, weight, bias = (None if a is None else torch.from_numpy(a.copy()).requires_grad_() for a in arrays)
-    y = F.conv2d(input, weight, bias, options["stride"], options["padding"])
+    y = F.conv2d(input, weight, bias, options["stride"], options["padding"], groups=options["groups"])
     y = F.relu(y) if options["relu"] else y
     y = F.max_pool2d(y, 2) if options["pool"] else y
     y.backward(torch.from_numpy(grad.astype(y.detach().numpy().dtype)))
@@ -153,13 +154,6 @@ def test_any_strides_are_read_where_they_lie(isa):
             assert np.array_equal(a, b), name
 
 
-def misaligned(array):
-    raw = np.empty(array.nbytes + 1, np.uint8)
-    view = raw[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
-
-
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pool", [False, True])
 def test_not_a_number_stays_where_it_can_be_seen(pool, isa):
@@ -201,6 +195,10 @@ def test_not_a_number_reaches_its_own_tiles_only_in_winograds_algorithm(k, isa):
     ("change", "kind", "message"),
     [
         ({"input": np.zeros((3, 8, 8), np.float32)}, ValueError, "input must be"),
+        ({"groups": 2}, ValueError, "groups must be 1 or the 3 channels"),
+        ({"groups": 0}, ValueError, "groups must be 1 or the 3 channels"),
+        ({"groups": 3}, ValueError, r"weight must be \[3, 1, kh, kw\]"),
+        ({"groups": 3, "weight": np.zeros((6, 1, 3, 3), np.float32)}, ValueError, "weight must be 3 filters"),
         ({"input": np.zeros((2, 4, 8, 8), np.float32)}, ValueError, "weight must be"),
         ({"input": np.zeros((2, 3, 8, 8), np.float16)}, TypeError, "float32 or float64"),
         ({"input": np.zeros((2, 3, 8, 8), ">f4")}, TypeError, "float32 or float64"),
@@ -258,8 +256,8 @@ def test_a_code_that_no_forward_pass_writes_raises(pool, number):
     height=st.integers(1, 20),
     width=st.integers(1, 20),
     o=st.integers(1, 40),
-    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.sampled_from(((3, 3), (5, 5))) | st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.just((1, 1)) | st.tuples(st.integers(1, 4), st.integers(1, 4)),
     padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     relu=st.booleans(),
     pool=st.booleans(),
@@ -267,11 +265,14 @@ def test_a_code_that_no_forward_pass_writes_raises(pool, number):
     channels_last=st.booleans(),
     isa=st.sampled_from(ISAS),
     double=st.booleans(),
+    depthwise=st.booleans(),
 )
 def test_random_shapes_and_options(
-    n, c, height, width, o, kernel, stride, padding, relu, pool, bias, channels_last, isa, double
+    n, c, height, width, o, kernel, stride, padding, relu, pool, bias, channels_last, isa, double, depthwise
 ):
-    case = card.Case("random", (n, c, height, width), (o, *kernel), stride, padding, relu, pool, bias, channels_last)
+    o, groups = (c, c) if depthwise else (o, 1)
+    shape, filters = (n, c, height, width), (o, *kernel)
+    case = card.Case("random", shape, filters, stride, padding, relu, pool, bias, channels_last, groups)
     dtype = np.float64 if double else np.float32
     *arrays, options = case.make(dtype)
     if min(card.output_shape(arrays[0].shape, arrays[1].shape, stride, padding, pool)[2:]) < 1:

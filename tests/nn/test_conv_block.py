@@ -10,6 +10,7 @@ import hw4fast.nn as hn
 from hw4fast.kernels import conv_block as card
 
 NAMES = ("o9", "c5", "k4", "k2x6", "stride(2, 2)-pool", "stride(3, 3)", "relu-bias", "plain", "empty", "border")
+NAMES += ("c16-o32-k5", "depthwise-c7", "depthwise-stride(2, 2)-pool")
 CASES = [case for case in card.cases() if case.name in NAMES]
 SMALL = [card.Case("small", (2, 2, 5, 6), (3, 3, 2), (1, 2), (1, 0), relu, pool) for relu in (0, 1) for pool in (0, 1)]
 
@@ -19,8 +20,8 @@ def tensors(case, dtype=np.float32):
     return [None if a is None else torch.from_numpy(a).requires_grad_() for a in arrays], options
 
 
-def torch_block(input, weight, bias, stride, padding, relu, pool):
-    y = F.conv2d(input, weight, bias, stride, padding)
+def torch_block(input, weight, bias, stride, padding, relu, pool, groups):
+    y = F.conv2d(input, weight, bias, stride, padding, groups=groups)
     y = F.relu(y) if relu else y
     return F.max_pool2d(y, 2) if pool else y
 
@@ -121,7 +122,7 @@ def test_second_derivatives_are_refused():
     ("change", "kind", "message"),
     [
         ({"input": torch.zeros(3, 8, 8)}, ValueError, "input must be"),
-        ({"input": torch.zeros(2, 6, 8, 8)}, ValueError, "groups are 1"),
+        ({"input": torch.zeros(2, 6, 8, 8)}, ValueError, "weight must be .*groups = 1"),
         ({"input": torch.zeros(2, 3, 8, 8, dtype=torch.bfloat16)}, TypeError, "float32 or float64"),
         ({"input": torch.zeros(2, 3, 8, 8, device="meta")}, NotImplementedError, "CPU kernel only.*meta"),
         ({"weight": torch.zeros(4, 3, 9, 3)}, ValueError, "kernel sizes"),

@@ -1,0 +1,24 @@
+// Working memory of a kernel.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace hw4fast {
+
+// Uninitialised, aligned to cache lines, freed at the end of the scope.
+template <class T> class Scratch {
+ public:
+  explicit Scratch(std::int64_t size)
+      : data_(static_cast<T *>(::operator new(sizeof(T) * static_cast<std::size_t>(size), std::align_val_t(64)))) {}
+  T *get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T *data) const { ::operator delete(data, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+}  // namespace hw4fast
