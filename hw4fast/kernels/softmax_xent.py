@@ -1,10 +1,13 @@
 """softmax_xent: softmax cross entropy and its gradient in one visit of the logits.
 
 Contract
-    logits  [n, classes]  float32 or float64, rows may be strided, classes contiguous
+    logits  [n, classes]  float32, float64 or bfloat16, rows may be strided, classes contiguous
     target  [n]           int64, 0 … classes−1 or ignore_index
     weight  [classes]     of logits' dtype, or None
-    →  loss  scalar, or [n] for reduction "none";  grad [n, classes] = ∂(Σ loss)/∂logits
+    →  loss  scalar, or [n] for reduction "none";  grad [n, classes] = ∂(Σ loss)/∂logits; both of logits' dtype
+
+    bfloat16 is how numbers are stored: all arithmetic is in float32, and loss and gradient are rounded once.
+    NumPy has no such dtype; arrays of ml_dtypes.bfloat16 are taken.
 
     z = scale·logits,  log p = z − logsumexp z
     loss_i = −(1−ε)·w_y·log p_y − ε/classes·Σ_j w_j·log p_j,  0 where target = ignore_index
@@ -27,6 +30,7 @@ from hw4fast.kernels import compiled, isas, threads_from_environment
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 DTYPES = (np.float32, np.float64)
+CODES = {"float32": 0, "float64": 1, "bfloat16": 2}  # enum class Dtype of csrc/softmax_xent.cpp
 
 
 def reference(
@@ -95,8 +99,8 @@ def softmax_xent(
     that is neither a class nor ignore_index, UserError for a bad HW4FAST_THREADS.
     """
     check(logits, target, weight, label_smoothing, reduction)
-    if logits.dtype not in DTYPES:
-        raise TypeError(f"logits must be float32 or float64, not {logits.dtype}")
+    if logits.dtype.name not in CODES or not logits.dtype.isnative:
+        raise TypeError(f"logits must be float32, float64 or bfloat16, not {logits.dtype}")
     if target.dtype != np.int64:
         raise TypeError(f"target must be int64, not {target.dtype}")
     if weight is not None and weight.dtype != logits.dtype:
@@ -110,7 +114,7 @@ def softmax_xent(
     loss = np.empty(n if reduction == "none" else (), logits.dtype)
     grad = np.empty((n, classes), logits.dtype)
     compiled().softmax_xent(
-        item == 8,
+        CODES[logits.dtype.name],
         logits.ctypes.data,
         target.ctypes.data,
         0 if weight is None else weight.ctypes.data,
