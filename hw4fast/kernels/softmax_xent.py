@@ -222,9 +222,13 @@ def _rows(prange: Any) -> Callable[..., None]:
         n, classes = logits.shape
         for i in prange(n):
             x, g, y = logits[i], grad[i], target[i]
-            largest = x[0]
-            for j in range(classes):
-                largest = max(largest, x[j])
+            p = q = r = largest = x[0]  # four maxima: LLVM takes one number after the other, each waiting for the last
+            for j in range(0, classes - 3, 4):
+                p, q, r = max(p, x[j]), max(q, x[j + 1]), max(r, x[j + 2])
+                largest = max(largest, x[j + 3])
+            for j in range(classes // 4 * 4, classes):
+                p = max(p, x[j])
+            largest = max(p, q, r, largest)
             s = np.float32(0)
             for j in range(classes):
                 g[j] = exp(x[j] - largest)
