@@ -1,5 +1,6 @@
 """Compiles csrc/ into hw4fast._C. It never imports torch: the kernels take raw pointers."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,8 +14,9 @@ if sys.platform == "win32":
     sys.exit("hw4fast's kernels are written for GCC and Clang (vector types): on Windows build and run them in WSL")
 
 # No ISA flag on a whole file (each_isa.h marks the regions), never -ffast-math (it would change the floating-point
-# state of the whole process).
-flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
+# state of the whole process). CXXFLAGS may name a level of its own, as tools/sanitize.sh does.
+flags = [] if "-O" in os.environ.get("CXXFLAGS", "") else ["-O3"]
+flags += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
 flags += ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
 
 ParallelCompile("MAX_JOBS", default=2).install()

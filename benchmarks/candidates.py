@@ -32,21 +32,28 @@ OURS = "hw4fast"
 # -- losses ------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class LossCase:
+    n: int
+    classes: int
+    dtype: torch.dtype = torch.float32
+
+
 def loss(
     card: ModuleType,
     ours: Callable[..., Tensor],
     theirs: Callable[..., Tensor],
     numba: Callable[..., Any],
-    shape: tuple[int, int],
+    case: LossCase,
     everything: bool = False,
 ) -> Candidates:
-    """Mean loss and gradient of float32 logits through autograd: forward, then backward into `logits.grad`.
+    """Mean loss and gradient through autograd: forward, then backward into `logits.grad`.
 
-    "torch" is `theirs`, F.cross_entropy or the like, "torch.compile" the same compiled. With `everything` also the
-    bare kernel per instruction set and the numba variant, from NumPy arrays and without autograd.
+    "torch" is `theirs`, F.cross_entropy or the like, "torch.compile" the same compiled. With `everything` and float32
+    also the bare kernel per instruction set and the numba variant, from NumPy arrays and without autograd.
     """
-    logits, target, _ = card.Case("benchmark", shape).make()
-    x, y = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(target)
+    logits, target, _ = card.Case("benchmark", (case.n, case.classes)).make()
+    x, y = torch.from_numpy(logits).to(case.dtype).requires_grad_(), torch.from_numpy(target)
 
     def through_autograd(loss_of: Callable[..., Tensor]) -> Callable[[], object]:
         def step() -> Tensor | None:
@@ -61,11 +68,13 @@ def loss(
         "torch": through_autograd(theirs),
         "torch.compile": through_autograd(torch.compile(theirs, dynamic=False)),
     }
-    if everything:
+    if everything and case.dtype is torch.float32:
         for name, kernel in card.variants().items():
             found[name.replace("cpp-", "kernel ")] = lambda kernel=kernel: kernel(logits, target)[1]
         found["numba"] = lambda: numba(logits, target)[1]
-    _same(found, card.reference(logits, target)[1])
+    # torch computes the gradient of bfloat16 from log-probabilities in bfloat16
+    tolerance = 1e-5 if case.dtype is torch.float32 else 4 * torch.finfo(case.dtype).eps
+    _same(found, card.reference(x.detach().double().numpy(), target)[1], tolerance)
     return found
 
 
@@ -74,20 +83,20 @@ class _Nothing(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        ctx.shape = logits.shape
+        ctx.logits = logits.detach()
         return logits.new_empty(())
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> Tensor:
-        return torch.empty(ctx.shape)
+        return torch.empty_like(ctx.logits)
 
 
-def loss_bounds(card: ModuleType, shape: tuple[int, int]) -> Candidates:
+def loss_bounds(card: ModuleType, case: LossCase) -> Candidates:
     """What no kernel can do without: torch's copy of as many bytes (a memory-bound kernel's time), and a node of
     autograd that computes nothing, forward and backward."""
-    source = torch.rand(card.cost(*shape)[0] // 8)
+    source = torch.rand(card.cost(case.n, case.classes, case.dtype.itemsize)[0] // 8)
     goal = torch.empty_like(source)
-    x = torch.rand(shape, requires_grad=True)
+    x = torch.rand((case.n, case.classes), dtype=case.dtype, requires_grad=True)
 
     def autograd_alone() -> None:
         x.grad = None
@@ -140,7 +149,8 @@ def conv_block_forward(case: conv_card.Case, everything: bool = False) -> Candid
 
 def conv_block_backward(case: conv_card.Case, everything: bool = False) -> Candidates:
     """Forward and backward through autograd into the gradients of weight and bias, and of the input unless it is a
-    picture (one channel), as it is in training."""
+    picture (one channel), as it is in training. With `everything` also the bare kernels per instruction set and the
+    numba variants, forward and all three gradients."""
     grad: Tensor | None = None
     wanted = (case.shape[1] > 1, True, True)
 
@@ -165,6 +175,10 @@ def conv_block_backward(case: conv_card.Case, everything: bool = False) -> Candi
     assert grad is not None
     *arrays, options = case.make()
     _, code = conv_card.reference(*arrays, **options)
+    if everything:
+        for isa in kernels.isas():
+            found[f"kernel {isa}"] = partial(_bare_backward, grad.numpy(), arrays, {**options, "isa": isa})
+        found["numba"] = partial(_numba_backward, grad.numpy(), code, arrays)
     del options["relu"]
     wanted_gradient = conv_card.reference_backward(grad.numpy(), code, *arrays[:2], **options)[1]
     for name, run in found.items():  # as a whole: of two near-equals not everybody finds the same maximum
@@ -172,6 +186,16 @@ def conv_block_backward(case: conv_card.Case, everything: bool = False) -> Candi
         if not error <= 1e-2:
             raise AssertionError(f"{name} is wrong by {error:.3g} of the gradient; nothing was timed")
     return found
+
+
+def _bare_backward(grad: np.ndarray, arrays: list[np.ndarray], options: dict[str, Any]) -> np.ndarray:
+    _, code = conv_card.conv_block(*arrays, **options)
+    return conv_card.conv_block_backward(grad, code, *arrays[:2], **options)[1]
+
+
+def _numba_backward(grad: np.ndarray, code: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
+    conv_card.conv_block_numba(*arrays)
+    return conv_card.conv_block_backward_numba(grad, code, *arrays[:2])[1]
 
 
 def sgemm(_: object) -> Candidates:
@@ -225,7 +249,9 @@ def train_step(batch: int, everything: bool = False) -> Candidates:
 
 def _same(candidates: Candidates, reference: np.ndarray, tolerance: float = 1e-5) -> None:
     for name, step in candidates.items():
-        error = np.abs(np.asarray(step(), dtype=np.float64) - reference).max()
+        found = step()
+        values = found.double().numpy() if isinstance(found, Tensor) else np.asarray(found, np.float64)
+        error = np.abs(values - reference).max()
         if not error <= tolerance * np.abs(reference).max() + 1e-9:
             raise AssertionError(f"{name} is wrong by {error:.3g}; nothing was timed")
 
@@ -247,15 +273,21 @@ _VARIANTS = (*(f"kernel {isa}" for isa in kernels.isas()), "numba")
 _CONVOLUTIONS: dict[str, object] = {case.name: case for case in conv_card.BENCHMARK_CASES}
 
 
-def _loss_comparison(card: ModuleType, *functions: Callable[..., Any]) -> Comparison:
-    cases: dict[str, object] = {f"{n}x{classes}": (n, classes) for n, classes in card.BENCHMARK_SHAPES}
+def _loss_comparison(card: ModuleType, *functions: Callable[..., Any], bfloat16: Any = ()) -> Comparison:
+    cases: dict[str, object] = {f"{n}x{classes}": LossCase(n, classes) for n, classes in card.BENCHMARK_SHAPES}
+    for n, classes in bfloat16:
+        cases[f"{n}x{classes} bfloat16"] = LossCase(n, classes, torch.bfloat16)
     names = (OURS, "torch", "torch.compile")
     return Comparison(partial(loss, card, *functions), cases, names, _VARIANTS, partial(loss_bounds, card))
 
 
 COMPARISONS: dict[str, Comparison] = {
     "softmax_xent": _loss_comparison(
-        softmax_card, softmax_cross_entropy, F.cross_entropy, softmax_card.softmax_xent_numba
+        softmax_card,
+        softmax_cross_entropy,
+        F.cross_entropy,
+        softmax_card.softmax_xent_numba,
+        bfloat16=((512, 1000), (4096, 1000)),
     ),
     "bce_with_logits": _loss_comparison(
         bce_card,
@@ -264,7 +296,7 @@ COMPARISONS: dict[str, Comparison] = {
         bce_card.bce_with_logits_numba,
     ),
     "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
-    "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, (), sgemm),
+    "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
     "gaussian_blur": Comparison(
         candidates_blur.candidates, candidates_blur.CASES, candidates_blur.NAMES, _VARIANTS, sgemm
     ),

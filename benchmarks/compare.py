@@ -3,6 +3,7 @@
 
     python benchmarks/compare.py softmax_xent --threads 2
     python benchmarks/compare.py conv_block --case 16x14-32-5x5 --seconds 10 --dry-run
+    python benchmarks/compare.py conv_block --everything
 
 Prints for each candidate the median and the ratio to ours with its 95 % bootstrap interval. A record goes to
 benchmarks/results/KERNEL.jsonl. Nothing else should run on the machine meanwhile.
@@ -31,6 +32,9 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=record.cores())
     parser.add_argument("--seconds", type=float, default=6.0, help="per case; default: %(default)s")
+    parser.add_argument(
+        "--everything", action="store_true", help="also the bare kernel on each instruction set, and numba"
+    )
     parser.add_argument("--dry-run", action="store_true", help="append no record")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -40,7 +44,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown case {unknown[0]}; known: {', '.join(comparison.cases)}")
     before = kernels.calls()
-    rows = [compare(comparison, name, arguments.seconds) for name in names]
+    rows = [compare(comparison, name, arguments.seconds, arguments.everything) for name in names]
     ran = {isa for kernel, counts in kernels.calls().items() for isa, n in counts.items() if n > before[kernel][isa]}
     if not arguments.dry_run:
         path = RESULTS / f"{arguments.kernel}.jsonl"
@@ -49,11 +53,15 @@ def main() -> None:
         print(f"record: {path}")
 
 
-def compare(comparison: candidates.Comparison, name: str, seconds: float) -> dict[str, Any]:
+def compare(comparison: candidates.Comparison, name: str, seconds: float, everything: bool) -> dict[str, Any]:
     """Candidates and what bounds them, in turn."""
     case = comparison.cases[name]
-    calls = comparison.make(case) | comparison.yardstick(case)
-    times = timing.alternate(calls, seconds=seconds, warmup=20, at_least=21, at_most=5000)
+    calls = comparison.make(case, everything) if everything else comparison.make(case)
+    calls |= comparison.yardstick(case)
+    turns = (
+        {"burst": 3, "pause": 0.01} if everything else {}
+    )  # numba has a pool of threads of its own: timing.alternate
+    times = timing.alternate(calls, seconds=seconds, warmup=20, at_least=21, at_most=5000, **turns)
     ours = times[candidates.OURS]
     print(f"{name}, {len(ours)} rounds")
     row: dict[str, Any] = {"case": name, "rounds": len(ours), "candidates": {}}

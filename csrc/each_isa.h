@@ -7,6 +7,7 @@
 //   … HW4FAST_VARIANT(isa, function)   →   baseline::function, avx2::function or avx512::function
 //
 // Only the code between push and pop may hold AVX instructions; the rest of the file is built for the baseline.
+#include "bfloat16.h"
 #include "kernel.h"
 
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)

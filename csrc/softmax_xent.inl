@@ -7,13 +7,17 @@
 // with ε the label smoothing, w the class weights, y the target; a row whose target is ignore_index gives 0.
 // Subtracting the maximum before anything else is added keeps logits of 1e8 as exact as those of 1, and before
 // scale is multiplied in: ±x is exact, so the maximum's own d is 0 however the compiler fuses the two.
+//
+// S is what memory holds of x and the gradient, T what is computed in: the same, or float for S = BFloat16.
 
 // Rows of at least one vector: lanes run along the classes. x is read for the maximum and again for e^d (from the
-// cache: a row of 32,000 floats is 125 KiB); e^d waits in the gradient's own row until s is known. While the gradient
-// is finished, the maximum of the next row is found: one is bound by multiplications and stores, the other by
-// loads. The last vector overlaps the one before it, so that no tail loop is needed; `fresh` marks its new lanes.
-template <class T, bool want_grad>
-static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
+// cache: a row of 32,000 floats is 125 KiB); e^d waits in the gradient's own row until s is known, or in `scratch`
+// where the gradient's row would round it to bfloat16. While the gradient is finished, the maximum of the next row is
+// found: one is bound by multiplications and stores, the other by loads. The last vector overlaps the one before it, so
+// that no tail loop is needed; `fresh` marks its new lanes.
+template <class S, bool want_grad>
+static void softmax_xent_long_rows(const SoftmaxXent<S> &p, std::int64_t begin, std::int64_t end) {
+  using T = Computing<S>;
   constexpr std::int64_t W = lanes<T>;
   const std::int64_t C = p.classes, last = C - W;
   const T sign = p.scale < 0 ? T(-1) : T(1), scale = p.scale * sign, share = p.smoothing / static_cast<T>(C);
@@ -22,7 +26,7 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
   for (std::int64_t lane = 0; lane < W; ++lane) fresh[lane] = (last + lane >= C / W * W) ? T(1) : T(0);
 
   // Calls also(j) for each vector of a row and returns max ±x of that row.
-  const auto max_while = [&](const T *x, const auto &also) {
+  const auto max_while = [&](const S *x, const auto &also) {
     Float<T> best[4] = {load(x) * sign, load(x) * sign, load(x) * sign, load(x + last) * sign};
     std::int64_t j = 0;
     for (; j + 4 * W <= C; j += 4 * W)
@@ -40,13 +44,15 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
 
   T m = begin < end ? max_while(p.logits + begin * p.row_stride, nothing) : T(0);
   for (std::int64_t i = begin; i < end; ++i) {
-    const T *x = p.logits + i * p.row_stride;
-    const T *next = i + 1 < end ? x + p.row_stride : x;
-    T *g = want_grad ? p.grad + i * C : nullptr;
+    const S *x = p.logits + i * p.row_stride;
+    const S *next = i + 1 < end ? x + p.row_stride : x;
+    S *g = want_grad ? p.grad + i * C : nullptr;
+    T *exponentials = p.scratch;
+    if constexpr (std::is_same_v<S, T>) exponentials = g;
     const std::int64_t y = p.target[i];
     if (y == p.ignore_index) {
       p.loss[i] = 0;
-      if (want_grad) std::fill(g, g + C, T(0));
+      if (want_grad) std::fill(g, g + C, S{});
       m = max_while(next, nothing);
       continue;
     }
@@ -55,7 +61,7 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
       const Float<T> e = exp_nonpositive(load(x + at) * sign - m, scale);
       __builtin_prefetch(next + at);  // the next row's logits and gradient: a quarter of the time
       if (want_grad) __builtin_prefetch(g + C + at, 1);
-      if (want_grad) store(g + at, e);
+      if (want_grad) store(exponentials + at, e);
       sum += e;
     };
     std::int64_t j = 0;
@@ -67,20 +73,24 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
     const T s = sum_of<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 
     const T w_y = p.weight ? p.weight[y] : T(1), hard = (T(1) - p.smoothing) * w_y;
-    const T log_s = std::log(s), m_now = m, x_y = x[y];
+    const T log_s = std::log(s), m_now = m, x_y = widen(x[y]);
     if (want_grad) {
+      store(exponentials + last, e_last);
+      const T e_y = exponentials[y];
       const T factor = p.factor * p.scale, a = (hard + share * p.weight_sum) * factor / s, b = share * factor;
       if (p.smoothing == 0) {
-        m = max_while(next, [&](std::int64_t at) { store(g + at, load(g + at) * a); });
+        m = max_while(next, [&](std::int64_t at) { store(g + at, load(exponentials + at) * a); });
         store(g + last, e_last * a);
       } else if (!p.weight) {
-        m = max_while(next, [&](std::int64_t at) { store(g + at, load(g + at) * a - b); });
+        m = max_while(next, [&](std::int64_t at) { store(g + at, load(exponentials + at) * a - b); });
         store(g + last, e_last * a - b);
       } else {
-        m = max_while(next, [&](std::int64_t at) { store(g + at, load(g + at) * a - load(p.weight + at) * b); });
+        m = max_while(next,
+                      [&](std::int64_t at) { store(g + at, load(exponentials + at) * a - load(p.weight + at) * b); });
         store(g + last, e_last * a - load(p.weight + last) * b);
       }
-      g[y] -= hard * factor;
+      const T w_b = p.smoothing == 0 ? T(0) : p.weight ? w_y * b : b;
+      narrow(e_y * a - w_b - hard * factor, g + y);
     } else {
       m = max_while(next, nothing);
     }
@@ -106,22 +116,24 @@ static void softmax_xent_long_rows(const SoftmaxXent<T> &p, std::int64_t begin, 
 // Short rows: ten classes would leave most of a vector along the row unused, so lanes run across W rows at once. They
 // are read and written as squares of W × W, turned in registers. A square reaches beyond the row's last class: into
 // the next rows, which are rewritten later, or, at the end of the memory, into a copy.
-template <class T, bool want_grad>
-static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
+template <class S, bool want_grad>
+static void softmax_xent_short_rows(const SoftmaxXent<S> &p, std::int64_t begin, std::int64_t end) {
+  using T = Computing<S>;
   constexpr std::int64_t W = lanes<T>, most = softmax_xent_short<T>;
   const std::int64_t C = p.classes, width = (C + W - 1) / W * W;
   const T sign = p.scale < 0 ? T(-1) : T(1), scale = p.scale * sign;
   const T share = p.smoothing / static_cast<T>(C), factor = p.factor * p.scale;
   const Float<T> zero{};
-  alignas(64) T columns[most * W], copy[most * W];  // columns: [width][W], lane = row
+  alignas(64) T columns[most * W];  // [width][W], lane = row
+  alignas(64) S copy[most * W];
   alignas(64) T hard[W], loss[W];
 
   for (std::int64_t first = begin; first < end; first += W) {
     const std::int64_t rows = std::min(W, end - first);
-    const T *x = p.logits + first * p.row_stride;
+    const S *x = p.logits + first * p.row_stride;
     std::int64_t stride = p.row_stride;
     if (rows < W || stride < C || x + (W - 1) * stride + width > p.logits_end) {
-      std::fill(copy, copy + W * width, T(0));
+      std::fill(copy, copy + W * width, S{});
       for (std::int64_t lane = 0; lane < rows; ++lane)
         std::copy(x + lane * stride, x + lane * stride + C, copy + lane * width);
       x = copy;
@@ -170,20 +182,26 @@ static void softmax_xent_short_rows(const SoftmaxXent<T> &p, std::int64_t begin,
       transpose<T>(square);
       for (std::int64_t lane = 0; lane < W; ++lane) store(columns + (j + lane) * W, square[lane]);
     }
-    T *g = p.grad + first * C;
+    S *g = p.grad + first * C;
     const bool room = g + (W - 1) * C + width <= p.grad + end * C;
     for (std::int64_t lane = 0; lane < rows; ++lane, g += C)
       for (std::int64_t j = 0; j < width; j += W) {
-        const T *from = columns + (j + lane) * W;
-        room ? store(g + j, load(from)) : (void)std::copy(from, from + std::min(W, C - j), g + j);
+        const Float<T> values = load(columns + (j + lane) * W);
+        if (room) {
+          store(g + j, values);
+        } else {
+          store(copy, values);
+          std::copy(copy, copy + std::min(W, C - j), g + j);
+        }
       }
   }
 }
 
-template <class T> static void softmax_xent_rows(const SoftmaxXent<T> &p, std::int64_t begin, std::int64_t end) {
+template <class S> static void softmax_xent_rows(const SoftmaxXent<S> &p, std::int64_t begin, std::int64_t end) {
+  using T = Computing<S>;
   const bool is_short = p.classes < softmax_xent_short<T> && p.classes < 4 * lanes<T>;
   if (is_short || p.classes < lanes<T>)
-    p.grad ? softmax_xent_short_rows<T, true>(p, begin, end) : softmax_xent_short_rows<T, false>(p, begin, end);
+    p.grad ? softmax_xent_short_rows<S, true>(p, begin, end) : softmax_xent_short_rows<S, false>(p, begin, end);
   else
-    p.grad ? softmax_xent_long_rows<T, true>(p, begin, end) : softmax_xent_long_rows<T, false>(p, begin, end);
+    p.grad ? softmax_xent_long_rows<S, true>(p, begin, end) : softmax_xent_long_rows<S, false>(p, begin, end);
 }

@@ -35,6 +35,7 @@ import numpy as np
 
 from hw4fast.kernels import compiled, isas, threads_from_environment
 from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, LARGEST_KERNEL, Case, Pair, cases
+from hw4fast.kernels.conv_block_numba import conv_block_backward_numba, conv_block_numba
 
 __all__ = [
     "BENCHMARK_CASES",
@@ -44,6 +45,7 @@ __all__ = [
     "check_grad",
     "conv_block",
     "conv_block_backward",
+    "conv_block_backward_numba",
     "conv_block_numba",
     "cost",
     "output_shape",
@@ -289,16 +291,6 @@ def _strides(array: np.ndarray) -> tuple[int, ...]:
     return tuple(stride // array.itemsize for stride in array.strides)
 
 
-def conv_block_numba(input: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Stride 1, "same" padding of odd kernels, ReLU and pool: what twenty lines of Python reach. No threads."""
-    n, _, h, w = input.shape
-    output = np.empty((n, h // 2, w // 2, len(weight)), input.dtype)
-    kh, kw = weight.shape[2:]
-    bordered = np.pad(input.transpose(0, 2, 3, 1), ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    _numba_images()(bordered, np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), bias, output)
-    return output.transpose(0, 3, 1, 2)
-
-
 def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
     """Every compiled way to compute it here, fastest first: name → function of (input, weight, bias, **options)."""
 
@@ -316,32 +308,3 @@ def cost(case: Case) -> tuple[int, int]:
     _, _, rows, cols = output_shape(case.shape, (o, c, kh, kw), case.stride, case.padding, case.pool)
     values = n * c * h * w + o * c * kh * kw + n * o * rows * cols
     return 4 * values, 2 * n * o * rows * cols * (4 if case.pool else 1) * c * kh * kw
-
-
-def _numba_images() -> Callable[..., None]:
-    global _compiled_images  # noqa: PLW0603  compiled once, on first use: importing numba takes 0.3 s
-    if _compiled_images is None:
-        import numba
-
-        _compiled_images = numba.njit(_images)
-    return _compiled_images
-
-
-_compiled_images: Callable[..., None] | None = None
-
-
-def _images(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, output: np.ndarray) -> None:
-    n, rows, cols, o = output.shape
-    kh, kw, depth, _ = weight.shape
-    y = np.empty(o, x.dtype)
-    for image in range(n):
-        for place in range(4 * rows * cols):
-            row, col, k = place // (4 * cols), place // 4 % cols, place % 4
-            y[:] = bias
-            for i in range(kh):
-                for j in range(kw):
-                    for c in range(depth):
-                        y += x[image, 2 * row + k // 2 + i, 2 * col + k % 2 + j, c] * weight[i, j, c]
-            for channel in range(o):
-                best = max(y[channel], x.dtype.type(0)) if k == 0 else max(y[channel], output[image, row, col, channel])
-                output[image, row, col, channel] = best

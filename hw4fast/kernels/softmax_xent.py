@@ -1,10 +1,13 @@
 """softmax_xent: softmax cross entropy and its gradient in one visit of the logits.
 
 Contract
-    logits  [n, classes]  float32 or float64, rows may be strided, classes contiguous
+    logits  [n, classes]  float32, float64 or bfloat16, rows may be strided, classes contiguous
     target  [n]           int64, 0 … classes−1 or ignore_index
     weight  [classes]     of logits' dtype, or None
-    →  loss  scalar, or [n] for reduction "none";  grad [n, classes] = ∂(Σ loss)/∂logits
+    →  loss  scalar, or [n] for reduction "none";  grad [n, classes] = ∂(Σ loss)/∂logits; both of logits' dtype
+
+    bfloat16 is how numbers are stored: all arithmetic is in float32, and loss and gradient are rounded once.
+    NumPy has no such dtype; arrays of ml_dtypes.bfloat16 are taken.
 
     z = scale·logits,  log p = z − logsumexp z
     loss_i = −(1−ε)·w_y·log p_y − ε/classes·Σ_j w_j·log p_j,  0 where target = ignore_index
@@ -24,9 +27,11 @@ from typing import Any
 import numpy as np
 
 from hw4fast.kernels import compiled, isas, threads_from_environment
+from hw4fast.kernels.numba_variants import compiled_by_numba, exponential, set_threads
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 DTYPES = (np.float32, np.float64)
+CODES = {"float32": 0, "float64": 1, "bfloat16": 2}  # enum class Dtype of csrc/softmax_xent.cpp
 
 
 def reference(
@@ -95,8 +100,8 @@ def softmax_xent(
     that is neither a class nor ignore_index, UserError for a bad HW4FAST_THREADS.
     """
     check(logits, target, weight, label_smoothing, reduction)
-    if logits.dtype not in DTYPES:
-        raise TypeError(f"logits must be float32 or float64, not {logits.dtype}")
+    if logits.dtype.name not in CODES or not logits.dtype.isnative:
+        raise TypeError(f"logits must be float32, float64 or bfloat16, not {logits.dtype}")
     if target.dtype != np.int64:
         raise TypeError(f"target must be int64, not {target.dtype}")
     if weight is not None and weight.dtype != logits.dtype:
@@ -110,7 +115,7 @@ def softmax_xent(
     loss = np.empty(n if reduction == "none" else (), logits.dtype)
     grad = np.empty((n, classes), logits.dtype)
     compiled().softmax_xent(
-        item == 8,
+        CODES[logits.dtype.name],
         logits.ctypes.data,
         target.ctypes.data,
         0 if weight is None else weight.ctypes.data,
@@ -130,10 +135,11 @@ def softmax_xent(
 
 
 def softmax_xent_numba(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean loss and its gradient without options: what twenty lines of Python reach. No threads."""
-    loss, grad = np.empty((), logits.dtype), np.empty_like(logits)
-    loss[()] = _numba_rows()(logits, target, grad)
-    return loss, grad
+    """The mean loss and its gradient of float32 logits without options: what twenty lines of Python reach."""
+    grad, losses = np.empty(logits.shape, np.float32), np.empty(len(logits))
+    set_threads()
+    compiled_by_numba(_rows)(logits, target, grad, losses)
+    return np.asarray(losses.mean(), np.float32), grad
 
 
 def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
@@ -209,31 +215,28 @@ def cost(n: int, classes: int, itemsize: int = 4) -> tuple[int, int]:
     return n * (2 * classes * itemsize + 8 + itemsize), n * classes * (14 + 4)
 
 
-def _numba_rows() -> Callable[..., float]:
-    global _compiled_rows  # noqa: PLW0603  compiled once, on first use: importing numba takes 0.3 s
-    if _compiled_rows is None:
-        import numba
+def _rows(prange: Any) -> Callable[..., None]:
+    exp = compiled_by_numba(exponential, parallel=False)
 
-        _compiled_rows = numba.njit(_rows)
-    return _compiled_rows
+    def rows(logits: Any, target: Any, grad: Any, losses: Any) -> None:
+        n, classes = logits.shape
+        for i in prange(n):
+            x, g, y = logits[i], grad[i], target[i]
+            p = q = r = largest = x[0]  # four maxima: LLVM takes one number after the other, each waiting for the last
+            for j in range(0, classes - 3, 4):
+                p, q, r = max(p, x[j]), max(q, x[j + 1]), max(r, x[j + 2])
+                largest = max(largest, x[j + 3])
+            for j in range(classes // 4 * 4, classes):
+                p = max(p, x[j])
+            largest = max(p, q, r, largest)
+            s = np.float32(0)
+            for j in range(classes):
+                g[j] = exp(x[j] - largest)
+                s += g[j]
+            losses[i] = np.log(s) + (np.float64(largest) - np.float64(x[y]))  # wide: "reassoc" ignores the brackets
+            share = np.float32(1 / (s * n))
+            for j in range(classes):
+                g[j] *= share
+            g[y] -= np.float32(1 / n)
 
-
-_compiled_rows: Callable[..., float] | None = None
-
-
-def _rows(logits: np.ndarray, target: np.ndarray, grad: np.ndarray) -> float:
-    n, classes = logits.shape
-    total = 0.0
-    for i in range(n):
-        largest = logits[i].max()
-        s = 0.0  # in double: 32,000 additions in float would lose four digits
-        for j in range(classes):
-            grad[i, j] = np.exp(logits[i, j] - largest)
-            s += grad[i, j]
-        y = target[i]
-        total += np.log(s) - (logits[i, y] - largest)
-        share = logits.dtype.type(1 / (s * n))
-        for j in range(classes):
-            grad[i, j] *= share
-        grad[i, y] -= 1 / n
-    return total / n
+    return rows

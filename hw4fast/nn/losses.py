@@ -18,6 +18,7 @@ from hw4fast.nn.operators import DTYPES, check_tensors, is_plain, library, refus
 _SPARE: list[np.ndarray] = []  # at most one
 _SPARE_BYTES = range(1 << 18, 1 << 27)  # below, malloc is quick; above, too much to keep
 _ALIGNMENT = 64  # bytes: a vector that crosses cache lines takes two of them
+_MEMORY = {**DTYPES, torch.bfloat16: np.dtype(np.int16)}  # NumPy has no bfloat16
 
 
 def _references(array: np.ndarray) -> int:
@@ -42,7 +43,7 @@ def gradient_of(logits: Tensor) -> Tensor:
         spare = _SPARE.pop()  # popped, it is ours alone: another thread can't take it meanwhile
     except IndexError:
         spare = None
-    dtype = DTYPES[logits.dtype]
+    dtype = _MEMORY[logits.dtype]
     if spare is None or spare.shape != logits.shape or spare.dtype != dtype or _references(spare) > _FREE:
         raw = np.empty(logits.numel() * dtype.itemsize + _ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
@@ -50,6 +51,8 @@ def gradient_of(logits: Tensor) -> Tensor:
     grad = torch.from_numpy(spare)  # its storage holds a reference to `spare`
     if not _SPARE:
         _SPARE.append(spare)
+    if grad.dtype is not logits.dtype:  # not as a view: autograd copies one, where it would take a tensor over
+        grad = grad.view(logits.dtype)
     return grad
 
 

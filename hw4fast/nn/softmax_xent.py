@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
 from hw4fast.nn.losses import Loss, gradient_of
-from hw4fast.nn.operators import DTYPES, threads
+from hw4fast.nn.operators import threads
 
 _C = compiled()
+_CODES = {getattr(torch, name): code for name, code in card.CODES.items()}
 
 
 def _softmax_xent_cpu(
@@ -35,7 +36,7 @@ def _softmax_xent_cpu(
     loss = logits.new_empty((n,) if reduction == 0 else ())
     grad = gradient_of(logits) if want_grad else logits.new_empty((0, 0))
     _C.softmax_xent(
-        logits.dtype is torch.float64,
+        _CODES[logits.dtype],
         logits.data_ptr(),
         target.data_ptr(),
         0 if weight is None else weight.data_ptr(),
@@ -57,8 +58,8 @@ def _softmax_xent_cpu(
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, reduction: str) -> None:
     """Shapes, values and dtypes: for the function, and for the operator, which anyone can call."""
     card.check(input, target, weight, label_smoothing, reduction)
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    if input.dtype not in _CODES:
+        raise TypeError(f"input must be float32, float64 or bfloat16, not {input.dtype}")
     if target.dtype != torch.int64:
         raise TypeError(f"target must be int64 class indices, not {target.dtype}")
     if weight is not None and weight.dtype != input.dtype:
@@ -114,8 +115,9 @@ def softmax_cross_entropy(
 ) -> Tensor:
     """torch.nn.functional.cross_entropy for class indices, loss and gradient in one pass over the logits.
 
-    input: [n, classes] logits, float32 or float64, on the CPU, strided rows welcome; target: int64 [n];
+    input: [n, classes] logits, float32, float64 or bfloat16, on the CPU, strided rows welcome; target: int64 [n];
     weight: [classes] of input's dtype; reduction: "mean", "sum" or "none".
+    Loss and gradient are of input's dtype, as torch's are; bfloat16 is computed in float32 and rounded once.
     scale multiplies the logits first (1 / temperature, the homework's c). Returns a scalar, or [n] for "none".
     Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device
     other than the CPU, IndexError for a target that is neither a class nor ignore_index.

@@ -92,10 +92,27 @@ def test_the_references_agree_with_torch_in_float64():
             np.testing.assert_allclose(mine, value, rtol=1e-10, atol=1e-12, err_msg=case.name)
 
 
-def test_the_numba_variant_matches_the_reference():
-    input, weight, bias, options = card.Case("numba", (3, 2, 8, 10), (5, 5, 5), padding=(2, 2)).make()
-    reference, _ = card.reference(input, weight, bias, **options)
+@pytest.mark.parametrize(
+    ("shape", "filters"),
+    [
+        ((3, 2, 8, 10), (5, 5, 5)),
+        ((2, 1, 28, 28), (16, 5, 5)),
+        ((4, 16, 14, 14), (32, 3, 3)),
+        ((2, 3, 9, 7), (4, 3, 5)),
+        ((1, 5, 2, 2), (1, 1, 1)),
+    ],
+    ids=str,
+)
+def test_the_numba_variants_match_the_references(shape, filters):
+    case = card.Case("numba", shape, filters, padding=(filters[1] // 2, filters[2] // 2))
+    input, weight, bias, options = case.make()
+    reference, code = card.reference(input, weight, bias, **options)
     np.testing.assert_allclose(card.conv_block_numba(input, weight, bias), reference, atol=1e-5)
+    grad = grad_for(case)
+    wanted = card.reference_backward(grad, code, input, weight, **backward_options(options))
+    gradients = card.conv_block_backward_numba(grad, code, input, weight)
+    for name, mine, value in zip(GRADIENTS, gradients, wanted, strict=True):
+        np.testing.assert_allclose(mine, value, rtol=0, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -68,6 +68,65 @@ def test_opcheck(case):
     torch.library.opcheck(torch.ops.hw4fast.softmax_xent.default, (x.detach(), y, *arguments, False))
 
 
+def as_bfloat16(case):
+    """The case's tensors in bfloat16, and in float64 for the reference: the same numbers."""
+    x, y, options = tensors(case)
+    x, weight = x.detach().bfloat16(), options.pop("weight")
+    stored = {**options, "weight": None if weight is None else weight.bfloat16()}
+    exact = {**options, "weight": None if weight is None else weight.bfloat16().double()}
+    return (x.clone().requires_grad_(), y, stored), (x.double().requires_grad_(), y, exact)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bfloat16_is_as_exact_as_torchs_and_of_its_dtypes(case):
+    (x, y, options), (exact_x, _, exact_options) = as_bfloat16(case)
+    ours, theirs, exact = (
+        hn.softmax_cross_entropy(x, y, **options),
+        torch_loss(x, y, options),
+        torch_loss(exact_x, y, exact_options),
+    )
+    gradients = [torch.autograd.grad(value.sum(), at)[0] for value, at in ((ours, x), (theirs, x), (exact, exact_x))]
+    for mine, other, value in ((ours, theirs, exact), gradients):
+        assert mine.dtype is other.dtype is torch.bfloat16 and mine.shape == other.shape
+        allowed = 2 * (other - value).abs().amax() if value.numel() else 0
+        largest = value.abs().amax() if value.numel() else 0
+        assert not value.numel() or (mine - value).abs().amax() <= allowed + 2**-7 * largest
+        torch.testing.assert_close(mine.double(), value, rtol=2**-8 + 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_opcheck_of_bfloat16(case):
+    (x, y, options), _ = as_bfloat16(case)
+    torch.library.opcheck(torch.ops.hw4fast.softmax_xent.default, (x, y, *operator_arguments(options)))
+
+
+def test_compile_of_bfloat16_and_a_scaled_loss():
+    layer = torch.nn.Linear(5, 300, dtype=torch.bfloat16)
+    x, y = torch.randn(600, 5, dtype=torch.bfloat16), torch.arange(600) % 300
+    weight = (torch.rand(300) + 0.1).bfloat16()
+
+    def step(x):
+        return hn.softmax_cross_entropy(layer(x), y, weight) * 3
+
+    value, want = torch.compile(step, fullgraph=True)(x), step(x)
+    assert value.dtype is torch.bfloat16
+    torch.testing.assert_close(value, want)
+    found = [
+        torch.autograd.grad(loss, layer.weight)[0] for loss in (value, want, 3 * F.cross_entropy(layer(x), y, weight))
+    ]
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2], rtol=0.05, atol=0.05 * found[2].abs().max().item())
+
+
+def test_a_large_bfloat16_gradient_owns_its_memory():
+    """It is a view of memory that is used again once nobody holds it."""
+    x, y = torch.randn(300, 1000).bfloat16().requires_grad_(), torch.arange(300)
+    gradients = [torch.autograd.grad(hn.softmax_cross_entropy(k * x, y), x)[0] for k in (1, 2)]
+    (want,) = torch.autograd.grad(F.cross_entropy(x.float(), y), x)
+    torch.testing.assert_close(gradients[0], want, rtol=2**-7, atol=1e-7)
+    assert gradients[0].data_ptr() != gradients[1].data_ptr()
+
+
 def test_strided_logits_targets_and_weights():
     base, y = torch.randn(20, 40), torch.randint(0, 13, (20,))
     weight = torch.rand(26)[::2] + 0.1
@@ -81,7 +140,7 @@ def test_strided_logits_targets_and_weights():
     [
         ({"input": torch.zeros(3)}, ValueError, "must be"),
         ({"input": torch.zeros(2, 3, 4)}, ValueError, "must be"),
-        ({"input": torch.zeros(2, 3, dtype=torch.bfloat16)}, TypeError, "float32 or float64"),
+        ({"input": torch.zeros(2, 3, dtype=torch.float16)}, TypeError, "float32, float64 or bfloat16"),
         ({"input": torch.zeros(2, 3, device="meta")}, NotImplementedError, "CPU kernel only.*meta"),
         ({"target": torch.zeros(3, dtype=torch.int64)}, ValueError, "target must be"),
         ({"target": torch.zeros(2)}, TypeError, "int64 class indices"),
@@ -92,6 +151,7 @@ def test_strided_logits_targets_and_weights():
         ({"weight": torch.ones(3, requires_grad=True)}, ValueError, "must not require a gradient"),
         ({"weight": torch.ones(2)}, ValueError, "weight must be"),
         ({"weight": torch.ones(3, dtype=torch.float64)}, TypeError, "weight must be"),
+        ({"input": torch.zeros(2, 3).bfloat16(), "weight": torch.ones(3)}, TypeError, "weight must be torch.bfloat16"),
         ({"label_smoothing": -0.1}, ValueError, "label_smoothing"),
         ({"reduction": "median"}, ValueError, "reduction"),
     ],

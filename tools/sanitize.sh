@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: builds csrc/ with both into build/sanitize, beside
+# a copy of the package, and runs the kernels' tests on it, which take every instruction set of this processor in turn.
+# Whatever is found is printed and ends the script with an error. Takes about five minutes on two cores.
+# Needs GCC with its libasan and libubsan (Debian and Ubuntu: they come with g++). Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/setup.sh
+export CXX=${CXX:-g++}
+
+libraries=()
+for name in libasan libubsan libstdc++; do  # the last one, too: libasan looks for its __cxa_throw before Python loads it
+  library=$("$CXX" -print-file-name=$name.so) || fail "$CXX does not run; tools/sanitize.sh needs GCC's g++"
+  [ -e "$library" ] || fail "$CXX has no $name.so; install GCC's sanitizers (Fedora: dnf install libasan libubsan)"
+  libraries+=("$library")
+done
+set_up "[dev]"
+
+# -O1: at -O3 the checks take ten minutes to compile. -g1: function names and line numbers.
+say "compiling csrc/ with the sanitizers into build/sanitize"
+flags="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+CFLAGS=$flags CXXFLAGS=$flags "$PYTHON_IN_VENV" setup.py -q build --build-lib build/sanitize --build-temp build/sanitize-temp
+grep -q __asan_report build/sanitize/hw4fast/_C.*.so || fail "the flags did not arrive: build/sanitize has no checks"
+
+# No leak detection: CPython frees little at its end. An abort lets Python's faulthandler name the test.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
+export LD_PRELOAD="${libraries[*]}"
+export PYTHONSAFEPATH=1 PYTHONPATH=$PWD/build/sanitize:$PWD  # the copy, before the folder that Python starts in
+loaded=$("$PYTHON_IN_VENV" -c 'import hw4fast._C as C; print(C.__file__)')
+case $loaded in "$PWD"/build/sanitize/*) ;; *) fail "the tests would run on $loaded" ;; esac
+say "the kernels' tests on $loaded"
+# The reports go past Python to the terminal: pytest must not keep them.
+"$PYTHON_IN_VENV" -m pytest -q -x --import-mode=append --capture=sys -p no:cacheprovider "$@" tests/kernels tests/nn
