@@ -91,31 +91,32 @@ class _Nothing(torch.autograd.Function):
         return torch.empty_like(ctx.logits)
 
 
-def loss_bounds(card: ModuleType, case: LossCase) -> Candidates:
-    """What no kernel can do without: torch's copy of as many bytes (a memory-bound kernel's time), and a node of
-    autograd that computes nothing, forward and backward."""
-    source = torch.rand(card.cost(case.n, case.classes, case.dtype.itemsize)[0] // 8)
-    goal = torch.empty_like(source)
+def autograd_alone(case: LossCase) -> Candidates:
+    """A node of autograd that computes nothing, forward and backward: no kernel behind `.backward()` takes less."""
     x = torch.rand((case.n, case.classes), dtype=case.dtype, requires_grad=True)
 
-    def autograd_alone() -> None:
+    def run() -> None:
         x.grad = None
         _Nothing.apply(x).backward()
 
-    return {"copy of as many bytes": lambda: goal.copy_(source), "autograd alone": autograd_alone}
+    return {"autograd alone": run}
 
 
 # -- conv_block --------------------------------------------------------------------------------------------------
 
 
-def _torch_block(input: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
-    return F.max_pool2d(F.relu(F.conv2d(input, weight, bias, padding=padding)), 2)
+def _torch_block(
+    input: Tensor, weight: Tensor, bias: Tensor, stride: Any, padding: Any, relu: bool, pool: bool, groups: int
+) -> Tensor:
+    y = F.conv2d(input, weight, bias, stride, padding, groups=groups)
+    y = F.relu(y) if relu else y
+    return F.max_pool2d(y, 2) if pool else y
 
 
 def _blocks(case: conv_card.Case) -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
     """name → (function of input, weight and bias, those as it likes them best)."""
     input, weight, bias, options = case.make()
-    rivals = partial(_torch_block, padding=options["padding"])
+    rivals = partial(_torch_block, **options)
     arrays = [torch.from_numpy(array) for array in (input, weight, bias)]
     last = [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in arrays]
     return {
@@ -142,7 +143,8 @@ def conv_block_forward(case: conv_card.Case, everything: bool = False) -> Candid
     if everything:
         for isa in kernels.isas():
             found[f"kernel {isa}"] = lambda isa=isa: conv_card.conv_block(*arrays, **options, isa=isa)[0]
-        found["numba"] = lambda: conv_card.conv_block_numba(*arrays)
+        if case.pool:
+            found["numba"] = lambda: conv_card.conv_block_numba(*arrays)
     _same(found, conv_card.reference(*arrays, **options)[0])
     return found
 
@@ -198,12 +200,6 @@ def _numba_backward(grad: np.ndarray, code: np.ndarray, arrays: list[np.ndarray]
     return conv_card.conv_block_backward_numba(grad, code, *arrays[:2])[1]
 
 
-def sgemm(_: object) -> Candidates:
-    """torch's product of two 1024 × 1024 matrices, 2.147 GFLOP: the rate that a compute-bound kernel can have."""
-    a = torch.rand(1024, 1024)
-    return {"sgemm 1024": lambda: a @ a}
-
-
 # -- seed_cnn ----------------------------------------------------------------------------------------------------
 
 
@@ -256,29 +252,57 @@ def _same(candidates: Candidates, reference: np.ndarray, tolerance: float = 1e-5
             raise AssertionError(f"{name} is wrong by {error:.3g}; nothing was timed")
 
 
+def bounds(cost: tuple[int, int]) -> Candidates:
+    """What bounds a kernel of so many (bytes, flops) on this machine: torch's copy of as many bytes, read and written
+    together, and torch's product of two 1024 × 1024 matrices (SGEMM_FLOPS)."""
+    source = torch.rand(max(1, cost[0] // 8))
+    goal, a = torch.empty_like(source), torch.rand(1024, 1024)
+    return {COPY: lambda: goal.copy_(source), SGEMM: lambda: a @ a}
+
+
+COPY, SGEMM = "copy of as many bytes", "sgemm 1024"
+SGEMM_FLOPS = 2 * 1024**3
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """make(case) gives the candidates `names`, and with everything=True those of `more`, too; yardstick(case) what
-    bounds them on this machine; cases: name → case."""
+    """make(case) gives the candidates `names`, and with everything=True those of `more`, too; cost(case) the bytes and
+    flops that it can't do without; more_bounds(case) what else bounds it on this machine; cases: name → case."""
 
     make: Callable[..., Candidates]
-    cases: dict[str, object]
+    cases: dict[str, Any]
     names: tuple[str, ...]
     more: tuple[str, ...] = ()
-    yardstick: Callable[..., Candidates] = lambda _: {}
+    cost: Callable[[Any], tuple[int, int]] | None = None
+    more_bounds: Callable[[Any], Candidates] = lambda _: {}
+
+    def yardsticks(self, case: Any) -> Candidates:
+        return (bounds(self.cost(case)) if self.cost else {}) | self.more_bounds(case)
 
 
 _NAMES = (OURS, "torch", "torch channels-last", "torch.compile")
 _VARIANTS = (*(f"kernel {isa}" for isa in kernels.isas()), "numba")
-_CONVOLUTIONS: dict[str, object] = {case.name: case for case in conv_card.BENCHMARK_CASES}
+_BLOCKS = {case.name: case for case in conv_card.BENCHMARK_CASES}
+_CONVOLUTIONS = {case.name: case for case in conv_card.PLAIN_BENCHMARK_CASES}
 
 
 def _loss_comparison(card: ModuleType, *functions: Callable[..., Any], bfloat16: Any = ()) -> Comparison:
-    cases: dict[str, object] = {f"{n}x{classes}": LossCase(n, classes) for n, classes in card.BENCHMARK_SHAPES}
+    cases = {f"{n}x{classes}": LossCase(n, classes) for n, classes in card.BENCHMARK_SHAPES}
     for n, classes in bfloat16:
         cases[f"{n}x{classes} bfloat16"] = LossCase(n, classes, torch.bfloat16)
+
+    def cost(case: LossCase) -> tuple[int, int]:
+        return card.cost(case.n, case.classes, case.dtype.itemsize)
+
     names = (OURS, "torch", "torch.compile")
-    return Comparison(partial(loss, card, *functions), cases, names, _VARIANTS, partial(loss_bounds, card))
+    return Comparison(partial(loss, card, *functions), cases, names, _VARIANTS, cost, autograd_alone)
+
+
+def _three_times(case: conv_card.Case) -> tuple[int, int]:
+    """Forward, weight gradient and input gradient, the last only if it is wanted: as many products each."""
+    transferred, flops = conv_card.cost(case)
+    passes = 3 if case.shape[1] > 1 else 2
+    return passes * transferred, passes * flops
 
 
 COMPARISONS: dict[str, Comparison] = {
@@ -295,10 +319,11 @@ COMPARISONS: dict[str, Comparison] = {
         F.binary_cross_entropy_with_logits,
         bce_card.bce_with_logits_numba,
     ),
-    "conv_block": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
-    "conv_block_backward": Comparison(conv_block_backward, _CONVOLUTIONS, _NAMES, _VARIANTS, sgemm),
+    "conv_block": Comparison(conv_block_forward, _BLOCKS, _NAMES, _VARIANTS, conv_card.cost),
+    "conv_block_backward": Comparison(conv_block_backward, _BLOCKS, _NAMES, _VARIANTS, _three_times),
+    "conv": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, conv_card.cost),
     "gaussian_blur": Comparison(
-        candidates_blur.candidates, candidates_blur.CASES, candidates_blur.NAMES, _VARIANTS, sgemm
+        candidates_blur.candidates, candidates_blur.CASES, candidates_blur.NAMES, _VARIANTS, candidates_blur.card.cost
     ),
     "train_step": Comparison(train_step, {"100": 100}, _NAMES),
 }

@@ -17,7 +17,7 @@ from hw4fast.nn import gaussian_blur
 OURS = "hw4fast"
 OPENCV = "cv2" if find_spec("cv2") else None
 NAMES = (OURS, "torchvision", "numpy", *((OPENCV,) if OPENCV else ()))
-CASES: dict[str, object] = {case.name: case for case in card.BENCHMARK_CASES}
+CASES = {case.name: case for case in card.BENCHMARK_CASES}
 
 
 def candidates(case: card.Case, everything: bool = False) -> dict[str, Callable[[], object]]:

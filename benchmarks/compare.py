@@ -5,8 +5,10 @@
     python benchmarks/compare.py conv_block --case 16x14-32-5x5 --seconds 10 --dry-run
     python benchmarks/compare.py conv_block --everything
 
-Prints for each candidate the median and the ratio to ours with its 95 % bootstrap interval. A record goes to
-benchmarks/results/KERNEL.jsonl. Nothing else should run on the machine meanwhile.
+Prints for each candidate the median, the ratio to ours with its 95 % bootstrap interval, and the share of this
+machine's roofline: the longer of a copy of as many bytes and as many flops at sgemm's rate, both measured in the same
+turns. A record goes to benchmarks/results/KERNEL.jsonl (KERNEL-variants.jsonl with --everything). Nothing else should
+run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def main() -> None:
     rows = [compare(comparison, name, arguments.seconds, arguments.everything) for name in names]
     ran = {isa for kernel, counts in kernels.calls().items() for isa, n in counts.items() if n > before[kernel][isa]}
     if not arguments.dry_run:
-        path = RESULTS / f"{arguments.kernel}.jsonl"
+        path = RESULTS / f"{arguments.kernel}{'-variants' * arguments.everything}.jsonl"
         results = {"threads": arguments.threads, "isas": sorted(ran), "cases": rows}
         record.append(path, f"compare {arguments.kernel}", results)
         print(f"record: {path}")
@@ -57,23 +59,32 @@ def compare(comparison: candidates.Comparison, name: str, seconds: float, everyt
     """Candidates and what bounds them, in turn."""
     case = comparison.cases[name]
     calls = comparison.make(case, everything) if everything else comparison.make(case)
-    calls |= comparison.yardstick(case)
-    turns = (
-        {"burst": 3, "pause": 0.01} if everything else {}
-    )  # numba has a pool of threads of its own: timing.alternate
+    yardsticks = comparison.yardsticks(case)
+    calls |= yardsticks
+    # numba and OpenCV have pools of threads of their own, see timing.alternate
+    turns = {"burst": 3, "pause": 0.01} if everything else {}
     times = timing.alternate(calls, seconds=seconds, warmup=20, at_least=21, at_most=5000, **turns)
+    bytes_, flops = comparison.cost(case) if comparison.cost else (0, 0)
+    roofline = 0.0
+    if comparison.cost:
+        by_sgemm = float(np.median(times[candidates.SGEMM])) * flops / candidates.SGEMM_FLOPS
+        roofline = max(float(np.median(times[candidates.COPY])), by_sgemm)
     ours = times[candidates.OURS]
     print(f"{name}, {len(ours)} rounds")
-    row: dict[str, Any] = {"case": name, "rounds": len(ours), "candidates": {}}
+    row: dict[str, Any] = {"case": name, "rounds": len(ours), "bytes": bytes_, "flops": flops, "candidates": {}}
     for candidate, took in times.items():
         low, median, high = np.percentile(took * 1e6, (25, 50, 75))
         found = timing.ratio(took, ours)
-        print(f"  {candidate:<20} {median:>10.1f} µs  (quartiles {low:.1f} … {high:.1f})  {found} ours")
+        share = None if candidate in yardsticks or not roofline else roofline * 1e6 / median
+        rates = "" if share is None else f"  {flops / median / 1e3:.0f} GFLOP/s, {bytes_ / median / 1e3:.0f} GB/s"
+        rates += "" if share is None else f", {share:.0%} of the roofline"
+        print(f"  {candidate:<22} {median:>10.1f} µs  (quartiles {low:.1f} … {high:.1f})  {found} ours{rates}")
         row["candidates"][candidate] = {
             "median_us": median,
             "quartiles_us": [low, high],
             "ratio_to_ours": found.median,
             "ratio_interval": [found.low, found.high],
+            "roofline_share": share,
         }
     return row
 

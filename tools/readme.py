@@ -28,16 +28,20 @@ def where(entry: dict, isas: list[str]) -> str:
     return f"{machine['processor']}, {machine['cores']} cores{ran}; torch {versions['torch']}"
 
 
+BOUNDS = ("copy of as many bytes", "sgemm 1024", "autograd alone")
+
+
 def comparison(kernel: str, what: str) -> str:
-    """A row per case: our median, how many times longer the others took, and what bounds both on that machine."""
+    """A row per case: our median and its share of the roofline, how many times longer the others took, and what else
+    bounds them on that machine."""
     entry = record.read(RESULTS / f"{kernel}.jsonl")[-1]
     cases, threads = entry["results"]["cases"], entry["results"]["threads"]
-    rivals = [name for name in cases[0]["candidates"] if name.startswith("torch")]
-    bounds = [name for name in cases[0]["candidates"] if not name.startswith(("torch", "hw4fast"))]
+    rivals = [name for name in cases[0]["candidates"] if name not in ("hw4fast", *BOUNDS)]
+    bounds = [name for name in BOUNDS if name in cases[0]["candidates"] and name != "sgemm 1024"]
     lines = [f"| {' | '.join(['case', 'hw4fast', *rivals, *bounds])} |", "|---" * (2 + len(rivals + bounds)) + "|"]
     for row in cases:
         found = row["candidates"]
-        cells = [row["case"], f"{found['hw4fast']['median_us']:,.0f} µs"]
+        cells = [row["case"], f"{found['hw4fast']['median_us']:,.0f} µs{of_roofline(row, found['hw4fast'])}"]
         for name in rivals:
             low, high = found[name]["ratio_interval"]
             cells.append(f"{found[name]['ratio_to_ours']:.2f}× ({low:.2f} … {high:.2f})")
@@ -45,10 +49,53 @@ def comparison(kernel: str, what: str) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     rounds = min(row["rounds"] for row in cases)
     return "\n".join(lines) + (
-        f"\n\n{what}, float32, {threads} threads: our median, and how many times longer the others took (median of"
-        f" paired ratios, 95 % bootstrap interval, at least {rounds} alternating rounds)."
+        f"\n\n{what}, {threads} threads: our median, and how many times longer the others took (median of paired"
+        f" ratios, 95 % bootstrap interval, at least {rounds} alternating rounds).{ROOFLINE if bounds else ''}"
         f" {where(entry, entry['results']['isas'])}."
     )
+
+
+ROOFLINE = (
+    " In brackets the rate and its share of the roofline, the longer of a copy of as many bytes and as many flops at"
+    " the rate of a 1024 × 1024 sgemm, measured in the same turns; flops are those of a direct sum."
+)
+
+
+def of_roofline(row: dict, ours: dict) -> str:
+    share = ours.get("roofline_share")
+    if share is None:
+        return ""
+    by_copy = row["candidates"]["copy of as many bytes"]["median_us"]
+    by_sgemm = row["candidates"]["sgemm 1024"]["median_us"] * row["flops"] / (2 * 1024**3)
+    rate = f"{row['bytes'] / ours['median_us'] / 1e3:.0f} GB/s"
+    if by_sgemm > by_copy:
+        rate = f"{row['flops'] / ours['median_us'] / 1e3:.0f} GFLOP/s"
+    return f" ({rate}, {share:.0%})"
+
+
+def variants() -> str:
+    """Every kernel's variants beside the best: how many times longer the older instruction sets and numba take."""
+    lines = []
+    for kernel in VARIANTS:
+        entry = record.read(RESULTS / f"{kernel}-variants.jsonl")[-1]
+        for row in entry["results"]["cases"]:
+            found = row["candidates"]
+            names = [name for name in found if name.startswith("kernel ") or name == "numba"]
+            if not lines:
+                lines = [f"| kernel | case | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+            if not names:
+                continue
+            best = found[names[0]]["median_us"]
+            cells = [kernel, row["case"], f"{best:,.0f} µs"]
+            cells += [f"{found[name]['median_us'] / best:.1f}×" if name in found else "" for name in names[1:]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + (
+        f"\n\nThe bare kernels from NumPy arrays, {entry['results']['threads']} threads: medians, and how many times"
+        f" longer the others took. {where(entry, [])}."
+    )
+
+
+VARIANTS = ("softmax_xent", "bce_with_logits", "conv_block", "conv_block_backward", "gaussian_blur")
 
 
 def run(name: str) -> tuple[dict, str]:
@@ -94,9 +141,13 @@ def cold_start() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "softmax_xent": partial(comparison, "softmax_xent", "Loss and gradient through autograd"),
-    "conv_block": partial(comparison, "conv_block", "Forward pass, batch 100"),
-    "conv_block_backward": partial(comparison, "conv_block_backward", "Forward and backward, batch 100"),
+    "softmax_xent": partial(comparison, "softmax_xent", "Loss and gradient through autograd, float32 or as named"),
+    "bce_with_logits": partial(comparison, "bce_with_logits", "Loss and gradient through autograd, float32"),
+    "conv_block": partial(comparison, "conv_block", "Forward pass, batch 100, float32"),
+    "conv_block_backward": partial(comparison, "conv_block_backward", "Forward and backward, batch 100, float32"),
+    "conv": partial(comparison, "conv", "Convolution and bias, float32"),
+    "gaussian_blur": partial(comparison, "gaussian_blur", "One picture"),
+    "variants": variants,
     "train_step": partial(comparison, "train_step", "Forward, loss, backward and SGD of `seed_cnn` at batch 100"),
     "accuracies": accuracies,
     "classify": classify,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures again every number that the README quotes, commits nothing: look at the difference, then commit it.
-# Needs HW4FAST_DATA or the network (for MNIST) and a machine on which nothing else runs; takes about ten minutes.
+# Needs HW4FAST_DATA or the network (for MNIST) and a machine on which nothing else runs; takes about twenty minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup.sh
@@ -11,9 +11,13 @@ trap 'rm -rf "$scratch"' EXIT
 if [ -n "${HW4FAST_DATA:-}" ]; then HW4FAST_DATA=$(cd "$HW4FAST_DATA" && pwd); fi
 hw4fast() { (cd "$scratch" && "$python" -m hw4fast "$@"); }  # there, so that no record holds a path of this machine
 
-for kernel in softmax_xent conv_block conv_block_backward train_step; do
+for kernel in softmax_xent bce_with_logits conv_block conv_block_backward conv gaussian_blur train_step; do
   say "$kernel against torch"
   "$python" benchmarks/compare.py $kernel
+done
+for kernel in softmax_xent bce_with_logits conv_block conv_block_backward gaussian_blur; do
+  say "$kernel: every instruction set, and numba"
+  "$python" benchmarks/compare.py $kernel --everything
 done
 
 say "digits: train, export, classify, study"

@@ -34,11 +34,12 @@ from typing import Any
 import numpy as np
 
 from hw4fast.kernels import compiled, isas, threads_from_environment
-from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, LARGEST_KERNEL, Case, Pair, cases
+from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, LARGEST_KERNEL, PLAIN_BENCHMARK_CASES, Case, Pair, cases
 from hw4fast.kernels.conv_block_numba import conv_block_backward_numba, conv_block_numba
 
 __all__ = [
     "BENCHMARK_CASES",
+    "PLAIN_BENCHMARK_CASES",
     "Case",
     "cases",
     "check",
@@ -302,9 +303,10 @@ def variants() -> dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]]:
 
 def cost(case: Case) -> tuple[int, int]:
     """(bytes, flops) of the forward pass in float32: input, weight and output once; a multiplication and an addition
-    count as two, and only outputs that the pool looks at are counted."""
+    count as two, only outputs that the pool looks at are counted, and all products, though Winograd takes fewer."""
     n, c, h, w = case.shape
     o, kh, kw = case.filters
     _, _, rows, cols = output_shape(case.shape, (o, c, kh, kw), case.stride, case.padding, case.pool)
-    values = n * c * h * w + o * c * kh * kw + n * o * rows * cols
-    return 4 * values, 2 * n * o * rows * cols * (4 if case.pool else 1) * c * kh * kw
+    taps = c // case.groups * kh * kw
+    values = n * c * h * w + o * taps + n * o * rows * cols
+    return 4 * values, 2 * n * o * rows * cols * (4 if case.pool else 1) * taps

@@ -51,6 +51,14 @@ BENCHMARK_CASES = (
     Case("16x14-32-5x5", (100, 16, 14, 14), (32, 5, 5), padding=(2, 2)),
     Case("32x14-64-3x3", (100, 32, 14, 14), (64, 3, 3), padding=(1, 1)),
 )
+PLAIN_BENCHMARK_CASES = tuple(
+    Case(name, shape, filters, padding=(1, 1), relu=False, pool=False, groups=groups)
+    for name, shape, filters, groups in (
+        ("3x3 64 to 64 on 56², batch 1", (1, 64, 56, 56), (64, 3, 3), 1),
+        ("3x3 64 to 64 on 56², batch 16", (16, 64, 56, 56), (64, 3, 3), 1),
+        ("3x3 depthwise 64 on 56², batch 16", (16, 64, 56, 56), (64, 3, 3), 64),
+    )
+)
 
 
 def cases() -> Iterator[Case]:
