@@ -33,7 +33,7 @@ def comparison(kernel: str, what: str) -> str:
     entry = record.read(RESULTS / f"{kernel}.jsonl")[-1]
     cases, threads = entry["results"]["cases"], entry["results"]["threads"]
     rivals = [name for name in cases[0]["candidates"] if name.startswith("torch")]
-    bounds = [name for name in cases[0]["candidates"] if not name.startswith(("torch", "hw4fast"))]
+    bounds = [name for name in cases[0]["candidates"] if not name.startswith(("torch", "hw4fast", "kernel ", "numba"))]
     lines = [f"| {' | '.join(['case', 'hw4fast', *rivals, *bounds])} |", "|---" * (2 + len(rivals + bounds)) + "|"]
     for row in cases:
         found = row["candidates"]
