@@ -23,7 +23,7 @@ template <class T> static void conv_pack(const Strided<const T> &x, const ConvSh
         const std::int64_t begin =
             inside ? std::min(band.phase, std::max<std::int64_t>(0, (s.pw - q + s.sw - 1) / s.sw)) : 0;
         const std::int64_t end = inside ? std::max(begin, std::min(band.phase, (s.w + s.pw - q + s.sw - 1) / s.sw)) : 0;
-        const T *column = from + (q - s.pw) * x.w;
+        const T *column = inside ? from + (q - s.pw) * x.w : nullptr;
         const std::int64_t step = s.sw * x.w;
         std::fill(to, to + begin, T(0));
         if (step == 1)
