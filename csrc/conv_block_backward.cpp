@@ -80,16 +80,16 @@ static void check_backward(const ConvShape &s, const std::uint8_t *code) {
 }
 
 static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<std::int64_t, 4> grad_strides,
-                                std::uintptr_t code, std::uintptr_t input, std::array<std::int64_t, 4> strides,
-                                std::uintptr_t weight, std::uintptr_t grad_input, std::uintptr_t grad_weight,
-                                std::uintptr_t grad_bias, std::array<std::int64_t, 4> shape,
+                                std::uintptr_t code, bool is_own_code, std::uintptr_t input,
+                                std::array<std::int64_t, 4> strides, std::uintptr_t weight, std::uintptr_t grad_input,
+                                std::uintptr_t grad_weight, std::uintptr_t grad_bias, std::array<std::int64_t, 4> shape,
                                 std::array<std::int64_t, 4> filters, std::array<std::int64_t, 2> stride,
                                 std::array<std::int64_t, 2> padding, bool relu, bool pool, const std::string &isa_name,
                                 int threads) {
   const ConvShape s = conv_shape(shape, filters, stride, padding, relu, pool);
   if (s.n > 0 && !(grad && input && weight && (code || !(relu || pool))))
     throw py::value_error("conv_block_backward was given a tensor without memory");
-  check_backward(s, pointer<const std::uint8_t>(relu || pool ? code : 0));
+  check_backward(s, pointer<const std::uint8_t>((relu || pool) && !is_own_code ? code : 0));
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);
@@ -116,9 +116,10 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
 
 static void bind(py::module_ &m) {
   m.def("conv_block_backward", &conv_block_backward, py::arg("is_double"), py::arg("grad"), py::arg("grad_strides"),
-        py::arg("code"), py::arg("input"), py::arg("strides"), py::arg("weight"), py::arg("grad_input"),
-        py::arg("grad_weight"), py::arg("grad_bias"), py::arg("shape"), py::arg("filters"), py::arg("stride"),
-        py::arg("padding"), py::arg("relu"), py::arg("pool"), py::arg("isa") = "", py::arg("threads") = 0);
+        py::arg("code"), py::arg("is_own_code"), py::arg("input"), py::arg("strides"), py::arg("weight"),
+        py::arg("grad_input"), py::arg("grad_weight"), py::arg("grad_bias"), py::arg("shape"), py::arg("filters"),
+        py::arg("stride"), py::arg("padding"), py::arg("relu"), py::arg("pool"), py::arg("isa") = "",
+        py::arg("threads") = 0);
 }
 
 HW4FAST_KERNEL(conv_block_backward, bind);

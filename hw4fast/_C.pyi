@@ -61,6 +61,7 @@ def conv_block_backward(
     grad: int,
     grad_strides: Sequence[int],
     code: int,
+    is_own_code: bool,
     input: int,
     strides: Sequence[int],
     weight: int,

@@ -244,6 +244,7 @@ def conv_block_backward(
         grad.ctypes.data,
         _strides(grad),
         code.ctypes.data,
+        False,
         input.ctypes.data,
         _strides(input),
         weight.ctypes.data,
