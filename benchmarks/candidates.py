@@ -275,6 +275,7 @@ class Comparison:
     more: tuple[str, ...] = ()
     cost: Callable[[Any], tuple[int, int]] | None = None
     more_bounds: Callable[[Any], Candidates] = lambda _: {}
+    bursts: bool = False  # some candidates have a pool of threads of their own: timing.alternate tells why
 
     def yardsticks(self, case: Any) -> Candidates:
         return (bounds(self.cost(case)) if self.cost else {}) | self.more_bounds(case)
@@ -323,7 +324,12 @@ COMPARISONS: dict[str, Comparison] = {
     "conv_block_backward": Comparison(conv_block_backward, _BLOCKS, _NAMES, _VARIANTS, _three_times),
     "conv": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, conv_card.cost),
     "gaussian_blur": Comparison(
-        candidates_blur.candidates, candidates_blur.CASES, candidates_blur.NAMES, _VARIANTS, candidates_blur.card.cost
+        candidates_blur.candidates,
+        candidates_blur.CASES,
+        candidates_blur.NAMES,
+        _VARIANTS,
+        candidates_blur.card.cost,
+        bursts=True,
     ),
     "train_step": Comparison(train_step, {"100": 100}, _NAMES),
 }

@@ -60,9 +60,8 @@ template <int K> static void winograd_filters(const float *weight, std::int64_t 
     const std::int64_t block = first / (2 * W) * 2 * W, width = count - block > W ? 2 * W : W;
     float *out = to + block * N * N * terms + first - block;
     for (std::int64_t k = begin; k < end; ++k) {
-      alignas(64) float turned[K * K * W] = {};
-      for (std::int64_t i = 0; i < std::min(W, count - first); ++i)
-        for (std::int64_t t = 0; t < K * K; ++t) turned[t * W + i] = weight[(first + i) * lane + k * term + t];
+      alignas(64) float turned[K * K * W];
+      conv_turn_few<K * K>(weight + first * lane + k * term, lane, count - first, turned);
       both_sides<K, N>([](const auto &g, auto &u) { filter_side(g, u); },
                        [&](int i, int j) { return load(turned + (i * K + j) * W); },
                        [&](int i, int j, Lane u) { store(out + ((i * N + j) * terms + k) * width, u); });

@@ -146,7 +146,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "conv_block": partial(comparison, "conv_block", "Forward pass, batch 100, float32"),
     "conv_block_backward": partial(comparison, "conv_block_backward", "Forward and backward, batch 100, float32"),
     "conv": partial(comparison, "conv", "Convolution and bias, float32"),
-    "gaussian_blur": partial(comparison, "gaussian_blur", "One picture"),
+    "gaussian_blur": partial(comparison, "gaussian_blur", "One picture, in bursts of three calls after a pause"),
     "variants": variants,
     "train_step": partial(comparison, "train_step", "Forward, loss, backward and SGD of `seed_cnn` at batch 100"),
     "accuracies": accuracies,

@@ -251,7 +251,7 @@ BENCHMARK_CASES = (
     Case("51-224-chw", (3, 224, 224), 51, layout="CHW"),
     Case("51-224-chw-float32", (3, 224, 224), 51, layout="CHW", dtype="float32"),
     Case("5-224-hwc", (224, 224, 3), 5),
-    Case("51-1080p-hwc", (1080, 1920, 3), 51),
+    Case("51-480x640-hwc", (480, 640, 3), 51),
 )
 
 
