@@ -49,11 +49,12 @@ def test_the_references_agree_with_torchvision():
 
 
 @pytest.mark.parametrize("dtype", card.DTYPES)
-def test_the_numba_variant_matches_the_reference(dtype):
-    image = (np.random.default_rng(0).random((13, 9, 3)) * (255 if dtype == np.uint8 else 1)).astype(dtype)
-    reference = card.reference(image, 7)
+@pytest.mark.parametrize(("shape", "size"), [((13, 9, 3), 7), ((3, 5, 1), 11), ((1, 1, 2), 5), ((40, 33, 4), 1)])
+def test_the_numba_variant_matches_the_reference(dtype, shape, size):
+    image = (np.random.default_rng(0).random(shape) * (255 if dtype == np.uint8 else 1)).astype(dtype)
+    reference = card.reference(image, size)
     tolerance = 0.501 if dtype == np.uint8 else 1e-5
-    np.testing.assert_allclose(card.gaussian_blur_numba(image, 7), reference, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(card.gaussian_blur_numba(image, size), reference, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("isa", ISAS)
