@@ -6,9 +6,9 @@
     python benchmarks/compare.py conv_block --everything
 
 Prints for each candidate the median, the ratio to ours with its 95 % bootstrap interval, and the share of this
-machine's roofline: the longer of a copy of as many bytes and as many flops at sgemm's rate, both measured in the same
-turns. A record goes to benchmarks/results/KERNEL.jsonl (KERNEL-variants.jsonl with --everything). Nothing else should
-run on the machine meanwhile.
+machine's roofline: the longer of a copy of as many bytes, which takes turns with them, and as many flops at the rate
+of sgemm, which runs after them. A record goes to benchmarks/results/KERNEL.jsonl (KERNEL-variants.jsonl with
+--everything). Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -65,28 +65,32 @@ def compare(comparison: candidates.Comparison, name: str, seconds: float, everyt
     turns = {"burst": 3, "pause": 0.01} if everything or comparison.bursts else {}
     times = timing.alternate(calls, seconds=seconds, warmup=20, at_least=21, at_most=5000, **turns)
     # by itself: its matrices would empty the caches before the small ones' turns
-    times |= timing.alternate(sgemm, seconds=0.5, warmup=5, at_least=21)
+    if sgemm:
+        times |= timing.alternate(sgemm, seconds=0.5, warmup=5, at_least=21, **turns)
     bytes_, flops = comparison.cost(case) if comparison.cost else (0, 0)
     roofline = 0.0
     if comparison.cost:
         by_sgemm = float(np.median(times[candidates.SGEMM])) * flops / candidates.SGEMM_FLOPS
         roofline = max(float(np.median(times[candidates.COPY])), by_sgemm)
-    ours = times[candidates.OURS]
+    # a burst's calls are no independent ones: their mean counts once
+    per_round = {candidate: took.reshape(-1, int(turns.get("burst", 1))).mean(1) for candidate, took in times.items()}
+    ours = per_round[candidates.OURS]
     print(f"{name}, {len(ours)} rounds")
     row: dict[str, Any] = {"case": name, "rounds": len(ours), "bytes": bytes_, "flops": flops, "candidates": {}}
     for candidate, took in times.items():
         low, median, high = np.percentile(took * 1e6, (25, 50, 75))
-        paired = min(len(took), len(ours))
-        found = timing.ratio(took[:paired], ours[:paired])
+        found = None if candidate in sgemm else timing.ratio(per_round[candidate], ours)
         share = None if candidate in yardsticks or not roofline else roofline * 1e6 / median
         rates = "" if share is None else f"  {flops / median / 1e3:.0f} GFLOP/s, {bytes_ / median / 1e3:.0f} GB/s"
         rates += "" if share is None else f", {share:.0%} of the roofline"
-        print(f"  {candidate:<22} {median:>10.1f} µs  (quartiles {low:.1f} … {high:.1f})  {found} ours{rates}")
+        print(
+            f"  {candidate:<22} {median:>10.1f} µs  (quartiles {low:.1f} … {high:.1f})  {found or 'after'} ours{rates}"
+        )
         row["candidates"][candidate] = {
             "median_us": median,
             "quartiles_us": [low, high],
-            "ratio_to_ours": found.median,
-            "ratio_interval": [found.low, found.high],
+            "ratio_to_ours": found and found.median,
+            "ratio_interval": found and [found.low, found.high],
             "roofline_share": share,
         }
     return row

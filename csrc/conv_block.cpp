@@ -56,7 +56,7 @@ static void conv_block(bool is_double, std::uintptr_t input, std::array<std::int
                             pointer<std::uint8_t>(code), isa, threads);
     if constexpr (std::is_same_v<T, float>)
       if (conv_winograd_wins(s))
-        return conv_winograd(x, pointer<T>(weight), pointer<T>(bias), s, pointer<T>(output),
+        return conv_winograd(x, pointer<const T>(weight), pointer<const T>(bias), s, pointer<T>(output),
                              pointer<std::uint8_t>(code), isa, threads);
     run<T>(x, pointer<const T>(weight), pointer<const T>(bias), s, pointer<T>(output), pointer<std::uint8_t>(code), isa,
            threads);

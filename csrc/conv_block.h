@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 
 namespace hw4fast {
@@ -32,10 +33,16 @@ inline ConvShape conv_shape(const std::array<std::int64_t, 4> &shape, const std:
     throw std::invalid_argument("conv_block: groups are 1, or as many as the input and the output have channels");
   if (s.kh < 1 || s.kw < 1 || s.kh > 7 || s.kw > 7) throw std::invalid_argument("conv_block: kernel sizes are 1 to 7");
   if (s.sh < 1 || s.sw < 1 || s.ph < 0 || s.pw < 0) throw std::invalid_argument("conv_block: bad stride or padding");
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  if (std::max({s.h, s.w, s.ph, s.pw, s.sh, s.sw}) > most ||
+      static_cast<double>(s.h + 2 * s.ph) * static_cast<double>(s.w + 2 * s.pw) * static_cast<double>(s.c) > 1e15)
+    throw std::invalid_argument("conv_block: sides, strides and padding are less than 2^31, and 10^15 inputs too many");
   s.rows = ((s.h + 2 * s.ph - s.kh) / s.sh + 1) / s.side;
   s.cols = ((s.w + 2 * s.pw - s.kw) / s.sw + 1) / s.side;
   if (s.h + 2 * s.ph < s.kh || s.w + 2 * s.pw < s.kw || s.rows < 1 || s.cols < 1)
     throw std::invalid_argument("conv_block: the input is smaller than the kernel or the pool");
+  if (s.rows * s.side == 1) s.sh = 1;  // of a single output no stride is taken, and none need be packed
+  if (s.cols * s.side == 1) s.sw = 1;
   return s;
 }
 

@@ -1,4 +1,4 @@
-// conv_block's forward pass by Winograd's algorithm, chosen by conv_block.cpp.
+// conv_block by Winograd's algorithm, forward and backward, chosen by conv_block.cpp and conv_block_backward.cpp.
 #include "conv_ways.h"
 #include "parallel.h"
 

@@ -1,4 +1,4 @@
-// One vector register as a C++ type, and the functions that the losses need of it. Included once per
+// One vector register as a C++ type, and the functions that the kernels need of it. Included once per
 // instruction set by each_isa.h, which sets HW4FAST_VECTOR_BYTES; everything here is inlined into its caller.
 //
 // Float<float> has 4, 8 or 16 lanes, Float<double> half as many. a + b, a > b ? a : b work lane by lane.

@@ -57,7 +57,7 @@ def comparison(kernel: str, what: str) -> str:
 
 ROOFLINE = (
     " In brackets the rate and its share of the roofline, the longer of a copy of as many bytes and as many flops at"
-    " the rate of a 1024 × 1024 sgemm, measured in the same turns; flops are those of a direct sum."
+    " the rate of a 1024 × 1024 sgemm, measured in the same process; flops are those of a direct sum."
 )
 
 
@@ -75,9 +75,11 @@ def of_roofline(row: dict, ours: dict) -> str:
 
 def variants() -> str:
     """Every kernel's variants beside the best: how many times longer the older instruction sets and numba take."""
-    lines = []
+    lines: list[str] = []
+    machines: set[tuple[str, int]] = set()
     for kernel in VARIANTS:
         entry = record.read(RESULTS / f"{kernel}-variants.jsonl")[-1]
+        machines.add((where(entry, []), entry["results"]["threads"]))
         for row in entry["results"]["cases"]:
             found = row["candidates"]
             names = [name for name in found if name.startswith("kernel ") or name == "numba"]
@@ -89,6 +91,7 @@ def variants() -> str:
             cells = [kernel, row["case"], f"{best:,.0f} µs"]
             cells += [f"{found[name]['median_us'] / best:.1f}×" if name in found else "" for name in names[1:]]
             lines.append(f"| {' | '.join(cells)} |")
+    assert len(machines) == 1, f"records of several machines: {machines}"
     return "\n".join(lines) + (
         f"\n\nThe bare kernels from NumPy arrays, {entry['results']['threads']} threads: medians, and how many times"
         f" longer the others took. {where(entry, [])}."

@@ -17,9 +17,10 @@ Contract
 torch.nn.functional's max_pool2d(relu(conv2d(…)), 2): of equal values the first is the maximum, a NaN is larger than
 any number (the last of them, if several) and passes ReLU.
 
-3×3 and 5×5 filters at stride 1, float32, from 8 channels to 8 on are taken by Winograd's algorithm (csrc/conv.inl): 16
-products instead of 36, 49 instead of 100, about as exact as a direct sum. One thing differs: an infinity or NaN of the
-input reaches all outputs of the 2×2 tiles that see it (windows of the pool), as NaN.
+3×3 and 5×5 filters at stride 1, float32, from 8 channels to 8 on are taken by Winograd's algorithm (csrc/conv.inl):
+16 products instead of 36, 49 instead of 100, about as exact as a direct sum. One thing differs: where an input, a
+weight or a sum within a tile is not finite, all outputs of the 2×2 tiles that see it (windows of the pool) may become
+NaN or infinite, and without the pool the gradients likewise.
 
 Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998), section II; the gradient of
 a maximum goes to the place where it was taken, that of ReLU is 0 at 0.
@@ -56,6 +57,7 @@ __all__ = [
 ]
 DTYPES = (np.float32, np.float64)
 DEAD = 4
+LARGEST = 2**31 - 1  # stride and padding
 
 
 def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pair, pool: bool) -> tuple[int, ...]:
@@ -69,7 +71,7 @@ def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pai
 
 def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool, groups: int = 1) -> None:
     """What every face checks, on anything with .shape and .ndim. Raises ValueError."""
-    if input.ndim != 4:
+    if input.ndim != 4 or 0 in input.shape[1:]:
         raise ValueError(f"input must be [n, c, h, w], not {list(input.shape)}")
     channels = input.shape[1]
     if groups not in (1, channels):
@@ -83,10 +85,10 @@ def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool:
         raise ValueError(f"kernel sizes must lie in 1…{LARGEST_KERNEL}, not be {list(weight.shape[2:])}")
     if bias is not None and (bias.ndim != 1 or bias.shape[0] != weight.shape[0]):
         raise ValueError(f"bias must be [{weight.shape[0]}], not {list(bias.shape)}")
-    if len(stride) != 2 or min(stride) < 1:
-        raise ValueError(f"stride must be two positive numbers, not {stride}")
-    if len(padding) != 2 or min(padding) < 0:
-        raise ValueError(f"padding must be two numbers of at least 0, not {padding}")
+    if len(stride) != 2 or min(stride) < 1 or max(stride) > LARGEST:
+        raise ValueError(f"stride must be two numbers in 1…{LARGEST}, not {stride}")
+    if len(padding) != 2 or min(padding) < 0 or max(padding) > LARGEST:
+        raise ValueError(f"padding must be two numbers in 0…{LARGEST}, not {padding}")
     if min(output_shape(input.shape, weight.shape, stride, padding, pool)[2:]) < 1:
         raise ValueError(f"an input of {list(input.shape[2:])} is too small for this kernel{' and pool' * pool}")
 
@@ -235,7 +237,9 @@ def conv_block_backward(
     shape = output_shape(input.shape, weight.shape, stride, padding, pool)
     check_grad(grad, code, shape)
     input, weight, grad = _arrays(input, weight, grad)
-    code = np.require(code, np.uint8, ["C", "A"])
+    if code.dtype != np.uint8:
+        raise TypeError(f"code must be uint8, not {code.dtype}")
+    code = np.require(code, requirements=["C", "A"])
     (n, c, h, w), (o, _, kh, kw) = input.shape, weight.shape
     grad_input, grad_weight = np.empty((n, h, w, c), input.dtype), np.empty(weight.shape, input.dtype)
     grad_bias = np.empty(o, input.dtype)

@@ -216,16 +216,19 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, options: Options, shape: Shape) -> Tensor:
         _, _, relu, pool, _ = ctx.options = options
-        output, ctx.code = _forward(input, weight, bias, options, shape, relu or pool)
-        ctx.save_for_backward(input, weight)
+        output, code = _forward(input, weight, bias, options, shape, relu or pool)
+        ctx.save_for_backward(input, weight, code)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative("conv_block", "torch's conv2d, relu and max_pool2d")
-        input, weight = ctx.saved_tensors
+        input, weight, code = ctx.saved_tensors
         want = ctx.needs_input_grad[:3]
-        gradients = _gradients_of(grad, ctx.code, input, weight, ctx.options, want, True)
+        if is_plain(grad):
+            gradients = _gradients_of(grad, code, input, weight, ctx.options, want, True)
+        else:  # a negative or batched one has no memory of its own to be read
+            gradients = _conv_block_backward(grad, code, input, weight, *ctx.options, want)
         return (*(found if wanted else None for found, wanted in zip(gradients, want, strict=True)), None, None)
 
 
@@ -248,14 +251,15 @@ def conv_block(
     Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device other
     than the CPU. Differentiable once. See hw4fast.kernels.conv_block for the formula and the float64 reference.
     """
-    stride = (stride, stride) if isinstance(stride, int) else stride
-    padding = (padding, padding) if isinstance(padding, int) else padding
-    shape = _check(input, weight, bias, stride, padding, pool, groups)
+    # tuples: a list could change before the backward pass
+    strides: Any = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    borders: Any = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    shape = _check(input, weight, bias, strides, borders, pool, groups)
     check_tensors("conv_block", input, weight, bias)
     differentiated = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
-    options = (stride, padding, relu, pool, groups)
+    options = (strides, borders, relu, pool, groups)
     if not is_plain(input, weight, bias):
         return _conv_block(input, weight, bias, *options, (relu or pool) and differentiated)[0]
     if differentiated:

@@ -125,6 +125,9 @@ class _Eager(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         kernel = ctx.kernel
         refuse_second_derivative(kernel.function, kernel.instead)
+        if not is_plain(grad_loss):  # a negative or batched one
+            grad = kernel.compute(*ctx.saved_tensors, *ctx.options, True)[1] if ctx.grad is None else ctx.grad
+            return None, None, grad * _reaching(grad_loss, grad), *(None,) * (len(ctx.needs_input_grad) - 3)
         grad, ctx.grad = ctx.grad, None  # autograd may write into what it is given, so it is given only once
         if grad is None:  # a second backward through a retained graph
             _, grad = kernel.compute(*ctx.saved_tensors, *ctx.options, True)

@@ -44,7 +44,9 @@ def is_plain(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling():  # first: it can't trace some of the others
         return False
     for tensor in tensors:
-        if tensor is not None and (type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg()):
+        if tensor is not None and (
+            type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg() or not torch._C._has_storage(tensor)
+        ):
             return False
     return (
         torch._C._functorch.peek_interpreter_stack() is None

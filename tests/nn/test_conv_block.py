@@ -157,3 +157,36 @@ def test_the_operators_themselves_refuse_what_would_crash():
         ):
             with pytest.raises(kind):
                 torch.ops.hw4fast.conv_block_backward(grad, codes, x, w, *options.values(), [True] * 3)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_negated_and_batched_gradients(pool):
+    """Their memory does not hold their numbers, or they have none: the road past the dispatcher is not theirs."""
+    x, w = torch.randn(2, 8, 8, 8), torch.randn(8, 8, 3, 3, requires_grad=True)
+    y = hn.conv_block(x, w, pool=pool)
+    grads = torch.randn(3, *y.shape)
+    wanted = [torch.autograd.grad(y, w, grad, retain_graph=True)[0] for grad in grads]
+    (negated,) = torch.autograd.grad(y, w, torch._neg_view(-grads[0]), retain_graph=True)
+    torch.testing.assert_close(negated, wanted[0])
+    (batched,) = torch.autograd.grad(y, w, grads, is_grads_batched=True)
+    torch.testing.assert_close(batched, torch.stack(wanted))
+
+
+def test_options_are_those_of_the_forward_pass_whatever_the_caller_does_to_his_list():
+    stride = [2, 2]
+    x, w = torch.ones(1, 8, 16, 16), torch.ones(8, 8, 3, 3, requires_grad=True)
+    y = hn.conv_block(x, w, None, stride)
+    (wanted,) = torch.autograd.grad(y.sum(), w, retain_graph=True)
+    stride[:] = [1, 1]
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), w)[0], wanted)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_strides_of_any_size_are_taken_or_refused(groups):
+    x, w = torch.ones(1, 2, 4, 4), torch.ones(2, 2 // groups, 1, 1)
+    out = hn.conv_block(x, w, None, (1, 2**31 - 1), 0, True, False, groups)
+    assert out.shape == (1, 2, 4, 1) and (out == 2 // groups).all()
+    with pytest.raises(ValueError, match="2147483647"):
+        hn.conv_block(x, w, None, (1, 2**62), 0, True, False, groups)
+    with pytest.raises(ValueError, match="2147483647"):
+        hn.conv_block(x, w, None, (1, 1), (0, 2**61), True, False, groups)

@@ -164,3 +164,16 @@ def test_negative_views_are_taken_for_what_they_show(loss):
     negative = torch._neg_view(-x)
     assert negative.is_neg() and torch.equal(negative, x)
     torch.testing.assert_close(loss.function(negative, y), loss.theirs(x, y))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_negated_and_batched_gradients(loss, reduction):
+    x, y = torch.randn(6, 4, requires_grad=True), loss.target(6, 4)
+    value = loss.function(x, y, reduction=reduction)
+    seeds = torch.randn(3, *value.shape)
+    wanted = [torch.autograd.grad(value, x, seed, retain_graph=True)[0] for seed in seeds]
+    (negated,) = torch.autograd.grad(value, x, torch._neg_view(-seeds[0]), retain_graph=True)
+    torch.testing.assert_close(negated, wanted[0])
+    (batched,) = torch.autograd.grad(value, x, seeds, retain_graph=True, is_grads_batched=True)
+    torch.testing.assert_close(batched, torch.stack(wanted))
+    torch.testing.assert_close(torch.autograd.grad(value, x, seeds[1])[0], wanted[1])
