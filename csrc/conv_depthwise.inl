@@ -1,11 +1,11 @@
 // One filter per channel. Lanes run along W channels; a tile of P neighbouring outputs stays in registers over all
 // kh·kw taps.
 
-// out [P][W] = start + Σ_taps x·w: x at the first output's corner, `line` from row to row, `pixel` from column to
-// column, `stride` columns from output to output; w [kh][kw][W].
+// out [P][step], W of them, = start + Σ_taps x·w: x at the first output's corner, `line` from row to row, `pixel` from
+// column to column, `stride` columns from output to output; w [kh][kw][W].
 template <class T, int P> static void depthwise_tile(const T *x, std::int64_t line, std::int64_t pixel,
                                                      std::int64_t stride, const T *w, std::int64_t kh, std::int64_t kw,
-                                                     Float<T> start, T *out) {
+                                                     Float<T> start, T *out, std::int64_t step) {
   constexpr std::int64_t W = lanes<T>;
   Float<T> sum[P];
   for (int p = 0; p < P; ++p) sum[p] = start;
@@ -16,18 +16,17 @@ template <class T, int P> static void depthwise_tile(const T *x, std::int64_t li
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p, at += stride * pixel) sum[p] += weight * load(at);
     }
-  for (int p = 0; p < P; ++p) store(out + p * W, sum[p]);
+  for (int p = 0; p < P; ++p) store(out + p * step, sum[p]);
 }
 
 // `count` neighbouring outputs, eight at a time; the last eight may overlap those before.
 template <class T> static void depthwise_row(const T *x, std::int64_t line, std::int64_t pixel, std::int64_t stride,
                                              const T *w, std::int64_t kh, std::int64_t kw, Float<T> start,
-                                             std::int64_t count, T *out) {
-  constexpr std::int64_t W = lanes<T>;
+                                             std::int64_t count, T *out, std::int64_t step) {
   const auto tiles = [&](auto P) {
     for (std::int64_t j = 0; j < count; j += P) {
       const std::int64_t at = std::min<std::int64_t>(j, count - P);
-      depthwise_tile<T, P()>(x + at * stride * pixel, line, pixel, stride, w, kh, kw, start, out + at * W);
+      depthwise_tile<T, P()>(x + at * stride * pixel, line, pixel, stride, w, kh, kw, start, out + at * step, step);
     }
   };
   if (count >= 8)
@@ -64,11 +63,13 @@ template <class T> static void depthwise_rows(const Strided<const T> &x, const T
     conv_pack_pixels(x, s, image, row * step - s.ph, (count - 1) * step + overlap, columns, pitch, packed.get());
     for (std::int64_t r = 0; r < count; ++r)
       for (std::int64_t c = 0; c < s.c; c += W) {
+        const std::int64_t at = (image * s.rows + row + r) * s.cols * s.o + c;
+        const bool straight = !s.pool && !s.relu && !code && s.c - c >= W;  // nothing is left to finish
         for (std::int64_t half = 0; half < s.side; ++half)
           depthwise_row(packed.get() + (r * step + half * s.sh) * line + c, line, pitch, s.sw, filters + c * taps, s.kh,
-                        s.kw, load(bias + c), width, finished.get() + half * width * W);
-        const std::int64_t at = (image * s.rows + row + r) * s.cols * s.o + c;
-        conv_finish(finished.get(), W, width * W, s, s.c - c, out + at, code ? code + at : nullptr);
+                        s.kw, load(bias + c), width, straight ? out + at : finished.get() + half * width * W,
+                        straight ? s.o : W);
+        if (!straight) conv_finish(finished.get(), W, width * W, s, s.c - c, out + at, code ? code + at : nullptr);
       }
     begin += count;
   }
@@ -155,7 +156,7 @@ template <class T> static void depthwise_backward(const DepthwiseGradient<T> &p,
     if (!p.dx) continue;
     for (std::int64_t r = 0; r < rows; ++r)
       depthwise_row(grads.get() + r * g_line, g_line, W, 1, filters.get(), s.kh, s.kw, Float<T>{}, columns,
-                    packed.get() + r * line);
+                    packed.get() + r * line, W);
     conv_unpack_pixels(packed.get(), s, image, rows, columns, W, first, some.c, p.dx);
   }
 }
