@@ -82,7 +82,7 @@ def compare(comparison: candidates.Comparison, name: str, seconds: float, everyt
         found = None if candidate in sgemm else timing.ratio(per_round[candidate], ours)
         share = None if candidate in yardsticks or not roofline else roofline * 1e6 / median
         rates = "" if share is None else f"  {flops / median / 1e3:.0f} GFLOP/s, {bytes_ / median / 1e3:.0f} GB/s"
-        rates += "" if share is None else f", {share:.0%} of the roofline"
+        rates += "" if share is None else f", {share * 100:.0f} % of the roofline"
         print(
             f"  {candidate:<22} {median:>10.1f} µs  (quartiles {low:.1f} … {high:.1f})  {found or 'after'} ours{rates}"
         )

@@ -23,20 +23,6 @@ template <class T> static void conv_turn(const T *from, std::int64_t step, std::
     }
 }
 
-// n numbers of each of `channels` channels, `step` apart, → [n][W], zeros behind the channels.
-template <std::int64_t n, class T>
-static void conv_turn_few(const T *from, std::int64_t step, std::int64_t channels, T *to) {
-  constexpr std::int64_t W = lanes<T>;
-#pragma GCC unroll 8
-  for (std::int64_t j = 0; j < n; j += W) {
-    Float<T> square[W];
-    for (std::int64_t i = 0; i < W; ++i)
-      square[i] = i < channels ? load_some(from + i * step + j, std::min(W, n - j)) : Float<T>{};
-    transpose<T>(square);
-    for (std::int64_t i = 0; i < std::min(W, n - j); ++i) store(to + (j + i) * W, square[i]);
-  }
-}
-
 // Rows first … first + rows of an image, borders included, as [row][column][pitch]: the channels, and zeros up to
 // `pitch` of them.
 template <class T> static void conv_pack_pixels(const Strided<const T> &x, const ConvShape &s, std::int64_t image,

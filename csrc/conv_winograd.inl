@@ -61,7 +61,7 @@ template <int K> static void winograd_filters(const float *weight, std::int64_t 
     float *out = to + block * N * N * terms + first - block;
     for (std::int64_t k = begin; k < end; ++k) {
       alignas(64) float turned[K * K * W];
-      conv_turn_few<K * K>(weight + first * lane + k * term, lane, count - first, turned);
+      conv_turn(weight + first * lane + k * term, lane, count - first, K * K, W, turned);
       both_sides<K, N>([](const auto &g, auto &u) { filter_side(g, u); },
                        [&](int i, int j) { return load(turned + (i * K + j) * W); },
                        [&](int i, int j, Lane u) { store(out + ((i * N + j) * terms + k) * width, u); });

@@ -67,10 +67,9 @@ def of_roofline(row: dict, ours: dict) -> str:
         return ""
     by_copy = row["candidates"]["copy of as many bytes"]["median_us"]
     by_sgemm = row["candidates"]["sgemm 1024"]["median_us"] * row["flops"] / (2 * 1024**3)
-    rate = f"{row['bytes'] / ours['median_us'] / 1e3:.0f} GB/s"
-    if by_sgemm > by_copy:
-        rate = f"{row['flops'] / ours['median_us'] / 1e3:.0f} GFLOP/s"
-    return f" ({rate}, {share:.0%})"
+    by_flops = by_sgemm > by_copy
+    rate = row["flops" if by_flops else "bytes"] / ours["median_us"] / 1e3
+    return f" ({rate:.{0 if rate >= 10 else 1}f} {'GFLOP/s' if by_flops else 'GB/s'}, {share * 100:.0f} %)"
 
 
 def variants() -> str:

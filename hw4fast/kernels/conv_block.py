@@ -69,17 +69,19 @@ def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pai
     return (input_shape[0], weight_shape[0], *(side // 2 if pool else side for side in sides))
 
 
-def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool, groups: int = 1) -> None:
-    """What every face checks, on anything with .shape and .ndim. Raises ValueError."""
+def check(
+    input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool, groups: int = 1
+) -> tuple[int, ...]:
+    """What every face checks, on anything with .shape and .ndim. Returns the output's shape, raises ValueError."""
     if input.ndim != 4 or 0 in input.shape[1:]:
         raise ValueError(f"input must be [n, c, h, w], not {list(input.shape)}")
     channels = input.shape[1]
     if groups not in (1, channels):
         raise ValueError(f"groups must be 1 or the {channels} channels of the input, not {groups}")
-    wanted = [channels if groups > 1 else "o", channels // groups if groups > 1 else channels, "kh", "kw"]
-    if weight.ndim != 4 or weight.shape[1] != wanted[1] or weight.shape[0] < 1 or channels < 1:
-        raise ValueError(f"weight must be [{', '.join(map(str, wanted))}], not {list(weight.shape)}; groups = {groups}")
-    if groups > 1 and weight.shape[0] != channels:
+    each, filters = channels // groups, groups if groups > 1 else "o"
+    if weight.ndim != 4 or weight.shape[1] != each or weight.shape[0] < 1:
+        raise ValueError(f"weight must be [{filters}, {each}, kh, kw], not {list(weight.shape)}; groups = {groups}")
+    if groups > 1 and weight.shape[0] != groups:
         raise ValueError(f"with groups = {groups} weight must be {groups} filters, not {weight.shape[0]}")
     if not all(1 <= side <= LARGEST_KERNEL for side in weight.shape[2:]):
         raise ValueError(f"kernel sizes must lie in 1…{LARGEST_KERNEL}, not be {list(weight.shape[2:])}")
@@ -89,8 +91,10 @@ def check(input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool:
         raise ValueError(f"stride must be two numbers in 1…{LARGEST}, not {stride}")
     if len(padding) != 2 or min(padding) < 0 or max(padding) > LARGEST:
         raise ValueError(f"padding must be two numbers in 0…{LARGEST}, not {padding}")
-    if min(output_shape(input.shape, weight.shape, stride, padding, pool)[2:]) < 1:
+    shape = output_shape(input.shape, weight.shape, stride, padding, pool)
+    if min(shape[2:]) < 1:
         raise ValueError(f"an input of {list(input.shape[2:])} is too small for this kernel{' and pool' * pool}")
+    return shape
 
 
 def reference(
@@ -191,9 +195,8 @@ def conv_block(
     threads: 0 for HW4FAST_THREADS or all cores; the result does not depend on it.
     Raises TypeError for a wrong dtype, ValueError for a wrong shape, value or `isa`.
     """
-    check(input, weight, bias, stride, padding, pool, groups)
+    n, o, rows, cols = check(input, weight, bias, stride, padding, pool, groups)
     input, weight, bias = _arrays(input, weight, bias)
-    n, o, rows, cols = output_shape(input.shape, weight.shape, stride, padding, pool)
     output = np.empty((n, rows, cols, o), input.dtype)
     code = np.empty((n, rows, cols, o), np.uint8)
     compiled().conv_block(
@@ -233,9 +236,7 @@ def conv_block_backward(
 
     Raises as conv_block does, and for a grad or code that doesn't fit.
     """
-    check(input, weight, None, stride, padding, pool, groups)
-    shape = output_shape(input.shape, weight.shape, stride, padding, pool)
-    check_grad(grad, code, shape)
+    check_grad(grad, code, check(input, weight, None, stride, padding, pool, groups))
     input, weight, grad = _arrays(input, weight, grad)
     if code.dtype != np.uint8:
         raise TypeError(f"code must be uint8, not {code.dtype}")

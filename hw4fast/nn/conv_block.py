@@ -34,13 +34,13 @@ def _check(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pool: bool, groups: int
 ) -> Shape:
     """Shapes, values and dtypes: for the function, and for the operators, which anyone can call. The output's shape."""
-    card.check(input, weight, bias, stride, padding, pool, groups)
+    shape = card.check(input, weight, bias, stride, padding, pool, groups)
     if input.dtype not in DTYPES:
         raise TypeError(f"input must be float32 or float64, not {input.dtype}")
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != input.dtype:
             raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
-    return card.output_shape(input.shape, weight.shape, stride, padding, pool)
+    return shape
 
 
 def _outputs(input: Tensor, shape: Shape, want_code: bool) -> tuple[Tensor, Tensor]:
