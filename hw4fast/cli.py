@@ -125,15 +125,22 @@ def _complain(what: object) -> None:
 
 
 def _train(verbs: Any) -> None:
-    examples = ("hw4fast train digits", "hw4fast train mnist --optimizer adam --epochs 5 --out runs/adam")
+    examples = ("hw4fast train digits", "hw4fast train mnist --recipe adam-bn --epochs 5 --out runs/adam")
     parser = _verb(verbs, "train", "Train a net on a data set and write a run folder.", examples, _run_train)
     # what is not said stays unset: a new run takes it from Settings, a resumed one from what it was begun with
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
     add("dataset", nargs="?", metavar="DATASET", help="digits (default, needs no network) or mnist")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="named settings, such as the homework's l2, l1, adam or adam-bn; what else is said wins",
+    )
     add("--epochs", type=_positive, help="default: 10")
     add("--batch-size", type=_positive, help="default: 100")
-    add("--lr", type=float, help="learning rate; default: 0.1 for sgd, 0.001 for adagrad and adam")
-    add("--optimizer", help="sgd (default), adagrad or adam")
+    add("--loss", help="cross-entropy (default), or seed: the homework's −p of the right class")
+    add("--lr", type=float, help="learning rate; default: 0.1 for sgd, 0.001 for adagrad and adam, 1 for adadelta")
+    add("--schedule", help="of the learning rate: constant (default), one-cycle or stairs (0.7 after each epoch)")
+    add("--optimizer", help="sgd (default), adagrad, adam or adadelta")
     add("--momentum", type=float, help="of sgd; default: 0.0")
     add("--l1", type=float, help="λ of λ·Σ|w|, biases left out; default: 0.0")
     add("--l2", type=float, help="λ of λ/2·Σw², biases left out; default: 0.0001")
@@ -141,6 +148,7 @@ def _train(verbs: Any) -> None:
     add("--batch-norm", action="store_true", help="batch normalisation after each convolution")
     add("--channels", type=_numbers, metavar="A,B", help="of the two convolutions; default: 16,32")
     add("--seed", type=int, help="of the weights, the order and dropout; default: 0")
+    add("--init", metavar="RUN", help="start from the weights of that finished run; default: random ones")
     _threads_option(parser)
     add("--device", help="cpu (default) or cuda")
     add("--kernels", help="hw4fast (default) or torch: whose convolution blocks and loss")

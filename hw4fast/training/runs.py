@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hw4fast.data import Dataset
@@ -31,15 +31,19 @@ CHECKPOINT, WEIGHTS, METRICS = "checkpoint.safetensors", "weights.safetensors", 
 
 @dataclass
 class Epoch:
-    """One row of metrics.csv. train_*: means over the epoch as it ran (weights moving, dropout on); cost is the
-    cross-entropy alone, without penalties; test_*: the whole test set after the epoch."""
+    """One row of metrics.csv. train_*: means over the epoch as it ran (weights moving, dropout on); cost is the run's
+    loss alone, without penalties; test_*: the whole test set after the epoch. *_last_*: the last batch alone, which is
+    what the homework called its accuracy (of the test set, the last images in the order of the files)."""
 
     epoch: int
     train_cost: float
     train_accuracy: float
+    train_last_accuracy: float
     test_cost: float
     test_correct: int
     test_images: int
+    test_last_correct: int
+    test_last_images: int
     seconds: float
 
     @property
@@ -164,19 +168,37 @@ def how_to_resume(settings: Settings, folder: Path) -> str:
     return f"hw4fast train {settings.dataset} --resume --out {shlex.quote(str(folder))}"
 
 
+def initialise(model: nn.Module, run: Path) -> None:
+    """Gives `model` the weights of the finished run in the folder `run`. Raises UserError when they don't fit it."""
+    weights = _finished_weights(run, load_record(run))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the weights of {run} don't fit this net: {reason}") from None
+
+
 def load_model(folder: Path, data: Dataset) -> nn.Module:
     """The trained net of a finished run in torch's own modules, in evaluation mode. Raises UserError when it isn't
     finished."""
     record = load_record(folder)
-    settings = Settings.from_json(record["settings"])
+    weights = _finished_weights(folder, record)
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
+        model = build_model(replace(Settings.from_json(record["settings"]), kernels="torch"), data)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise damaged(folder / WEIGHTS, error) from None
+    return model.eval()
+
+
+def _finished_weights(folder: Path, record: dict[str, Any]) -> dict[str, Tensor]:
+    """{name: tensor} of a run that is finished."""
     path = folder / WEIGHTS
     if record.get("status") != "finished" or not path.is_file():
+        settings = Settings.from_json(record["settings"])
         raise UserError(f"{folder} is not finished; go on with: {how_to_resume(settings, folder)}")
-    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
-        model = build_model(replace(settings, kernels="torch"), data)
     try:
-        with safe_open(path, "pt") as file:
-            model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
-    return model.eval()

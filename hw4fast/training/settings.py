@@ -10,11 +10,10 @@ from types import NoneType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from hw4fast import kernels
 from hw4fast.errors import UsageError, UserError
-from hw4fast.nn import softmax_cross_entropy
+from hw4fast.training.losses import CROSS_ENTROPIES, LOSSES
 from hw4fast.training.models import MODELS
 
 # name → (class, default learning rate, whether it takes momentum)
@@ -22,24 +21,46 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] 
     "sgd": (torch.optim.SGD, 0.1, True),
     "adagrad": (torch.optim.Adagrad, 0.001, False),
     "adam": (torch.optim.Adam, 0.001, False),
-}
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "hw4fast": softmax_cross_entropy,
-    "torch": nn.functional.cross_entropy,
+    "adadelta": (torch.optim.Adadelta, 1.0, False),
 }
 MAX_CHANNELS = 4096
 MAX_SEED = 2**32 - 1  # (seed << 20) + epoch must fit into torch's 64 bits
 
 
+def _one_cycle(done: float, epochs: int) -> float:
+    """From 1/25 up to 1 in the first 30 % of the steps, then down to 1/10,000, along cosines.
+
+    Source: L. N. Smith, N. Topin, "Super-Convergence" (2018), in the shape of torch's OneCycleLR.
+    """
+    t, peak = done / epochs, 0.3
+    low, part = (1 / 25, 1 - t / peak) if t < peak else (1e-4, (t - peak) / (1 - peak))
+    return low + (1 - low) * (1 + math.cos(math.pi * part)) / 2
+
+
+# name → factor of the learning rate, given how many epochs are done (a fraction on the way) of how many
+SCHEDULES: dict[str, Callable[[float, int], float]] = {
+    "constant": lambda done, epochs: 1.0,
+    "one-cycle": _one_cycle,
+    "stairs": lambda done, epochs: 0.7 ** int(done),  # the PyTorch example's StepLR(gamma=0.7)
+}
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Every argument that a run's weights depend on. lr None: the optimiser's default (see OPTIMIZERS)."""
+    """Every argument that a run's weights depend on.
+
+    recipe: the name of the recipe that the others come from, None for none; it changes nothing by itself.
+    lr None: the optimiser's default (see OPTIMIZERS). init: a finished run folder whose weights this one starts from.
+    """
 
     dataset: str = "digits"
+    recipe: str | None = None
     model: str = "seed_cnn"
     epochs: int = 10
     batch_size: int = 100
+    loss: str = "cross-entropy"
     lr: float | None = None
+    schedule: str = "constant"
     optimizer: str = "sgd"
     momentum: float = 0.0
     l1: float = 0.0
@@ -48,6 +69,7 @@ class Settings:
     batch_norm: bool = False
     channels: tuple[int, int] = (16, 32)
     seed: int = 0
+    init: str | None = None
     threads: int | None = None
     device: str = "cpu"
     kernels: str = "hw4fast"
@@ -61,7 +83,8 @@ class Settings:
             chosen["channels"] = tuple(operator.index(width) for width in chosen["channels"])
         for key, given in chosen.items():
             kind = type(getattr(cls, key))
-            if type(given) not in {NoneType: (int, float, NoneType), float: (int, float)}.get(kind, (kind,)):
+            optional = (str, NoneType) if key in ("recipe", "init") else (int, float, NoneType)
+            if type(given) not in {NoneType: optional, float: (int, float)}.get(kind, (kind,)):
                 raise TypeError(f"{key} can't be {given!r}")
         return cls(**chosen)
 
@@ -70,10 +93,14 @@ def check(settings: Settings) -> None:
     """Raises UsageError for an unknown name or a value out of range, UserError for a device that can't be had."""
     s = settings
     MODELS.get(s.model)
-    if s.optimizer not in OPTIMIZERS:
-        raise UsageError(f"unknown optimizer '{s.optimizer}'; known: {', '.join(OPTIMIZERS)}")
-    if s.kernels not in LOSSES:
-        raise UsageError(f"unknown kernels '{s.kernels}'; known: {', '.join(LOSSES)}")
+    for name, known in (
+        ("loss", LOSSES),
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("kernels", CROSS_ENTROPIES),
+    ):
+        if getattr(s, name) not in known:
+            raise UsageError(f"unknown {name} '{getattr(s, name)}'; known: {', '.join(known)}")
     if s.momentum and not OPTIMIZERS[s.optimizer][2]:
         raise UsageError(f"momentum goes with sgd, not with {s.optimizer}")
     _check_numbers(s)
@@ -90,9 +117,10 @@ def _check_numbers(s: Settings) -> None:
     ):
         if not low <= getattr(s, name) <= high or getattr(s, name) == math.inf:
             raise UsageError(f"{name} must lie in {low} … {high}, not be {getattr(s, name)}")
-    for name in ("dropout", "momentum"):
-        if not 0 <= getattr(s, name) < 1:
-            raise UsageError(f"{name} must lie in 0 … 1 (below 1), not be {getattr(s, name)}")
+    if not 0 <= s.dropout < 1:
+        raise UsageError(f"dropout must lie in 0 … 1 (below 1), not be {s.dropout}")
+    if not math.isfinite(s.momentum):
+        raise UsageError(f"momentum must be finite, not {s.momentum}")
     if s.lr is not None and not 0 < s.lr < math.inf:
         raise UsageError(f"lr must be positive, not {s.lr}")
     if s.threads is not None:

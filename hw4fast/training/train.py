@@ -1,33 +1,29 @@
-"""The training loop. Interrupted anywhere, a run goes on from its last whole epoch to the same weights:
-order and dropout of an epoch depend on (seed, epoch) alone, so nothing else needs to be remembered."""
+"""A run from its settings to its folder: what it needs is found, the epochs run, the results written."""
 
 from __future__ import annotations
 
-import math
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from hw4fast import data as datasets
 from hw4fast import kernels, record
-from hw4fast.data import Dataset, Split
+from hw4fast.data import Dataset
 from hw4fast.errors import UsageError, UserError
-from hw4fast.training import pictures, runs
-from hw4fast.training.runs import Epoch, State
-from hw4fast.training.settings import LOSSES, OPTIMIZERS, Settings, check
+from hw4fast.training import loop, pictures, runs
+from hw4fast.training.recipes import RECIPES
+from hw4fast.training.runs import State
+from hw4fast.training.settings import OPTIMIZERS, Settings, check
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. correct of n test images; cost: mean cross-entropy on them; seconds: training time, and
+    """A finished run. correct of n test images; cost: the run's mean loss on them; seconds: training time, and
     kernels: {kernel: {instruction set: calls}}, of all epochs whatever the session."""
 
     folder: Path
@@ -53,25 +49,37 @@ def train(
 ) -> Result:
     """Trains as `settings` say into the folder `out` (default runs/DATASET) and returns what came of it.
 
-    settings: all of them, or the values of those that are not to be as usual: the defaults, or with `resume` what
-    the run was begun with. A resumed run may be given more `epochs`, and nothing else that it wasn't begun with.
-    An existing folder is never overwritten: without `resume` a numbered sibling is used.
-    Raises UsageError for a bad setting, UserError when the data or the device can't be had, when the loss
-    stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C.
+    settings: all of them, or the values of those that are not to be as usual: the recipe's, else the defaults, or with
+    `resume` what the run was begun with. A resumed run may be given more `epochs`, and nothing else that it wasn't
+    begun with. An existing folder is never overwritten: without `resume` a numbered sibling is used.
+    Raises UsageError for a bad setting, UserError when the data or the device can't be had, loop.Diverged when the
+    loss stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C.
     """
     given = asdict(settings) if isinstance(settings, Settings) else dict(settings or {})
-    folder = Path(out) if out else Path("runs") / given.get("dataset", Settings.dataset)
-    settings = _settings_to_resume(folder, given) if resume else Settings(**given)
+    folder = Path(out) if out else _usual_folder(given)
+    if resume:
+        settings = _settings_to_resume(folder, given)
+    else:
+        recipe = RECIPES.get(given["recipe"]).settings if given.get("recipe") else {}
+        settings = Settings(**{**recipe, **given})
     check(settings)
+    _check_start(settings)
     settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
     data = datasets.load(settings.dataset)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
     try:
         model = runs.build_model(settings, data)  # before anything is written: it may be too large
+        if settings.init and not (resume and runs.load_state(folder)):
+            runs.initialise(model, Path(settings.init))
         folder, entry = _begin(folder, settings, data, resume, progress)
         with runs.alone(folder):
-            state = _run(settings, data, folder, model, progress)
+            try:
+                state = loop.run(settings, data, folder, model, progress)
+            except loop.Diverged as error:
+                where = {"epoch": error.epoch, "step": error.step, "loss": str(error.loss)}
+                runs.save_record(folder, entry | {"status": "diverged", "diverged": where})
+                raise
             return _finish(folder, settings, data, state, entry)
     except KeyboardInterrupt:
         again = runs.how_to_resume(settings, folder)
@@ -86,6 +94,22 @@ def train(
         torch.set_num_threads(threads)
 
 
+def _usual_folder(given: Mapping[str, Any]) -> Path:
+    names = [given.get("dataset", Settings.dataset), given.get("recipe")]
+    return Path("runs") / "-".join(name for name in names if name)
+
+
+def _check_start(settings: Settings) -> None:
+    """Raises UsageError when the recipe starts from another run's weights and none is named."""
+    start = RECIPES.get(settings.recipe).start if settings.recipe else None
+    if start and not settings.init:
+        first = f"hw4fast train {settings.dataset} --recipe {start}"
+        raise UsageError(
+            f"the recipe {settings.recipe} starts from the weights of a run of {start}: `{first}`, then add --init"
+            f" {_usual_folder({'dataset': settings.dataset, 'recipe': start})}"
+        )
+
+
 def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
     """What the run in `folder` was begun with, and the epochs that are asked for now."""
     begun = Settings.from_json(runs.load_record(folder)["settings"])
@@ -96,6 +120,8 @@ def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
     state = runs.load_state(folder)
     if state and epochs < len(state.history):
         raise UsageError(f"{folder} has done {len(state.history)} epochs already, more than the {epochs} asked for")
+    if epochs != begun.epochs and begun.schedule == "one-cycle":
+        raise UsageError(f"the schedule one-cycle is made for {begun.epochs} epochs; begin a run for {epochs}")
     return replace(begun, epochs=epochs)
 
 
@@ -144,150 +170,6 @@ def _tell_differences(before: dict[str, Any], now: dict[str, Any], progress: boo
         )
 
 
-def _run(settings: Settings, data: Dataset, folder: Path, model: nn.Module, progress: bool) -> State:
-    """All epochs that are not done yet."""
-    device = torch.device(settings.device)
-    model = model.to(device)
-    make, _, takes_momentum = OPTIMIZERS[settings.optimizer]
-    options = {"momentum": settings.momentum} if takes_momentum else {}
-    optimizer = make(model.parameters(), lr=settings.lr, **options)
-    state = _restored(folder, model, optimizer)
-    history, earlier, before = state.history, state.kernels, kernels.calls()
-    train_x, train_y = _tensors(data, data.train, device)
-    test_x, test_y = _tensors(data, data.test, device)
-    with _Bar(len(train_y), settings.epochs, len(history), progress) as bar:
-        for number in range(len(history) + 1, settings.epochs + 1):
-            start = time.perf_counter()
-            cost, accuracy = _epoch(settings, model, optimizer, train_x, train_y, number, bar)
-            test_cost, correct = evaluate(model, test_x, test_y)
-            row = Epoch(number, cost, accuracy, test_cost, correct, len(test_y), time.perf_counter() - start)
-            if not math.isfinite(cost + test_cost):
-                kept = f"; the weights of epoch {number - 1} are kept in {folder}" if history else ""
-                raise UserError(
-                    f"the loss is no longer finite in epoch {number} (lr {settings.lr:g}){kept}; begin a run with a"
-                    " smaller --lr"
-                )
-            history.append(row)
-            state = State(history, model.state_dict(), _optimizer_tensors(optimizer), _ran(earlier, before))
-            runs.save_state(folder, state)
-            bar.say(row)
-    return state
-
-
-def _restored(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """The last checkpoint, loaded into the net and the optimiser; an empty state when there is none yet."""
-    state = runs.load_state(folder)
-    if not state:
-        return State()
-    try:
-        model.load_state_dict(state.weights)
-        _load_optimizer(optimizer, state.optimizer)
-    except (RuntimeError, ValueError, LookupError) as error:
-        raise runs.damaged(folder / runs.CHECKPOINT, error) from None
-    return state
-
-
-def _ran(earlier: dict[str, dict[str, int]], before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """{kernel: {instruction set: calls}} of `earlier` sessions and since `before` in this process; only what ran."""
-    total: dict[str, dict[str, int]] = {}
-    for name, counts in kernels.calls().items():
-        for isa, n in counts.items():
-            ran = n - before[name].get(isa, 0) + earlier.get(name, {}).get(isa, 0)
-            if ran:
-                total.setdefault(name, {})[isa] = ran
-    return total
-
-
-def _epoch(
-    settings: Settings,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    number: int,
-    bar: _Bar,
-) -> tuple[float, float]:
-    """One pass over the training images; returns the mean cost and accuracy as they were on the way."""
-    loss_of = LOSSES[settings.kernels]
-    penalised = [parameter for parameter in model.parameters() if parameter.dim() > 1]  # weights, not biases
-    model.train()
-    torch.manual_seed((settings.seed << 20) + number)
-    total_cost, total_correct = 0.0, 0
-    for chosen in _batches(len(labels), settings.batch_size, settings.seed, number):
-        x, y = images[chosen], labels[chosen]
-        logits = model(x)
-        loss = loss_of(logits, y)
-        optimizer.zero_grad()
-        loss.backward()
-        _penalise(penalised, settings.l1, settings.l2)
-        optimizer.step()
-        cost = loss.item()
-        correct = int((logits.detach().argmax(1) == y).sum())
-        total_cost += cost * len(y)
-        total_correct += correct
-        bar.step(len(y), cost, correct / len(y))
-    return total_cost / len(labels), total_correct / len(labels)
-
-
-@torch.no_grad()
-def _penalise(weights: list[nn.Parameter], l1: float, l2: float) -> None:
-    """Adds the gradient of l1·Σ|w| + l2/2·Σw² (0 at w = 0 for the first)."""
-    for weight in weights:
-        assert weight.grad is not None
-        if l2:
-            weight.grad.add_(weight, alpha=l2)
-        if l1:
-            weight.grad.add_(weight.sign(), alpha=l1)
-
-
-def _batches(n: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n))
-    return iter(order.split(size))
-
-
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch: int = 1000) -> tuple[float, int]:
-    """Mean cross-entropy and number of right answers of a net in evaluation mode."""
-    model.eval()
-    cost, correct = 0.0, 0
-    with torch.inference_mode():
-        for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-            logits = model(x)
-            cost += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
-            correct += int((logits.argmax(1) == y).sum())
-    return cost / len(labels), correct
-
-
-def _tensors(data: Dataset, split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    fitted = split.images
-    if fitted.shape[1:] != (*data.preprocessing.crop, data.preprocessing.channels):
-        fitted = np.stack([data.preprocessing.fit(image) for image in fitted])
-    return torch.from_numpy(data.preprocessing.normalise(fitted)).to(device), torch.from_numpy(split.labels).to(device)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """{parameter number/name: tensor}: momentum buffers, moments, step counts."""
-    return {
-        f"{number}/{name}": torch.as_tensor(value)
-        for number, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-        if value is not None
-    }
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `_optimizer_tensors`. Raises ValueError, KeyError or IndexError for tensors that don't fit."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split("/")
-        if tensor.dim() and tensor.shape != parameters[int(number)].shape:
-            raise ValueError(f"optimizer/{key} has another shape than its parameter")
-        state.setdefault(int(number), {})[name] = tensor
-    if state and len(state) != len(parameters):
-        raise ValueError(f"optimizer tensors of {len(state)} parameters, not {len(parameters)}")
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry: dict[str, Any]) -> Result:
     runs.save_weights(folder, state.weights)
     pictures.curves(state.history, folder / "curves.png", f"{settings.dataset}, {settings.model}")
@@ -299,48 +181,14 @@ def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry
         "status": "finished",
         "finished": record.now(),
         "kernels_that_ran": state.kernels,
-        "result": {"test_correct": result.correct, "test_images": result.n, "test_cost": result.cost},
+        "result": {
+            "test_correct": result.correct,
+            "test_images": result.n,
+            "test_cost": result.cost,
+            "test_last_correct": last.test_last_correct,
+            "test_last_images": last.test_last_images,
+        },
         "seconds": seconds,
     }
     runs.save_record(folder, entry)
     return result
-
-
-class _Bar:
-    """Progress over all epochs on stderr; without a terminal only the line that ends each epoch."""
-
-    def __init__(self, images: int, epochs: int, done: int, show: bool) -> None:
-        from tqdm import tqdm
-
-        self._epochs, self._show, self._steps = epochs, show, 0
-        self._bar = tqdm(
-            total=images * epochs,
-            initial=images * done,
-            unit="img",
-            unit_scale=True,
-            disable=None if show else True,
-            desc=f"epoch {done + 1}/{epochs}",
-            dynamic_ncols=True,
-        )
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def step(self, images: int, cost: float, accuracy: float) -> None:
-        self._steps += 1
-        if self._steps % 10 == 1:
-            self._bar.set_postfix_str(f"loss {cost:.3f}, accuracy {100 * accuracy:.0f} %", refresh=False)
-        self._bar.update(images)
-
-    def say(self, row: Epoch) -> None:
-        if self._show:
-            self._bar.write(
-                f"epoch {row.epoch}/{self._epochs}: train cost {row.train_cost:.4f}, accuracy"
-                f" {100 * row.train_accuracy:.2f} %; test cost {row.test_cost:.4f}, accuracy"
-                f" {100 * row.test_accuracy:.2f} %; {row.seconds:.1f} s",
-                file=sys.stderr,
-            )
-        self._bar.set_description(f"epoch {min(row.epoch + 1, self._epochs)}/{self._epochs}", refresh=False)

@@ -22,7 +22,7 @@ def drawn(monkeypatch):
 
 
 def history(epochs):
-    return [Epoch(epoch, 1 / epoch, 0.8, 0.9 / epoch, 300 + epoch, 360, 1.0) for epoch in range(1, epochs + 1)]
+    return [Epoch(n, 1 / n, 0.8, 0.8, 0.9 / n, 300 + n, 360, 50, 60, 1.0) for n in range(1, epochs + 1)]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 12])

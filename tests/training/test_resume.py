@@ -17,6 +17,7 @@ import hw4fast.training.train as train_module
 from hw4fast import kernels
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import write_json
+from hw4fast.training import loop
 from hw4fast.training.runs import alone, load_model, load_record, load_state, new_folder
 from hw4fast.training.settings import Settings
 from hw4fast.training.train import Interrupted, train
@@ -41,7 +42,7 @@ def epochs_in_metrics(folder):
 
 def interrupt_in_step(monkeypatch, quick, step, **settings):
     """A run that Ctrl-C stops in that step (5 steps make an epoch); the message."""
-    steps, penalise = [], train_module._penalise
+    steps, penalise = [], loop._penalise
 
     def ctrl_c(*arguments):
         steps.append(1)
@@ -50,7 +51,7 @@ def interrupt_in_step(monkeypatch, quick, step, **settings):
         penalise(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "_penalise", ctrl_c)
+        patch.setattr(loop, "_penalise", ctrl_c)
         with pytest.raises(Interrupted) as caught:
             quick(**settings)
     assert caught.value.exit_code == 130

@@ -1,0 +1,39 @@
+"""Named settings: `hw4fast train mnist --recipe adam` is the homework's run of that name: its settings, no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hw4fast.registry import Registry
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """sentence: what it is; settings: the values of `Settings` that it sets; start: the recipe whose finished run it
+    must be given as `init`, None for random weights."""
+
+    sentence: str
+    settings: dict[str, Any]
+    start: str | None = None
+
+
+RECIPES: Registry[Recipe] = Registry("recipe")
+
+# -- the homework's problem 3: seed_cnn, 10 epochs, batch 100, dropout 0.4, all of which are the defaults -----------
+
+for _name, _recipe in {
+    "l2": Recipe("SGD at 0.1 with λ/2·Σw²", {"lr": 0.1, "l2": 1e-4}),
+    "l1": Recipe("SGD at 0.1 with λ·Σ|w|, λ = 0.001", {"lr": 0.1, "l1": 1e-3, "l2": 0.0}),
+    "l1-from-l2": Recipe("as l1, from the weights of the run l2", {"lr": 0.1, "l1": 1e-3, "l2": 0.0}, start="l2"),
+    "sgd": Recipe("SGD at 0.1", {"lr": 0.1, "l2": 0.0}),
+    "momentum": Recipe("SGD at 0.1 with momentum 0.1", {"lr": 0.1, "l2": 0.0, "momentum": 0.1}),
+    "adagrad": Recipe("Adagrad at 0.001", {"optimizer": "adagrad", "lr": 0.001, "l2": 0.0}),
+    "adam": Recipe("Adam at 0.001", {"optimizer": "adam", "lr": 0.001, "l2": 0.0}),
+    "sgd-bn": Recipe("SGD at 0.1 with batch normalisation", {"lr": 0.1, "l2": 0.0, "batch_norm": True}),
+    "adam-bn": Recipe(
+        "Adam at 0.001 with batch normalisation",
+        {"optimizer": "adam", "lr": 0.001, "l2": 0.0, "batch_norm": True},
+    ),
+}.items():
+    RECIPES.add(_name, _recipe)
