@@ -31,6 +31,7 @@ FLOORS = (
     ("transforms",),
     ("kernels",),
     ("data",),
+    ("page",),
     ("record", "timing", "files", "stats", "figures", "registry", "errors"),
     ("_C",),
 )
@@ -38,7 +39,7 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {"nn", "training", "exporter", "homework", "bench"}
 TORCH = {"torch", "torchvision", "safetensors"}
 LATE = {"torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "matplotlib", "sklearn", "numba", "tqdm"}
-COLD_ROOMS = {"cli", "robustness", "info", "inference", "transforms", "kernels", "data", *FLOORS[-2]}
+COLD_ROOMS = {"cli", "robustness", "info", "inference", "transforms", "kernels", "data", "page", *FLOORS[-2]}
 
 
 def room_of(path: Path) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ import numpy as np
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
 from hw4fast.inference.paths import printable
+from hw4fast.page import INK, svg
 from hw4fast.robustness.findings import labelled_part
 from hw4fast.robustness.metrics import Row
 
 ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
-INK = "#010203"  # stands for the page's text colour in an SVG
 PANEL = (3.3, 2.15)  # inches
 NARROWEST = 4.8  # inches of a sheet, which its legend and title need
 
@@ -52,23 +50,9 @@ def panel_svg(clean: Row, rows: Sequence[Row], name: str, description: str) -> s
     plt = pyplot()
     figure, axes = plt.subplots(figsize=PANEL, layout="constrained")
     draw_panel(axes, clean, rows, ink=INK)
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    drawn = svg(figure, name, description)
     plt.close(figure)
-    return _for_page(drawn.getvalue(), name, description)
-
-
-def _for_page(svg: str, name: str, description: str) -> str:
-    """A stand-alone SVG file → an element among others: no prologue, no metadata, ids of its own."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]
-    body = svg[svg.index(">") + 1 :]
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
-    body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', body)
-    body = body.replace("url(#", f"url(#{name}-")
-    for colour, variable in ((INK, "currentColor"), (ACCURACY, "var(--accuracy)"), (FLIPS, "var(--flips)")):
-        body = body.replace(colour.lower(), variable)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{description}">{body.strip()}'
+    return drawn
 
 
 def legend_svg(kind: str) -> str:

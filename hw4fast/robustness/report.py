@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from hw4fast import page
 from hw4fast.robustness import findings
 from hw4fast.robustness.album import FLIPS_PER_SERIES
 from hw4fast.robustness.figures import legend_svg, panel_svg
@@ -14,7 +15,6 @@ from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import LOST, Row, breaks
 from hw4fast.robustness.pictures import Prints, short
 from hw4fast.robustness.points import Point
-from hw4fast.robustness.style import CSS
 
 LARGEST = 4_500_000  # bytes of a page
 SIDES = (192, 144, 112, 80, 56)  # pixels of an embedded picture: the largest that keeps the page below LARGEST
@@ -42,10 +42,10 @@ def render(report: Report) -> str:
     charts = _charts(report)
     for side in SIDES:
         prints = Prints(report.measured, report.model_labels, report.seed, side)
-        page = _page(report, charts, _strips(report, prints), _flips(report, prints))
-        if len(page) <= LARGEST:
+        text = _page(report, charts, _strips(report, prints), _flips(report, prints))
+        if len(text) <= LARGEST:
             break
-    return page
+    return text
 
 
 def _page(report: Report, charts: str, strips: str, flips: str) -> str:
@@ -53,36 +53,19 @@ def _page(report: Report, charts: str, strips: str, flips: str) -> str:
     failures = _failures(report)
     date = f" · {escape(report.date)}" if report.date else ""
     more = '<a href="#failures">Unreadable pictures</a>' if failures else ""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What breaks it: {title}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<header>
-<p class="kicker"><b>hw4fast study</b> · {title}{date}</p>
-<h1>{escape(findings.headline(report.rows))}</h1>
-<p class="lede">{escape(" ".join(findings.details(report.rows)))}</p>
+    header = f"""<p class="lede">{escape(" ".join(findings.details(report.rows)))}</p>
 <p class="note">{escape(findings.meaning(report.rows))}</p>
 {_facts(report)}
 <nav aria-label="On this page"><a href="#curves">Curves</a> <a href="#pictures">Pictures</a>
-<a href="#flips">First flips</a> <a href="#numbers">Numbers</a> <a href="#repeat">Repeat it</a> {more}</nav>
-</header>
-<main>
-{charts}
-{strips}
-{flips}
-{_numbers(report)}
-{failures}
-{_repeat(report)}
-</main>
-<footer>Written by hw4fast. This page is one file and fetches nothing.</footer>
-</body>
-</html>
-"""
+<a href="#flips">First flips</a> <a href="#numbers">Numbers</a> <a href="#repeat">Repeat it</a> {more}</nav>"""
+    sections = (charts, strips, flips, _numbers(report), failures, page.repeat(report.command, list(report.record)))
+    return page.page(
+        title=f"What breaks it: {report.title} · {report.model}",
+        kicker=f"<b>hw4fast study</b> · {title}{date}",
+        headline=findings.headline(report.rows),
+        header=header,
+        main="\n".join(sections),
+    )
 
 
 def _facts(report: Report) -> str:
@@ -271,10 +254,3 @@ def _failures(report: Report) -> str:
     more = f"<li>and {len(failures) - 50} more: study.json names them all</li>" if len(failures) > 50 else ""
     return f"""<section id="failures"><h2>Pictures that could not be read</h2>
 <p class="note">{len(failures)} left out of every number above.</p><ul class="failures">{shown}{more}</ul></section>"""
-
-
-def _repeat(report: Report) -> str:
-    record = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.record)
-    return f"""<section id="repeat"><h2>How to repeat it</h2>
-<pre>{escape(report.command)}</pre>
-<dl class="record">{record}</dl></section>"""

@@ -1,4 +1,72 @@
-"""The style sheet of a report: light and dark, desk, phone and paper; system fonts, nothing fetched."""
+"""A page: one self-contained HTML file that fetches nothing; light and dark, desk, phone and paper; system fonts."""
+
+from __future__ import annotations
+
+import io
+import re
+from html import escape
+from typing import Any
+
+from hw4fast.figures import OKABE_ITO
+
+INK = "#010203"  # in a drawing: the page's text colour
+FOOTER = "Written by hw4fast. This page is one file and fetches nothing."
+
+
+def page(title: str, kicker: str, headline: str, header: str, main: str) -> str:
+    """The whole page. title, headline: text; kicker (the line above the headline), header (what stands between it and
+    the sections) and main (the sections): HTML."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{CSS}</style>
+</head>
+<body>
+<header>
+<p class="kicker">{kicker}</p>
+<h1>{escape(headline)}</h1>
+{header}
+</header>
+<main>
+{main}
+</main>
+<footer>{FOOTER}</footer>
+</body>
+</html>
+"""
+
+
+def repeat(command: str, record: list[tuple[str, str]]) -> str:
+    """The section that says how to repeat it: the command, then (name, value) pairs."""
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in record)
+    return f"""<section id="repeat"><h2>How to repeat it</h2>
+<pre>{escape(command)}</pre>
+<dl class="record">{pairs}</dl></section>"""
+
+
+def svg(figure: Any, name: str, description: str) -> str:
+    """A matplotlib figure as an `<svg>` element: transparent, INK and the first two colours of the palette in the
+    page's own, ids prefixed by `name`. description: HTML, read out instead of the drawing."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    text = drawn.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
+    body = text[text.index(">") + 1 :]
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
+    body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', body)
+    body = body.replace("url(#", f"url(#{name}-")
+    for colour, variable in (
+        (INK, "currentColor"),
+        (OKABE_ITO[0], "var(--accuracy)"),
+        (OKABE_ITO[1], "var(--flips)"),
+    ):
+        body = body.replace(colour.lower(), variable)
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{description}">{body.strip()}'
+
 
 CSS = """
 :root {
