@@ -1,4 +1,4 @@
-"""The bridge: a run becomes one self-describing ONNX file, checked against torch before it exists."""
+"""The bridge: a run or a pretrained net becomes one self-describing ONNX file, checked against torch beforehand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,12 +21,14 @@ from torch import nn
 
 from hw4fast import data as datasets
 from hw4fast import record
-from hw4fast.data import Dataset
+from hw4fast.data import Preprocessing
+from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import RUN_MODEL, writing
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.training import runs
+from hw4fast.training.models.pretrained import architectures, labels, pretrained
 
 OPSET = 20
 BATCHES = (1, 2, 7)
@@ -43,46 +45,95 @@ class Result:
     size: int
 
 
-def export(run: str | Path, onnx: str | Path | None = None, tolerance: float = TOLERANCE) -> Result:
-    """Writes the trained net of a run folder as ONNX, to RUN/model.onnx by default, with its card inside.
+@dataclass(frozen=True)
+class _Source:
+    """What is exported. model: in evaluation mode; pictures: uint8, fitted, on which it is checked."""
 
+    model: nn.Module
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]
+    pictures: np.ndarray
+
+
+def export(
+    model: str | Path,
+    onnx: str | Path | None = None,
+    tolerance: float = TOLERANCE,
+    weights: str | Path | None = None,
+    preprocess: str | None = None,
+) -> Result:
+    """Writes a net as ONNX with its card inside.
+
+    model: a finished run folder, written to RUN/model.onnx by default; or the name of one of torchvision's
+    classification architectures, written to NAME.onnx, with `weights` (a file, see models.pretrained) and
+    preprocessed as the preset `preprocess` says, "imagenet" by default.
     The file takes "input", float32 [n, channels, height, width] of any n ≥ 1, and gives "logits" [n, classes].
-    It is tried on real test images at batch sizes 1, 2 and 7 before it gets its name: when a logit differs from
+    It is tried on real pictures at batch sizes 1, 2 and 7 before it gets its name: when a logit differs from
     torch's float64 result by more than `tolerance` times the largest logit, or an answer differs from torch's,
     there is no file and UserError says by how much. Raises UserError, too, for a folder without a finished run.
     """
     if not 0 < tolerance < math.inf:
         raise UsageError(f"tolerance must be positive, not {tolerance}")
-    run = Path(run)
-    entry = runs.load_record(run)
-    dataset = datasets.load(entry["data"]["name"])
-    if dataset.fingerprint != entry["data"]["fingerprint"]:
-        raise UserError(f"the data set {dataset.name} is no longer what {run} was trained on")
-    model = runs.load_model(run, dataset)
-    path = Path(onnx) if onnx else run / RUN_MODEL
-    card = Card(dataset.preprocessing, dataset.class_names, _provenance(entry), {}, OPSET)
+    if Path(model).exists() or str(model) not in architectures():
+        if weights is not None or preprocess is not None:
+            raise UsageError("weights and preprocessing go with an architecture; a run has its own")
+        source, path = _run(Path(model)), Path(onnx) if onnx else Path(model) / RUN_MODEL
+    else:
+        source, path = _architecture(str(model), weights, preprocess), Path(onnx) if onnx else Path(f"{model}.onnx")
+    card = Card(source.preprocessing, source.labels, source.provenance, {}, OPSET)
     with writing(path) as temporary:
-        proto = _to_onnx(model, dataset)
+        proto = _to_onnx(source)
         _write(proto, card, temporary)
-        parity = _compare(model, dataset, temporary, tolerance)
-        card = Card(card.preprocessing, card.labels, card.provenance, parity, OPSET)
+        parity = _compare(source, temporary, tolerance)
+        card = replace(card, parity=parity)
         _write(proto, card, temporary)
     return Result(path, card, path.stat().st_size)
 
 
-def _provenance(entry: dict[str, Any]) -> dict[str, Any]:
+def _run(run: Path) -> _Source:
+    entry = runs.load_record(run)
+    dataset = datasets.load(entry["data"]["name"])
+    if dataset.fingerprint != entry["data"]["fingerprint"]:
+        raise UserError(f"the data set {dataset.name} is no longer what {run} was trained on")
     kept = ("settings", "data", "result", "commit", "sessions")
-    return {key: entry[key] for key in kept if key in entry} | {"exported": record.now(), "versions": record.versions()}
+    provenance = {key: entry[key] for key in kept if key in entry} | _now()
+    pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
+    model = runs.load_model(run, dataset)
+    return _Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures)
 
 
-def _to_onnx(model: nn.Module, dataset: Dataset) -> Any:
+def _architecture(name: str, weights: str | Path | None, preprocess: str | None) -> _Source:
+    preprocessing = preset(preprocess or "imagenet")
+    model, source = pretrained(name, weights)
+    provenance = {"architecture": name, "weights": source, "preset": preprocess or "imagenet"} | _now()
+    return _Source(model, preprocessing, labels(name), provenance, photographs(preprocessing))
+
+
+def _now() -> dict[str, Any]:
+    return {"exported": record.now(), "versions": record.versions()}
+
+
+def photographs(preprocessing: Preprocessing) -> np.ndarray:
+    """Real pictures to try a net on: the two photographs that scikit-learn carries, whole and in quarters."""
+    from sklearn.datasets import load_sample_images
+
+    pictures = []
+    for photo in load_sample_images().images:
+        top, left = photo.shape[0] // 2, photo.shape[1] // 2
+        parts = (photo, photo[:top, :left], photo[:top, left:], photo[top:, :left], photo[top:, left:])
+        pictures += [preprocessing.fit(np.ascontiguousarray(part)) for part in parts]
+    return np.stack(pictures)
+
+
+def _to_onnx(source: _Source) -> Any:
     """The net as an onnx.ModelProto with a dynamic batch, without traces of this machine's folders."""
-    example = torch.zeros(2, dataset.preprocessing.channels, *dataset.preprocessing.crop)
+    example = torch.zeros(2, source.preprocessing.channels, *source.preprocessing.crop)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with _interruptible(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model,
+            source.model,
             (example,),
             dynamo=True,
             opset_version=OPSET,
@@ -134,12 +185,12 @@ def _write(proto: Any, card: Card, path: Path) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _compare(model: nn.Module, dataset: Dataset, path: Path, tolerance: float) -> dict[str, Any]:
+def _compare(source: _Source, path: Path, tolerance: float) -> dict[str, Any]:
     """Runs the file as `classify` would and measures how far it is from torch, in float32 and float64."""
-    pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
+    pictures, model = source.pictures, source.model
     classifier = Classifier(path)
     with torch.inference_mode():
-        inputs = torch.from_numpy(dataset.preprocessing.normalise(pictures))
+        inputs = torch.from_numpy(source.preprocessing.normalise(pictures))
         single = model(inputs).numpy()
         double = model.double()(inputs.double()).numpy()
         model.float()

@@ -45,7 +45,7 @@ def run(small_run, tmp_path) -> Path:
 def quick_graph(model_file, monkeypatch):
     """torch.onnx takes seconds: for tests of what comes after it, its graph is read from the finished file."""
 
-    def graph(_model, _dataset):
+    def graph(_source):
         proto = onnx.load(model_file)
         del proto.metadata_props[:]
         return proto
@@ -200,8 +200,8 @@ def test_a_tolerance_that_is_none_is_wrong_usage(tolerance, run):
 def test_a_net_that_answers_otherwise_is_refused(run, monkeypatch):
     graph = exporter._to_onnx
 
-    def spoilt(model, dataset):
-        proto = graph(model, dataset)
+    def spoilt(source):
+        proto = graph(source)
         bias = next(tensor for tensor in proto.graph.initializer if list(tensor.dims) == [10])
         values = onnx.numpy_helper.to_array(bias) + np.eye(10, dtype=np.float32)[3] * 50
         bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))

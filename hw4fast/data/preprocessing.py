@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hw4fast.errors import UsageError
+
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,  # Pillow's filters are antialiased when they shrink
@@ -111,3 +113,17 @@ class Preprocessing:
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a preprocessing record: {error}") from None
+
+
+_IMAGENET: dict[str, Any] = {"mode": "RGB", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+PRESETS = {  # for nets trained on ImageNet: the homework's two strategies
+    "imagenet": Preprocessing(crop=(224, 224), resize="shorter-side", resize_size=256, **_IMAGENET),
+    "stretch": Preprocessing(crop=(224, 224), resize="stretch", **_IMAGENET),
+}
+
+
+def preset(name: str) -> Preprocessing:
+    """A preset by name. Raises UsageError for an unknown one."""
+    if name not in PRESETS:
+        raise UsageError(f"unknown preprocessing '{name}'; known: {', '.join(PRESETS)}")
+    return PRESETS[name]

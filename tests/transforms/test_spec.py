@@ -56,7 +56,7 @@ def test_canonical_names(spec, canonical):
         ("noise0.1.2", "can't read 'noise0.1.2'"),
         ("blurr3", "unknown transform 'blurr'; did you mean blur?"),
         ("Blur3", "did you mean blur?"),
-        ("zzzz", "known: blur, brightness, contrast, jitter, rotate, noise"),
+        ("zzzz", "known: blur, trick, brightness, contrast, jitter, rotate, noise"),
         ("blur3:sigm=2", "unknown parameter 'sigm'; did you mean sigma?"),
         ("blur3:q=2", "unknown parameter 'q'; blur knows size, sigma"),
         ("blur3:", "expected key=value"),
@@ -94,7 +94,7 @@ def test_what_is_said_about_a_bad_spec(spec, message):
 
 
 def test_registry_order_is_that_of_the_files():
-    assert list(TRANSFORMS) == ["blur", "brightness", "contrast", "jitter", "rotate", "noise"]
+    assert list(TRANSFORMS) == ["blur", "trick", "brightness", "contrast", "jitter", "rotate", "noise"]
 
 
 @pytest.mark.parametrize("name", list(TRANSFORMS))

@@ -1,0 +1,111 @@
+"""torchvision's classification nets with trained weights: from a file, the data folder, the cache, or torchvision."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hw4fast.errors import UsageError, UserError
+from hw4fast.files import cache_folder, data_folder
+
+ENDINGS = (".pth", ".pt", ".safetensors")
+
+
+def architectures() -> list[str]:
+    """Names of torchvision's classification nets."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def check_architecture(name: str) -> None:
+    """Raises UsageError that names the nearest known for a name that isn't one of `architectures()`."""
+    known = architectures()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "torchvision.models.list_models() names them"
+        raise UsageError(f"unknown architecture '{name}'; {hint}")
+
+
+def labels(name: str) -> tuple[str, ...]:
+    """ImageNet's 1000 class names in the order of the logits, as torchvision's weights carry them."""
+    return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
+
+
+def pretrained(name: str, weights: str | Path | None = None) -> tuple[nn.Module, str]:
+    """The net in evaluation mode with ImageNet's 1000 classes, and where its weights came from.
+
+    weights: a torch file (read with weights_only) or a safetensors file; None or "DEFAULT": `NAME.pth` or
+    `NAME.safetensors` in HW4FAST_DATA/models or in the cache's models/, else torchvision's, downloaded to the cache.
+    Raises UsageError for an unknown name, UserError for weights that can't be had, are damaged or don't fit.
+    """
+    check_architecture(name)
+    path = find_weights(name, weights)
+    model = torchvision.models.get_model(name, weights=None)
+    state = _downloaded(name) if path is None else read_weights(path)
+    source = f"torchvision's {torchvision.models.get_model_weights(name).DEFAULT}" if path is None else path.name
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the weights in {path} don't fit {name}: {reason}") from None
+    return model.eval(), source
+
+
+def find_weights(name: str, weights: str | Path | None) -> Path | None:
+    """The file that holds them; None when torchvision must be asked. Raises UserError for a file that isn't there."""
+    if weights not in (None, "DEFAULT"):
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(f"there is no file of weights '{path}'")
+        return path
+    data = data_folder()
+    for folder in (data and data / "models", cache_folder() / "models"):
+        for ending in ENDINGS:
+            if folder and (folder / f"{name}{ending}").is_file():
+                return folder / f"{name}{ending}"
+    return None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict; never unpickles anything but tensors. Raises UserError when the file isn't one."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise UserError(_no_weights(path, error)) from None
+    except Exception as error:  # pickle.UnpicklingError and whatever a broken file brings
+        raise UserError(_no_weights(path, error)) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"'{path}' holds no state dict (name → tensor)")
+    return state
+
+
+def _no_weights(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"'{path}' can't be read as weights ({type(error).__name__}: {reason})"
+
+
+def _downloaded(name: str) -> dict[str, Tensor]:
+    """torchvision's default weights, kept in the cache."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    folder = cache_folder() / "torchvision"
+    try:
+        return torch.hub.load_state_dict_from_url(
+            weights.url, model_dir=str(folder), progress=False, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        data = data_folder()
+        places = [
+            f"HW4FAST_DATA ({data / 'models'})" if data else "HW4FAST_DATA (not set)",
+            str(cache_folder() / "models"),
+        ]
+        raise UserError(
+            f"the weights of {name} can't be had: no {name}.pth or .safetensors in {' or '.join(places)}, and"
+            f" {weights.url} failed ({error}); put a file there, or name one with --weights"
+        ) from None
