@@ -166,8 +166,13 @@ img.small { image-rendering: pixelated; }
 .off .mark { color: var(--flips); }
 .pair { display: grid; grid-template-columns: 1fr auto 1fr; gap: .5rem; align-items: start; margin-top: .5rem; }
 .pair > .arrow { align-self: center; color: var(--soft); font-size: 1.2rem; padding-bottom: 2rem; }
-.numbers { border: 1px solid var(--line); border-radius: .6rem; }
+.numbers { margin-top: 1rem; border: 1px solid var(--line); border-radius: .6rem; }
 .swipe { display: none; }
+.sheet { min-width: 44rem; border: 0; border-radius: 0; }
+.wide svg { max-width: none; min-width: 40rem; }
+.claims tbody th { font-weight: 400; max-width: 22rem; }
+.claims b { font-weight: 680; }
+ul.why { padding-left: 1.2rem; max-width: 56em; }
 .numbers table { font-size: .9rem; min-width: 44rem; }
 .numbers th, .numbers td { padding: .34rem .8rem; text-align: right; white-space: nowrap; }
 .numbers thead th {

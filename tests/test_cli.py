@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from hw4fast import cli
-from hw4fast.cli import _specs, main
+from hw4fast.cli import main
+from hw4fast.cli.common import print_json
+from hw4fast.cli.using import _specs
 from hw4fast.data import load
 from hw4fast.errors import UserError
 from hw4fast.inference.card import Card
@@ -172,7 +174,7 @@ def test_a_model_that_fails_is_one_line(json_option, digit, centroid_onnx, tmp_p
 @pytest.mark.parametrize("value", [float("nan"), {"a": [float("inf")]}])
 def test_json_has_no_nan(value, capsys):
     with pytest.raises(UserError, match="NaN or infinite, which JSON can't say"):
-        cli._print_json(value)
+        print_json(value)
     assert capsys.readouterr().out == ""
 
 

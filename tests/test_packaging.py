@@ -23,7 +23,7 @@ def test_a_wheel_built_from_the_sdist_holds_the_package_and_nothing_else(tmp_pat
         str(path.relative_to(ROOT)) for path in (ROOT / "csrc").iterdir() if path.suffix in (".cpp", ".h", ".inl")
     }
     assert sources and sources <= names
-    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "hw4fast/cli.py"} <= names
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "hw4fast/cli/__init__.py"} <= names
 
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -1,0 +1,139 @@
+"""The verbs that make something: train, export, reproduce."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from hw4fast.cli.common import Arguments, numbers, positive, print_json, shown, threads, threads_option, verb
+
+
+def add_train(verbs: Any) -> None:
+    examples = ("hw4fast train digits", "hw4fast train mnist --recipe adam-bn --epochs 5 --out runs/adam")
+    parser = verb(verbs, "train", "Train a net on a data set and write a run folder.", examples, _run_train)
+    # what is not said stays unset: a new run takes it from Settings, a resumed one from what it was begun with
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("dataset", nargs="?", metavar="DATASET", help="digits (default, needs no network) or mnist")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="named settings, such as the homework's l2, l1, adam or adam-bn; what else is said wins",
+    )
+    add("--epochs", type=positive, help="default: 10")
+    add("--batch-size", type=positive, help="default: 100")
+    add("--loss", help="cross-entropy (default), or seed: the homework's −p of the right class")
+    add("--lr", type=float, help="learning rate; default: 0.1 for sgd, 0.001 for adagrad and adam, 1 for adadelta")
+    add("--schedule", help="of the learning rate: constant (default), one-cycle or stairs (0.7 after each epoch)")
+    add("--optimizer", help="sgd (default), adagrad, adam or adadelta")
+    add("--momentum", type=float, help="of sgd; default: 0.0")
+    add("--l1", type=float, help="λ of λ·Σ|w|, biases left out; default: 0.0")
+    add("--l2", type=float, help="λ of λ/2·Σw², biases left out; default: 0.0001")
+    add("--dropout", type=float, help="default: 0.4")
+    add("--batch-norm", action="store_true", help="batch normalisation after each convolution")
+    add("--channels", type=numbers, metavar="A,B", help="of the two convolutions; default: 16,32")
+    add("--seed", type=int, help="of the weights, the order and dropout; default: 0")
+    add("--init", metavar="RUN", help="start from the weights of that finished run; default: random ones")
+    threads_option(parser)
+    add("--device", help="cpu (default) or cuda")
+    add("--kernels", help="hw4fast (default) or torch: whose convolution blocks and loss")
+    always = parser.add_argument
+    always("--out", metavar="FOLDER", help="the run folder; default: runs/DATASET, or its next free sibling")
+    always("--resume", action="store_true", help="go on with the run in that folder; only --epochs may differ")
+
+
+def _run_train(arguments: Arguments) -> int:
+    from dataclasses import fields
+
+    from hw4fast.stats import percent
+    from hw4fast.training.settings import Settings
+    from hw4fast.training.train import train
+
+    given = {field.name: getattr(arguments, field.name) for field in fields(Settings) if field.name in arguments}
+    given["threads"] = threads(arguments)
+    if given["threads"] is None:
+        del given["threads"]
+    result = train(given, out=arguments.out, resume=arguments.resume)
+    if arguments.json:
+        print_json(asdict(result))
+        return 0
+    print(f"test accuracy {percent(result.correct, result.n)}, cost {result.cost:.4f} nats, {result.seconds:.1f} s")
+    ran = [f"{name} cpp-{isa}" for name, counts in result.kernels.items() for isa in counts]
+    print(f"kernels: {', '.join(ran) or 'torch'}")
+    folder = shown(result.folder)
+    print(f"run: {folder} (curves.png, contact_sheet.png, samples/, metrics.csv, run.json, weights.safetensors)")
+    print(f"next: hw4fast export {folder} --onnx")
+    return 0
+
+
+def add_export(verbs: Any) -> None:
+    examples = ("hw4fast export runs/digits --onnx", "hw4fast export shufflenet_v2_x1_0 --preprocess stretch")
+    sentence = "Write a trained run, or a pretrained net of torchvision's, as one self-describing ONNX file."
+    parser = verb(verbs, "export", sentence, examples, _run_export)
+    add = parser.add_argument
+    add("model", metavar="RUN|ARCHITECTURE", help="a finished run folder, or a name like resnet18")
+    add("--onnx", nargs="?", default="", const="", metavar="FILE", help="default: RUN/model.onnx or ARCHITECTURE.onnx")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="of an architecture; default: HW4FAST_DATA/models, the cache, or torchvision's",
+    )
+    add("--preprocess", metavar="PRESET", help="of an architecture: imagenet (default) or stretch (plainly to 224×224)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        help="allowed error against float64, in units of the largest logit; default: %(default)s",
+    )
+
+
+def _run_export(arguments: Arguments) -> int:
+    from hw4fast.exporter import export
+
+    a = arguments
+    result = export(a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess)
+    if arguments.json:
+        print_json({"path": str(result.path), "size": result.size, "parity": result.card.parity})
+        return 0
+    parity, path = result.card.parity, shown(result.path)
+    print(
+        f"{path}: {result.size / 1e3:.0f} kB, opset {result.card.opset}, {len(result.card.labels)} classes\n"
+        f"checked on {parity['images']} pictures in batches of {', '.join(map(str, parity['batches']))}:"
+        f" {parity['same_answers']} answers as torch gives them,\n"
+        f"  largest logit {parity['largest_logit']:.3g}, error at most {parity['max_error_to_torch']:.2g} to torch and"
+        f" {parity['max_error_to_float64']:.2g} to float64 (torch's own {parity['torch_max_error_to_float64']:.2g})\n"
+        f"next: hw4fast classify PICTURE --model {path} --transform blur5"
+    )
+    return 0
+
+
+def add_reproduce(verbs: Any) -> None:
+    examples = ("hw4fast reproduce theory", "hw4fast reproduce mnist --seeds 3 --out homework")
+    sentence = "Run the homework's experiments and set its numbers beside ours."
+    parser = verb(verbs, "reproduce", sentence, examples, _run_reproduce)
+    add = parser.add_argument
+    add("parts", nargs="*", default=["all"], metavar="PART", help="mnist, corn, theory or all (default)")
+    add("--out", default="homework", metavar="FOLDER", help="finished runs in it are kept; default: %(default)s")
+    add("--seeds", type=positive, default=1, metavar="N", help="runs of each recipe; default: %(default)s")
+    add("--dataset", default="mnist", help="of the mnist part; default: %(default)s")
+    add("--epochs", type=positive, help="of the mnist part, to try it; default: the homework's 10")
+    add("--kernels", default="hw4fast", help="of the mnist part: hw4fast (default) or torch")
+    add("--photo", metavar="FILE|FOLDER", help="of the corn part; default: the corn in HW4FAST_DATA")
+    threads_option(parser)
+
+
+def _run_reproduce(arguments: Arguments) -> int:
+    from hw4fast.homework.parts import Options
+    from hw4fast.homework.reproduce import PARTS, reproduce
+
+    a = arguments
+    options = Options(a.seeds, a.dataset, a.epochs, a.kernels, a.photo, threads(a))
+    result = reproduce(a.parts, a.out, options)
+    if a.json:
+        print_json(result.results)
+    else:
+        for name, found in result.results.items():
+            print(f"{PARTS[name].title}: {PARTS[name].finding(found)}", *PARTS[name].table(found), "", sep="\n")
+        print(f"report: {shown(result.report)}")
+    return 0 if result.works else 1

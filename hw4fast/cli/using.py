@@ -1,0 +1,157 @@
+"""The verbs that use a model, and info."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hw4fast.cli.common import Arguments, complain, numbers, positive, print_json, shown, threads, threads_option, verb
+
+
+def add_classify(verbs: Any) -> None:
+    examples = (
+        "hw4fast classify digit.png --model runs/digits --transform blur9",
+        "hw4fast classify *.jpg --model net.onnx --top 3 --json",
+    )
+    parser = verb(verbs, "classify", "Name what is in pictures, clean and transformed.", examples, _run_classify)
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE")
+    add("--model", required=True, metavar="FILE", help="an .onnx file with a card, or an exported run folder")
+    add("--transform", action="append", default=[], metavar="SPEC", help="NAME[LEVEL][:key=value,…]; may be repeated")
+    add("--top", type=positive, default=5, metavar="K", help="answers per picture; default: %(default)s")
+    add("--save-transformed", metavar="FOLDER", help="write what the model saw as PNG")
+    add("--seed", type=int, default=0, help="of random transforms; default: %(default)s")
+    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt")
+    threads_option(parser)
+
+
+def _run_classify(arguments: Arguments) -> int:
+    from hw4fast.inference.classify import Failure, classify
+
+    a = arguments
+    failed = 0
+    options = {"top": a.top, "save_transformed": a.save_transformed, "seed": a.seed, "provider": a.provider}
+    for result in classify(a.images, a.model, a.transform, threads=threads(a), **options):
+        if isinstance(result, Failure):
+            failed += 1
+            complain(result.reason)
+        if a.json:
+            print_json(result.to_json())
+        elif not isinstance(result, Failure):
+            print(shown(result.file), *_side_by_side([result.clean, *result.transformed]), sep="\n")
+    if failed:
+        complain(f"{failed} of {len(a.images)} pictures could not be classified")
+        return 1 if failed == len(a.images) else 3
+    return 0
+
+
+def _side_by_side(answers: Sequence[Any]) -> list[str]:
+    """One column per answer: its transform, then its classes with their probabilities."""
+    columns = [
+        [answer.transform, *(f"{100 * share:5.1f} %  {shown(label)}" for _, label, share in answer.top)]
+        for answer in answers
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    rows = zip(*columns, strict=True)
+    return [
+        "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def add_study(verbs: Any) -> None:
+    examples = (
+        "hw4fast study digits --model runs/digits",
+        "hw4fast study photos/ --model net.onnx --transforms blur,noise,rotate30 --limit 100",
+    )
+    parser = verb(verbs, "study", "Find out which transforms break a model, and how soon.", examples, _run_study)
+    add = parser.add_argument
+    add("source", metavar="DATASET|FOLDER", help="a data set's test images, or a folder of pictures")
+    add("--model", required=True, metavar="FILE", help="an .onnx file with a card, or an exported run folder")
+    add("--transforms", metavar="A,B,…", help="names (severity 1 to 5 each) or specs with a level; default: all")
+    add("--out", metavar="FOLDER", help="default: studies/SOURCE, or its next free sibling")
+    add("--limit", type=positive, metavar="N", help="only N pictures, chosen by the seed")
+    add("--seed", type=int, default=0, help="of all chance; default: %(default)s")
+    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt")
+    threads_option(parser)
+
+
+def _run_study(arguments: Arguments) -> int:
+    from hw4fast.robustness.study import study
+
+    a = arguments
+    transforms = _specs(a.transforms) if a.transforms else None
+    options = {"out": a.out, "seed": a.seed, "provider": a.provider, "limit": a.limit}
+    result = study(a.source, a.model, transforms, threads=threads(a), **options)
+    for name, reason in result.failures:
+        complain(f"{name}: {reason}")
+    if a.json:
+        print_json(result.to_json())
+    else:
+        print(f"{shown(result.finding)}\nreport: {shown(result.report)}")
+    return 3 if result.failures else 0
+
+
+def _specs(text: str) -> list[str]:
+    """Splits at commas, but not before the key=value pairs that belong to the spec in front of them."""
+    specs: list[str] = []
+    for part in text.split(","):
+        if specs and ":" in specs[-1] and "=" in part and ":" not in part:
+            specs[-1] += "," + part
+        else:
+            specs.append(part)
+    return specs
+
+
+def add_bench(verbs: Any) -> None:
+    examples = ("hw4fast bench runs/digits", "hw4fast bench net.onnx --batches 1,8,64 --seconds 10")
+    sentence = "Time a model on every engine that runs here, taking turns."
+    parser = verb(verbs, "bench", sentence, examples, _run_bench)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run folder (torch and onnxruntime) or an .onnx file (onnxruntime)")
+    add("--batches", type=numbers, default=(1, 32), metavar="A,B,…", help="batch sizes; default: 1,32")
+    add("--seconds", type=float, default=3.0, help="how long each batch size is measured; default: %(default)s")
+    add("--out", metavar="FILE", help="the record to append to; default: bench.jsonl beside the model")
+    threads_option(parser)
+
+
+def _run_bench(arguments: Arguments) -> int:
+    from hw4fast.bench import bench
+
+    a = arguments
+    result = bench(a.model, a.batches, a.seconds, threads(a), a.out)
+    if a.json:
+        print_json(asdict(result))
+        return 0
+    print(f"{shown(result.model)}, {result.threads} threads, engines taking turns")
+    print(f"{'engine':<18} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>10} {'calls':>7}")
+    for t in result.timings:
+        times = f"{t.p50_ms:>9.3f} {t.p90_ms:>9.3f} {t.p99_ms:>9.3f}"
+        print(f"{t.engine:<18} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.calls:>7}")
+    for engine, reason in result.left_out.items():
+        print(f"left out: {engine}: {shown(reason)}", file=sys.stderr)
+    print(f"record: {shown(result.path)}")
+    return 0
+
+
+def add_info(verbs: Any) -> None:
+    examples = ("hw4fast info", "hw4fast info --json")
+    verb(verbs, "info", "Tell what this machine can run, by trying it.", examples, _run_info)
+
+
+def _run_info(arguments: Arguments) -> int:
+    from hw4fast.info import info
+
+    found = info()
+    if arguments.json:
+        print_json(asdict(found))
+        return 0
+    print(f"processor    {found.processor}, {found.cores} cores; instruction sets: {', '.join(found.isas)}")
+    print(f"kernels      {found.kernels_error or ', '.join(f'{k}: {v}' for k, v in found.variants.items())}")
+    print(f"versions     {', '.join(f'{name} {number}' for name, number in found.versions.items())}")
+    for name, reason in found.providers.items():
+        print(f"onnxruntime  {name}: {'runs' if reason is None else f'does not run: {reason}'}")
+    for name, state in found.folders.items():
+        print(f"folder       {name}: {state}")
+    return 0

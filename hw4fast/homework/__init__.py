@@ -1,0 +1,1 @@
+"""The homework's experiments and theory, its numbers beside ours."""

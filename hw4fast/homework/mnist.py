@@ -1,0 +1,194 @@
+"""The part `mnist`: problem 3's table, with the homework's loss and with the right one, and sweeps for problem 2."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hw4fast.errors import UsageError
+from hw4fast.homework import mnist_page as page
+from hw4fast.homework.parts import Options, Part, save, save_csv
+from hw4fast.training import runs
+from hw4fast.training.loop import Diverged
+from hw4fast.training.recipes import RECIPES
+from hw4fast.training.settings import Settings
+from hw4fast.training.train import train
+
+# recipe → the homework's accuracy in %, that of its last batch of 100 images
+HOMEWORK = {
+    "l2": 99.0,
+    "l1": 87.0,
+    "l1-from-l2": 97.0,
+    "sgd": 88.0,
+    "momentum": 97.0,
+    "adagrad": 92.0,
+    "adam": 99.0,
+    "sgd-bn": 99.0,
+    "adam-bn": 100.0,
+}
+LOSSES = ("seed", "cross-entropy")
+EPOCHS, SWEEP_EPOCHS = 10, 2
+# setting → its values, all else as in the recipe sgd with cross-entropy
+SWEEPS: dict[str, tuple[float, ...]] = {
+    "lr": (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "l2": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+    "l1": (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
+    "momentum": (-0.9, -0.5, 0.0, 0.5, 0.9, 1.0, 1.1),
+}
+FREE = ("threads", "init", "recipe")  # may differ between what was begun and what is asked for
+
+
+def run(folder: Path, options: Options) -> dict[str, Any]:
+    """Trains what is not trained yet; writes table.csv, runs.csv, sweeps.csv, the curves and results.json."""
+    wanted = [*_table(options), *_sweeps(options)]
+    found = []
+    for number, (place, settings) in enumerate(wanted, 1):
+        if options.progress:
+            print(f"hw4fast: run {number} of {len(wanted)}: {place}", file=sys.stderr)
+        path = folder / "runs" / place
+        start = settings.init and str(folder / "runs" / settings.init)
+        found.append(finished(path, replace(settings, init=start), options.progress))
+    n = len(list(_table(options)))
+    rows = _rows(found[:n])
+    sweeps = [
+        {"setting": setting, "value": value, **outcome}
+        for (setting, value), outcome in zip(
+            [(setting, value) for setting, values in SWEEPS.items() for value in values], found[n:], strict=True
+        )
+    ]
+    results = {
+        "dataset": options.dataset,
+        "kernels": options.kernels,
+        "seeds": options.seeds,
+        "epochs": options.epochs or EPOCHS,
+        "sweep_epochs": min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS),
+        "rows": rows,
+        "sweeps": sweeps,
+        "table_seconds": sum(outcome["seconds"] for outcome in found[:n]),
+    }
+    save_csv(folder / "table.csv", page.plain(rows))
+    save_csv(folder / "runs.csv", [_flat(outcome) for outcome in found[:n]])
+    save_csv(folder / "sweeps.csv", [_flat(outcome) for outcome in sweeps])
+    page.save_drawings(results, folder)
+    save(folder, results)
+    return results
+
+
+def _table(options: Options) -> Iterator[tuple[str, Settings]]:
+    """(folder below runs/, settings) of every run of the table; `init` is such a folder, too."""
+    for loss in LOSSES:
+        for name in HOMEWORK:
+            recipe = RECIPES.get(name)
+            for seed in range(options.seeds):
+                values = {"epochs": options.epochs or EPOCHS, "loss": loss, "seed": seed, "recipe": name}
+                if recipe.start:
+                    values["init"] = f"{loss}/{recipe.start}-{seed}"
+                yield f"{loss}/{name}-{seed}", _settings(options, recipe.settings | values)
+
+
+def _sweeps(options: Options) -> Iterator[tuple[str, Settings]]:
+    for setting, values in SWEEPS.items():
+        for value in values:
+            epochs = min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS)
+            own = RECIPES.get("sgd").settings | {"epochs": epochs, setting: value}
+            yield f"sweep-{setting}/{value:g}", _settings(options, own)
+
+
+def _settings(options: Options, values: dict[str, Any]) -> Settings:
+    common = {"dataset": options.dataset, "kernels": options.kernels, "threads": options.threads}
+    return Settings(**(common | values))
+
+
+def finished(folder: Path, settings: Settings, progress: bool) -> dict[str, Any]:
+    """What came of the run in `folder`: trained now, gone on with, or as it was finished before.
+
+    Raises UsageError when the run there has other settings.
+    """
+    resume = (folder / runs.RUN_RECORD).exists()
+    if resume:
+        entry = runs.load_record(folder)
+        begun = Settings.from_json(entry["settings"])
+        for name, value in asdict(settings).items():
+            if name not in FREE and value != getattr(begun, name) and (name, value) != ("lr", None):
+                had = f"{folder} was begun with {name} = {getattr(begun, name)}, not {value}"
+                raise UsageError(f"{had}; name another --out, or delete that folder")
+        if entry["status"] in ("finished", "diverged"):
+            return _outcome(folder)
+    try:
+        given = {} if resume else asdict(settings)
+        train(given, folder, resume=resume, progress=progress)
+    except Diverged as error:
+        if progress:
+            print(f"hw4fast: {error}", file=sys.stderr)
+    return _outcome(folder)
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    """Settings, history and result of a run that is over."""
+    entry = runs.load_record(folder)
+    settings = entry["settings"]
+    history: dict[str, list[float]] = {
+        name: [] for name in ("train_cost", "train_accuracy", "test_cost", "test_accuracy")
+    }
+    seconds = 0.0
+    if (folder / runs.METRICS).exists():
+        with (folder / runs.METRICS).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                values = {**row, "test_accuracy": int(row["test_correct"]) / int(row["test_images"])}
+                for name, column in history.items():
+                    column.append(float(values[name]))
+                seconds += float(row["seconds"])
+    result = entry.get("result") if entry["status"] == "finished" else None
+    return {
+        "recipe": settings["recipe"],
+        "loss": settings["loss"],
+        "seed": settings["seed"],
+        "status": entry["status"],
+        "diverged": entry.get("diverged"),
+        "result": result,
+        "history": history,
+        "seconds": seconds,
+    }
+
+
+def _rows(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per recipe: the homework's number, and of each loss the means over the seeds."""
+    rows = []
+    for name, homework in HOMEWORK.items():
+        row: dict[str, Any] = {"recipe": name, "homework": homework}
+        for loss in LOSSES:
+            own = [outcome for outcome in outcomes if (outcome["recipe"], outcome["loss"]) == (name, loss)]
+            done = [outcome["result"] for outcome in own if outcome["result"]]
+            whole = [100 * result["test_correct"] / result["test_images"] for result in done]
+            last = [100 * result["test_last_correct"] / result["test_last_images"] for result in done]
+            row[loss] = {
+                "whole": statistics.fmean(whole) if done else None,
+                "least": min(whole, default=None),
+                "most": max(whole, default=None),
+                "last": statistics.fmean(last) if done else None,
+                "cost": statistics.fmean(result["test_cost"] for result in done) if done else None,
+                "diverged": len(own) - len(done),
+                "test_images": done[0]["test_images"] if done else 0,
+                "last_images": done[0]["test_last_images"] if done else 0,
+                "seconds": sum(outcome["seconds"] for outcome in own),
+                "histories": [outcome["history"] for outcome in own],
+            }
+        rows.append(row)
+    return rows
+
+
+def _flat(outcome: dict[str, Any]) -> dict[str, Any]:
+    """An outcome as one line of a CSV."""
+    kept = {name: value for name, value in outcome.items() if name not in ("result", "history", "diverged")}
+    where = outcome["diverged"] or {"epoch": "", "step": "", "loss": ""}
+    names = ("test_correct", "test_images", "test_cost", "test_last_correct", "test_last_images")
+    result = outcome["result"] or dict.fromkeys(names, "")
+    return kept | result | {f"diverged_{name}": value for name, value in where.items()}
+
+
+PART = Part("mnist", "MNIST (problem 3)", run, page.section, page.finding, page.table)

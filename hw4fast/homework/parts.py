@@ -1,0 +1,117 @@
+"""What a part of the homework is: something that runs, keeps its results in its folder, and shows them on the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hw4fast import record
+from hw4fast.errors import UserError
+from hw4fast.figures import pyplot
+from hw4fast.files import write_json, write_text, writing
+from hw4fast.page import svg
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `reproduce` was asked for.
+
+    seeds: runs of each recipe; dataset, epochs, kernels: of the mnist part, None for 10 epochs; photo: a picture or a
+    folder of them for the corn part, None for the usual one; progress: bars and lines on stderr.
+    """
+
+    seeds: int = 1
+    dataset: str = "mnist"
+    epochs: int | None = None
+    kernels: str = "hw4fast"
+    photo: str | None = None
+    threads: int | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the homework.
+
+    run: does what is not done yet, in the part's own folder, and returns the results, JSON; section: those results as
+    HTML; finding: as a sentence; table: as lines for the terminal; works: whether all came out as it should.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Path, Options], dict[str, Any]]
+    section: Callable[[dict[str, Any], Path], str]
+    finding: Callable[[dict[str, Any]], str]
+    table: Callable[[dict[str, Any]], list[str]]
+    works: Callable[[dict[str, Any]], bool] = lambda results: True
+
+
+def save(folder: Path, results: dict[str, Any]) -> None:
+    """results.json, with the machine and the versions that gave them."""
+    origin = {"finished": record.now(), "machine": record.machine(), "versions": record.versions()}
+    write_json(folder / RESULTS, results | origin | {"commit": record.commit()})
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """What `save` wrote; None when the part has not run here. Raises UserError when it is damaged."""
+    path = folder / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(results, dict):
+            raise TypeError("no object")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run that part again") from None
+    return results
+
+
+def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One line per row; the first row's keys are the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def save_png(figure: Any, path: Path) -> None:
+    """Writes a figure and closes it."""
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    pyplot().close(figure)
+
+
+def drawing(figure: Any, name: str, title: str, caption: str) -> str:
+    """A figure as a card of the page, closed afterwards."""
+    drawn = svg(figure, name, escape(f"{title}. {caption}", quote=True))
+    pyplot().close(figure)
+    heading, below = escape(title), escape(caption)
+    return f'<figure class="card"><h3>{heading}</h3>{drawn}<figcaption>{below}</figcaption></figure>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, label: str = "Numbers") -> str:
+    """An HTML table; the first `left` columns are text. Cells are text, too."""
+    kinds = [' class="left"' if column < left else "" for column in range(len(head))]
+    heads = "".join(f'<th scope="col"{kind}>{escape(text)}</th>' for text, kind in zip(head, kinds, strict=True))
+    lines = []
+    for row in rows:
+        first = f'<th scope="row">{escape(row[0])}</th>'
+        rest = "".join(
+            f'<td class="spec">{escape(cell)}</td>' if column < left else f"<td>{escape(cell)}</td>"
+            for column, cell in enumerate(row[1:], 1)
+        )
+        lines.append(f"<tr>{first}{rest}</tr>")
+    swipe = '<p class="note swipe">The table is wider than the screen: swipe sideways for the other columns.</p>'
+    return (
+        f'{swipe}<div class="numbers scroll" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )

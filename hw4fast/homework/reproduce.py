@@ -1,0 +1,81 @@
+"""reproduce: the homework's experiments, its numbers beside ours, one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hw4fast import page
+from hw4fast.errors import UsageError
+from hw4fast.files import write_text
+from hw4fast.homework import corn, mnist, parts, theory
+from hw4fast.homework.parts import Options, Part
+
+PARTS: dict[str, Part] = {part.name: part for part in (mnist.PART, corn.PART, theory.PART)}
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Result:
+    """report: the page; results: {part: what it found}, of the parts that were asked for; works: all came out as they
+    should."""
+
+    report: Path
+    results: dict[str, dict[str, Any]]
+    works: bool
+
+
+def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", options: Options | None = None) -> Result:
+    """Runs the parts of those names (theory, mnist, flowers, corn, or all) and writes `out`/report.html over all parts
+    that have run there.
+
+    What an earlier call finished in `out` is kept, and what was interrupted goes on. Raises UsageError for an unknown
+    part, UserError for data or weights that can't be had.
+    """
+    unknown = [name for name in names if name not in (*PARTS, "all")]
+    if unknown:
+        raise UsageError(f"unknown part '{unknown[0]}'; known: {', '.join(PARTS)}, all")
+    chosen = [name for name in PARTS if name in names or "all" in names]
+    options, out = options or Options(), Path(out)
+    results: dict[str, dict[str, Any]] = {}
+    try:
+        for name in chosen:
+            results[name] = PARTS[name].run(out / name, options)
+    finally:
+        report = write_report(out)
+    return Result(report, results, all(PARTS[name].works(found) for name, found in results.items()))
+
+
+def write_report(out: Path) -> Path:
+    """The page of all parts that have results in `out`."""
+    found = {name: results for name in PARTS if (results := parts.load(out / name))}
+    sections = "\n".join(
+        f'<section id="{name}"><h2>{escape(PARTS[name].title)}</h2>\n'
+        f"<p>{escape(PARTS[name].finding(results))}.</p>\n{PARTS[name].section(results, out / name)}</section>"
+        for name, results in found.items()
+    )
+    links = " ".join(f'<a href="#{name}">{escape(PARTS[name].title)}</a>' for name in found)
+    nav = f'<nav aria-label="On this page">{links} <a href="#repeat">Repeat it</a></nav>'
+    headline = ". ".join(PARTS[name].finding(results) for name, results in found.items()) or "Nothing has run yet"
+    text = page.page(
+        title="The homework, reproduced and corrected",
+        kicker="<b>hw4fast reproduce</b> · the homework’s numbers beside ours",
+        headline=headline,
+        header=nav,
+        main=sections + page.repeat(f"hw4fast reproduce {' '.join(found)}", _record(found)),
+    )
+    write_text(out / REPORT, text)
+    return out / REPORT
+
+
+def _record(found: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    pairs = []
+    for name, results in found.items():
+        machine = results["machine"]
+        versions = ", ".join(f"{library} {number}" for library, number in results["versions"].items())
+        text = f"{results['finished']}; {machine['processor']}, {machine['cores']} cores; {versions}"
+        pairs.append((name, text))
+    return pairs
