@@ -32,7 +32,7 @@ FLOORS = (
     ("kernels",),
     ("data",),
     ("page",),
-    ("record", "timing", "files", "stats", "figures", "registry", "errors"),
+    ("record", "timing", "files", "paths", "stats", "figures", "registry", "errors"),
     ("_C",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

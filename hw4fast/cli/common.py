@@ -59,7 +59,7 @@ def print_json(value: Any) -> None:
 
 def shown(value: object) -> str:
     """For names that come from outside: in text, nothing that a terminal obeys. JSON shows them as they are."""
-    from hw4fast.inference.paths import printable
+    from hw4fast.paths import printable
 
     return printable(value)
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from hw4fast.data.folder import read_folder
+from hw4fast.data.images import read_picture
 from hw4fast.errors import UserError
 from hw4fast.exporter import export
 from hw4fast.files import data_folder
 from hw4fast.homework import corn_page as page
 from hw4fast.homework.parts import Options, Part, save, save_csv
 from hw4fast.inference.classifier import Classifier
-from hw4fast.inference.images import read_picture
 from hw4fast.kernels.gaussian_blur import gaussian_blur
 from hw4fast.transforms import parse
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
-from hw4fast.inference.paths import one_line
+from hw4fast.paths import one_line
 
 KEY = "hw4fast.card"  # in the model's metadata_props
 SCHEMA = 1

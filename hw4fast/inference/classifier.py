@@ -11,8 +11,8 @@ import numpy as np
 from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.inference.card import KEY, Card
-from hw4fast.inference.paths import model_file, one_line
 from hw4fast.inference.session import PROVIDERS, open_session, said
+from hw4fast.paths import model_file, one_line
 
 
 class Classifier:

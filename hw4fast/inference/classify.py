@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import writing
 from hw4fast.inference.classifier import Classifier
-from hw4fast.inference.images import read_picture
 from hw4fast.transforms import Chain, parse
 
 CLEAN = "clean"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.errors import UsageError, UserError
-from hw4fast.inference.paths import one_line, readable_file
 from hw4fast.kernels import check_threads
+from hw4fast.paths import one_line, readable_file
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
-from hw4fast.inference.paths import printable
 from hw4fast.page import INK, svg
+from hw4fast.paths import printable
 from hw4fast.robustness.findings import labelled_part
 from hw4fast.robustness.metrics import Row
 

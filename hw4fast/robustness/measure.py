@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw4fast.errors import UserError
-from hw4fast.inference.paths import printable
+from hw4fast.paths import printable
 from hw4fast.robustness.album import Album
 from hw4fast.robustness.metrics import Row, summarise
 from hw4fast.robustness.points import Point

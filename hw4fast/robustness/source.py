@@ -94,7 +94,7 @@ def _dataset(name: str, model_labels: Sequence[str]) -> Source:
 
 
 def _folder(folder: Folder, model_labels: Sequence[str]) -> Source:
-    from hw4fast.inference.images import read_picture
+    from hw4fast.data.images import read_picture
 
     name = folder.path.resolve().name or "pictures"
     return Source(

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from hw4fast.data import load
+from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.classify import Failure, Result, classify
-from hw4fast.inference.images import read_picture
 from hw4fast.transforms import parse
 
 

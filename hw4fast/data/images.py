@@ -16,7 +16,7 @@ from PIL import Image
 
 from hw4fast.data.preprocessing import MAX_PIXELS
 from hw4fast.errors import UserError
-from hw4fast.inference.paths import one_line, readable_file
+from hw4fast.paths import one_line, readable_file
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")  # all that Pillow may try, commonest first
 GREY = ("1", "L", "LA", "La")

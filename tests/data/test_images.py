@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hw4fast.data.images import MAX_PIXELS, read_picture
 from hw4fast.errors import UserError
-from hw4fast.inference.images import MAX_PIXELS, read_picture
 
 
 @pytest.fixture(autouse=True)
@@ -380,7 +380,7 @@ def test_pillows_log_stays_off_stderr(tmp_path):
     path = tmp_path / "many.tif"
     path.write_bytes(CORPUS["TIFF"].replace(samples, struct.pack("<HHIH", 277, 3, 1, 2048)))
     code = (
-        "import sys; from hw4fast.errors import UserError; from hw4fast.inference.images import read_picture\n"
+        "import sys; from hw4fast.errors import UserError; from hw4fast.data.images import read_picture\n"
         "try: read_picture(sys.argv[1])\nexcept UserError: print('refused')"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hw4fast.errors import UserError
-from hw4fast.inference.paths import model_file, one_line, printable, readable_file
+from hw4fast.paths import model_file, one_line, printable, readable_file
 
 
 def test_a_file_is_itself(tmp_path):
