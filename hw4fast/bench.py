@@ -126,11 +126,10 @@ def _torch_engines(path: Path, threads: int) -> tuple[dict[str, Engine], dict[st
         return {}, {"torch": "an .onnx file holds no torch model; bench the run folder to compare with torch"}
     import torch
 
-    from hw4fast import data
     from hw4fast.training import runs
 
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells at length of a missing GPU
-    model = runs.load_model(path, data.load(runs.load_record(path)["data"]["name"]))
+    model = runs.load_model(path, runs.load_data(runs.load_record(path)))
 
     def engine(call: Callable[[Any], Any]) -> Engine:
         def run(x: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from hw4fast import data as datasets
 from hw4fast import record
 from hw4fast.data import Preprocessing
 from hw4fast.data.preprocessing import preset
@@ -29,6 +28,7 @@ from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.training import runs
 from hw4fast.training.models.pretrained import architectures, labels, pretrained
+from hw4fast.training.settings import Settings
 
 OPSET = 20
 BATCHES = (1, 2, 7)
@@ -93,11 +93,11 @@ def export(
 
 def _run(run: Path) -> _Source:
     entry = runs.load_record(run)
-    dataset = datasets.load(entry["data"]["name"])
-    if dataset.fingerprint != entry["data"]["fingerprint"]:
-        raise UserError(f"the data set {dataset.name} is no longer what {run} was trained on")
+    settings, dataset = Settings.from_json(entry["settings"]), runs.load_data(entry)
     kept = ("settings", "data", "result", "commit", "sessions")
     provenance = {key: entry[key] for key in kept if key in entry} | _now()
+    paths = {name: Path(value).name for name in ("dataset", "init", "weights") if (value := getattr(settings, name))}
+    provenance["settings"] = entry["settings"] | paths  # no folder of this machine goes into the file
     pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
     model = runs.load_model(run, dataset)
     return _Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures)

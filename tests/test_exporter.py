@@ -248,7 +248,7 @@ def test_weights_of_another_net(run):
 
 def test_other_data_than_it_was_trained_on(run, monkeypatch):
     changed = other_data(load("digits"))
-    monkeypatch.setattr(datasets, "load", lambda name: changed)
+    monkeypatch.setattr(datasets, "load", lambda *_: changed)
     with pytest.raises(UserError, match="the data set digits is no longer what"):
         export(run)
 
@@ -262,5 +262,5 @@ def test_pictures_are_fitted_before_they_are_compared(run, monkeypatch):
     entry = load_record(run)
     entry["data"]["fingerprint"] = bigger.fingerprint
     (run / "run.json").write_text(json.dumps(entry), encoding="utf-8")
-    monkeypatch.setattr(datasets, "load", lambda name: bigger)
+    monkeypatch.setattr(datasets, "load", lambda *_: bigger)
     assert export(run).card.parity["same_answers"] == 64

@@ -11,11 +11,16 @@ from hw4fast.cli.common import Arguments, numbers, positive, print_json, shown, 
 
 
 def add_train(verbs: Any) -> None:
-    examples = ("hw4fast train digits", "hw4fast train mnist --recipe adam-bn --epochs 5 --out runs/adam")
+    examples = ("hw4fast train digits", "hw4fast train flowers --backbone shufflenet_v2_x1_0 --two-step --patience 10")
     parser = verb(verbs, "train", "Train a net on a data set and write a run folder.", examples, _run_train)
     # what is not said stays unset: a new run takes it from Settings, a resumed one from what it was begun with
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("dataset", nargs="?", metavar="DATASET", help="digits (default, needs no network) or mnist")
+    add(
+        "dataset",
+        nargs="?",
+        metavar="DATASET|FOLDER",
+        help="digits (default, needs no network), mnist, flowers, or a folder with one sub-folder per class",
+    )
     add(
         "--recipe",
         metavar="NAME",
@@ -33,6 +38,33 @@ def add_train(verbs: Any) -> None:
     add("--dropout", type=float, help="default: 0.4")
     add("--batch-norm", action="store_true", help="batch normalisation after each convolution")
     add("--channels", type=numbers, metavar="A,B", help="of the two convolutions; default: 16,32")
+    tuning = parser.add_argument_group("a pretrained backbone (the default for pictures)")
+    tune = partial(tuning.add_argument, default=argparse.SUPPRESS)
+    tune(
+        "--backbone",
+        dest="model",
+        metavar="NAME",
+        help="a classification net of torchvision's; default: shufflenet_v2_x1_0",
+    )
+    tune(
+        "--weights",
+        metavar="FILE",
+        help="its trained weights; default: HW4FAST_DATA/models, the cache, or torchvision's",
+    )
+    tune("--preprocess", metavar="PRESET", help="imagenet (default) or stretch (plainly to 224×224)")
+    which = tuning.add_mutually_exclusive_group()
+    for flag, value, words in (
+        ("--freeze", "head", "train the last layer alone, on features that are computed once"),
+        ("--unfreeze", "all", "train all layers (default)"),
+        ("--two-step", "head-then-all", "first the last layer, then all"),
+    ):
+        which.add_argument(flag, dest="tune", action="store_const", const=value, default=argparse.SUPPRESS, help=words)
+    tune(
+        "--patience",
+        type=positive,
+        metavar="N",
+        help="stop after N epochs without a lower validation cost; default: 10",
+    )
     add("--seed", type=int, help="of the weights, the order and dropout; default: 0")
     add("--init", metavar="RUN", help="start from the weights of that finished run; default: random ones")
     threads_option(parser)
@@ -62,7 +94,8 @@ def _run_train(arguments: Arguments) -> int:
     ran = [f"{name} cpp-{isa}" for name, counts in result.kernels.items() for isa in counts]
     print(f"kernels: {', '.join(ran) or 'torch'}")
     folder = shown(result.folder)
-    print(f"run: {folder} (curves.png, contact_sheet.png, samples/, metrics.csv, run.json, weights.safetensors)")
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in result.folder.iterdir())
+    print(f"run: {folder} ({shown(', '.join(names))})")
     print(f"next: hw4fast export {folder} --onnx")
     return 0
 

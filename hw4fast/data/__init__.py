@@ -1,14 +1,40 @@
 """Data sets as arrays and paths. A data set is one file here that registers its loader."""
 
+import sys
+from pathlib import Path
+
 from hw4fast.data.dataset import DATASETS, Dataset, Split
-from hw4fast.data.preprocessing import Preprocessing
+from hw4fast.data.pictures import Pictures, fitted, from_folder
+from hw4fast.data.preprocessing import Preprocessing, preset
+from hw4fast.errors import UsageError
+from hw4fast.paths import printable
 from hw4fast.registry import import_folder
 
 import_folder(__name__, __path__)
 
-__all__ = ["DATASETS", "Dataset", "Preprocessing", "Split", "load"]
+__all__ = ["DATASETS", "Dataset", "Preprocessing", "Split", "load", "of_pictures"]
 
 
-def load(name: str) -> Dataset:
-    """The data set of that name. Raises UsageError for an unknown name, UserError when it can't be had."""
-    return DATASETS.get(name)()
+def load(name: str, preprocess: str | None = None, progress: bool = False) -> Dataset:
+    """The data set of that name, or the folder of that path with labelled pictures (see pictures.from_folder).
+
+    preprocess: of pictures, a preset's name, "imagenet" if None; a data set of arrays has its own. What can't be read
+    is left out, with a line on stderr each. Raises UsageError for an unknown name, UserError when it can't be had.
+    """
+    path = Path(name)
+    found = from_folder(path) if name not in DATASETS and path.is_dir() else DATASETS.get(name)()
+    if isinstance(found, Dataset):
+        if preprocess:
+            raise UsageError(f"the data set {name} has its own preprocessing; take --preprocess away")
+        return found
+    dataset, failures = fitted(found, preset(preprocess or "imagenet"), progress)
+    for reason in failures:
+        print(f"hw4fast: left out: {printable(reason)}", file=sys.stderr)
+    return dataset
+
+
+def of_pictures(name: str) -> bool:
+    """Whether that data set is one of picture files. False, too, for a name that `load` would refuse."""
+    if name not in DATASETS:
+        return Path(name).is_dir()
+    return isinstance(DATASETS.get(name)(), Pictures)

@@ -30,7 +30,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`preprocessing` is how every consumer of a model trained on it turns pictures into its input."""
+    """`preprocessing` is how every consumer of a model trained on it turns pictures into its input; `val` is what
+    training may look at to know when to stop, where there is such a split."""
 
     name: str
     train: Split
@@ -38,6 +39,7 @@ class Dataset:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     source: str
+    val: Split | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -45,11 +47,11 @@ class Dataset:
         whose data has another one can't be gone on with or exported."""
         reading = {"class_names": self.class_names, "preprocessing": self.preprocessing.to_json()}
         digest = hashlib.sha256(json.dumps(reading, sort_keys=True).encode())
-        for split in (self.train, self.test):
+        for split in filter(None, (self.train, self.test, self.val)):
             digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()
 
 
-# name → function without arguments that loads it
+# name → function without arguments that gives the Dataset, or the Pictures (see pictures.py) that make one
 DATASETS: Registry = Registry("data set")

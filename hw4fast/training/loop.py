@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,10 +20,12 @@ from hw4fast import kernels
 from hw4fast.data import Dataset, Split
 from hw4fast.errors import UserError
 from hw4fast.training import runs
+from hw4fast.training.frozen import frozen
 from hw4fast.training.losses import LOSSES
+from hw4fast.training.models.backbone import state_of_the_rest
 from hw4fast.training.progress import Bar
 from hw4fast.training.runs import Epoch, State
-from hw4fast.training.settings import OPTIMIZERS, SCHEDULES, Settings
+from hw4fast.training.settings import OPTIMIZERS, SCHEDULES, STAGES, Settings
 
 
 class Diverged(UserError):
@@ -35,6 +39,16 @@ class Diverged(UserError):
             f"the loss is no longer finite ({loss}) in epoch {epoch}, step {step} ({way}){kept}; begin a run with a"
             " smaller --lr" + (" or --momentum" if abs(settings.momentum) >= 1 else "")
         )
+
+
+class Batches(Protocol):
+    """What is trained on: [rows] gives the net's input float32 [n, …] and labels int64 [n]."""
+
+    labels: Tensor
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]: ...
 
 
 class Pictures:
@@ -58,40 +72,112 @@ class Pictures:
         return x.permute(0, 3, 1, 2), self.labels[rows]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One way through the data. name: of settings.STAGES; net: what is run on the batches, `model` or a part of it;
+    held_out: the validation split, or the test split where there is none, as `split` says."""
+
+    name: str
+    net: nn.Module
+    train: Batches
+    held_out: Batches
+    split: str
+
+
 def run(settings: Settings, data: Dataset, folder: Path, model: nn.Module, progress: bool) -> State:
-    """All epochs that are not done yet. Raises Diverged when the loss stops being finite; the last checkpoint stays."""
+    """All epochs that are not done yet; afterwards `model` has the weights of the epoch with the lowest validation
+    cost, where there is a validation split, else of the last epoch.
+
+    Raises Diverged when the loss stops being finite; the last checkpoint stays.
+    """
     device = torch.device(settings.device)
     model = model.to(device)
-    optimizer = _optimizer(settings, model)
-    state = _restored(folder, model, optimizer)
-    history, earlier, before = state.history, state.kernels, kernels.calls()
-    train, test = (Pictures(data, split, device) for split in (data.train, data.test))
-    with Bar(len(train), settings.epochs, len(history), progress) as bar:
-        for number in range(len(history) + 1, settings.epochs + 1):
-            start = time.perf_counter()
-            cost, accuracy, last = _epoch(settings, model, optimizer, train, number, folder, bar)
-            test_cost, right = evaluate(model, test, settings.loss)
-            steps = math.ceil(len(train) / settings.batch_size)
-            if not math.isfinite(test_cost):
-                raise Diverged(settings, folder, number, steps, test_cost)
-            last_right = right[-_last_batch(len(test), settings.batch_size) :]
-            row = Epoch(
-                epoch=number,
-                train_cost=cost,
-                train_accuracy=accuracy,
-                train_last_accuracy=last,
-                test_cost=test_cost,
-                test_correct=int(right.sum()),
-                test_images=len(test),
-                test_last_correct=int(last_right.sum()),
-                test_last_images=len(last_right),
-                seconds=time.perf_counter() - start,
-            )
+    state = runs.load_state(folder) or State()
+    for name in STAGES[settings.tune]:
+        done = [row for row in state.history if row.stage == name]
+        if _over(done, settings):
+            continue
+        if not done and state.best:
+            _load(folder, model, state.best)
+        stage = _stage(name, data, model, device, progress)
+        state = _run_stage(settings, stage, model, folder, state, progress)
+    _load(folder, model, state.best or state.weights)
+    return state
+
+
+def _stage(name: str, data: Dataset, model: nn.Module, device: torch.device, progress: bool) -> Stage:
+    held_out = data.val or data.test
+    splits = [Pictures(data, split, device) for split in (data.train, held_out)]
+    kind = "val" if data.val else "test"
+    if name == "all":
+        model.requires_grad_(True)
+        return Stage(name, model, splits[0], splits[1], kind)
+    tail, (train, held) = frozen(data, model, splits, progress)
+    return Stage(name, tail, train, held, kind)
+
+
+def _over(done: list[Epoch], settings: Settings) -> bool:
+    """Whether a stage has had its epochs, or `patience` of them since its lowest validation cost."""
+    if len(done) >= settings.epochs:
+        return True
+    if settings.patience is None or not done:
+        return False
+    costs = [row.held_out[1] for row in done]
+    return len(costs) - 1 - costs.index(min(costs)) >= settings.patience
+
+
+def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path, state: State, progress: bool) -> State:
+    history, best, earlier, before = state.history, state.best, state.kernels, kernels.calls()
+    done = [row for row in history if row.stage == stage.name]
+    optimizer = _optimizer(settings, stage.net)
+    if done:
+        _load(folder, model, state.weights)
+        try:
+            _load_optimizer(optimizer, state.optimizer)
+        except (ValueError, LookupError) as error:
+            raise runs.damaged(folder / runs.CHECKPOINT, error) from None
+    rest = state_of_the_rest(model) if stage.name == "head" else {}
+    label = stage.name if len(STAGES[settings.tune]) > 1 else ""
+    with Bar(len(stage.train), settings.epochs, len(done), progress, label) as bar:
+        while not _over(done, settings):
+            row = _one_epoch(settings, stage, optimizer, len(done) + 1, folder, bar)
             history.append(row)
-            state = State(history, model.state_dict(), _optimizer_tensors(optimizer), _ran(earlier, before))
+            done.append(row)
+            if row.val_cost is not None and row.val_cost == min(r.val_cost for r in history if r.val_cost is not None):
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            tensors = _optimizer_tensors(optimizer)
+            state = State(history, model.state_dict(), tensors, best, _ran(earlier, before))
             runs.save_state(folder, state)
             bar.say(row)
+    now = model.state_dict()
+    if any(not torch.equal(now[name], tensor) for name, tensor in rest.items()):
+        raise RuntimeError("a frozen layer has changed")  # a fault of ours
     return state
+
+
+def _one_epoch(
+    settings: Settings, stage: Stage, optimizer: torch.optim.Optimizer, number: int, folder: Path, bar: Bar
+) -> Epoch:
+    start = time.perf_counter()
+    cost, accuracy, last = _epoch(settings, stage.net, optimizer, stage.train, number, folder, bar)
+    held_cost, logits = evaluate(stage.net, stage.held_out, settings.loss)
+    right = logits.argmax(1) == stage.held_out.labels
+    if not math.isfinite(held_cost):
+        raise Diverged(settings, folder, number, math.ceil(len(stage.train) / settings.batch_size), held_cost)
+    n = len(stage.held_out)
+    last_right = right[-_last_batch(n, settings.batch_size) :]
+    held = {f"{stage.split}_cost": held_cost, f"{stage.split}_correct": int(right.sum()), f"{stage.split}_images": n}
+    if stage.split == "test":
+        held |= {"test_last_correct": int(last_right.sum()), "test_last_images": len(last_right)}
+    return Epoch(
+        epoch=number,
+        stage=stage.name,
+        train_cost=cost,
+        train_accuracy=accuracy,
+        train_last_accuracy=last,
+        seconds=time.perf_counter() - start,
+        **held,  # type: ignore[arg-type]
+    )
 
 
 def _last_batch(n: int, size: int) -> int:
@@ -99,26 +185,20 @@ def _last_batch(n: int, size: int) -> int:
     return (n - 1) % size + 1
 
 
-def _optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+def _optimizer(settings: Settings, net: nn.Module) -> torch.optim.Optimizer:
     make, _, takes_momentum = OPTIMIZERS[settings.optimizer]
-    optimizer = make(model.parameters(), lr=settings.lr)
+    optimizer = make([parameter for parameter in net.parameters() if parameter.requires_grad], lr=settings.lr)
     if takes_momentum:
         for group in optimizer.param_groups:  # torch refuses a negative one at the door; the formula doesn't
             group["momentum"] = settings.momentum
     return optimizer
 
 
-def _restored(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """The last checkpoint, loaded into the net and the optimiser; an empty state when there is none yet."""
-    state = runs.load_state(folder)
-    if not state:
-        return State()
+def _load(folder: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
     try:
-        model.load_state_dict(state.weights)
-        _load_optimizer(optimizer, state.optimizer)
-    except (RuntimeError, ValueError, LookupError) as error:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
         raise runs.damaged(folder / runs.CHECKPOINT, error) from None
-    return state
 
 
 def _ran(earlier: dict[str, dict[str, int]], before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
@@ -136,7 +216,7 @@ def _epoch(
     settings: Settings,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    train: Pictures,
+    train: Batches,
     number: int,
     folder: Path,
     bar: Bar,
@@ -144,7 +224,7 @@ def _epoch(
     """One pass over the training images; the mean cost and accuracy as they were on the way, and the last batch's."""
     loss_of, factor_at = LOSSES[settings.loss], SCHEDULES[settings.schedule]
     rate = settings.lr or OPTIMIZERS[settings.optimizer][1]
-    penalised = [parameter for parameter in model.parameters() if parameter.dim() > 1]  # weights, not biases
+    penalised = [w for w in model.parameters() if w.dim() > 1 and w.requires_grad]  # weights, not biases
     model.train()
     torch.manual_seed((settings.seed << 20) + number)
     total_cost, total_correct, correct = 0.0, 0, 0
@@ -185,17 +265,20 @@ def _batches(n: int, size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     return order.split(size)
 
 
-def evaluate(model: nn.Module, pictures: Pictures, loss: str, batch: int = 1000) -> tuple[float, Tensor]:
-    """Mean loss of a net in evaluation mode, and which answers are right, bool [n]."""
+def evaluate(model: nn.Module, batches: Batches, loss: str, batch: int | None = None) -> tuple[float, Tensor]:
+    """Mean loss of a net in evaluation mode, and its logits, float32 [n, classes].
+
+    batch: inputs at a time; None: as many as 8 million numbers, from 16 to 1000.
+    """
     model.eval()
-    cost, right = 0.0, []
+    n, cost, logits = len(batches), 0.0, []
+    batch = batch or min(1000, max(16, 2**23 // batches[:1][0].numel()))
     with torch.inference_mode():
-        for start in range(0, len(pictures), batch):
-            x, y = pictures[start : start + batch]
-            logits = model(x)
-            cost += float(LOSSES[loss](logits, y, "torch")) * len(y)
-            right.append(logits.argmax(1) == y)
-    return cost / len(pictures), torch.cat(right)
+        for start in range(0, n, batch):
+            x, y = batches[start : start + batch]
+            logits.append(model(x))
+            cost += float(LOSSES[loss](logits[-1], y, "torch")) * len(y)
+    return cost / n, torch.cat(logits)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -10,17 +10,18 @@ from hw4fast.training.runs import Epoch
 class Bar:
     """One bar for all epochs; without a terminal only the line that ends each epoch."""
 
-    def __init__(self, images: int, epochs: int, done: int, show: bool) -> None:
+    def __init__(self, images: int, epochs: int, done: int, show: bool, stage: str = "") -> None:
         from tqdm import tqdm
 
         self._epochs, self._show, self._steps = epochs, show, 0
+        self._stage = f"{stage}, " if stage else ""
         self._bar = tqdm(
             total=images * epochs,
             initial=images * done,
             unit="img",
             unit_scale=True,
             disable=None if show else True,
-            desc=f"epoch {done + 1}/{epochs}",
+            desc=f"{self._stage}epoch {done + 1}/{epochs}",
             dynamic_ncols=True,
         )
 
@@ -38,10 +39,12 @@ class Bar:
 
     def say(self, row: Epoch) -> None:
         if self._show:
+            split, cost, correct, images = row.held_out
             self._bar.write(
-                f"epoch {row.epoch}/{self._epochs}: train cost {row.train_cost:.4f}, accuracy"
-                f" {100 * row.train_accuracy:.2f} %; test cost {row.test_cost:.4f}, accuracy"
-                f" {100 * row.test_accuracy:.2f} %; {row.seconds:.1f} s",
+                f"{self._stage}epoch {row.epoch}/{self._epochs}: train cost {row.train_cost:.4f}, accuracy"
+                f" {100 * row.train_accuracy:.2f} %; {split} cost {cost:.4f}, accuracy"
+                f" {100 * correct / images:.2f} %; {row.seconds:.1f} s",
                 file=sys.stderr,
             )
-        self._bar.set_description(f"epoch {min(row.epoch + 1, self._epochs)}/{self._epochs}", refresh=False)
+        after = min(row.epoch + 1, self._epochs)
+        self._bar.set_description(f"{self._stage}epoch {after}/{self._epochs}", refresh=False)

@@ -37,3 +37,13 @@ for _name, _recipe in {
     ),
 }.items():
     RECIPES.add(_name, _recipe)
+
+# -- problem 5: a pretrained net on other pictures -------------------------------------------------------------------
+
+RECIPES.add(
+    "finetune",
+    Recipe(
+        "Adam at 0.0001 until the validation cost has not fallen for ten epochs",
+        {"optimizer": "adam", "lr": 1e-4, "l2": 0.0, "batch_size": 32, "epochs": 100, "patience": 10},
+    ),
+)

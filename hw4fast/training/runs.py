@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hw4fast import data as datasets
 from hw4fast.data import Dataset
 from hw4fast.errors import UserError
 from hw4fast.files import RUN_MODEL, RUN_RECORD, free_sibling, settle, write_json, write_text, writing
-from hw4fast.training.models import build
+from hw4fast.training.models import MODELS, build
+from hw4fast.training.models.backbone import backbone, bare
 from hw4fast.training.settings import Settings
 
 CHECKPOINT, WEIGHTS, METRICS = "checkpoint.safetensors", "weights.safetensors", "metrics.csv"
@@ -31,40 +33,56 @@ CHECKPOINT, WEIGHTS, METRICS = "checkpoint.safetensors", "weights.safetensors", 
 
 @dataclass
 class Epoch:
-    """One row of metrics.csv. train_*: means over the epoch as it ran (weights moving, dropout on); cost is the run's
-    loss alone, without penalties; test_*: the whole test set after the epoch. *_last_*: the last batch alone, which is
-    what the homework called its accuracy (of the test set, the last images in the order of the files)."""
+    """One row of metrics.csv. stage: what was trained, "all" layers or the "head".
+
+    train_*: means over the epoch as it ran (weights moving, dropout on); cost is the run's loss alone, without
+    penalties. val_*: the validation split after the epoch, where there is one; else test_*: the whole test set.
+    *_last_*: the last batch alone, which is what the homework called its accuracy (of the test set, the last images in
+    the order of the files).
+    """
 
     epoch: int
+    stage: str
     train_cost: float
     train_accuracy: float
     train_last_accuracy: float
-    test_cost: float
-    test_correct: int
-    test_images: int
-    test_last_correct: int
-    test_last_images: int
     seconds: float
+    val_cost: float | None = None
+    val_correct: int | None = None
+    val_images: int | None = None
+    test_cost: float | None = None
+    test_correct: int | None = None
+    test_images: int | None = None
+    test_last_correct: int | None = None
+    test_last_images: int | None = None
 
     @property
-    def test_accuracy(self) -> float:
-        return self.test_correct / self.test_images
+    def held_out(self) -> tuple[str, float, int, int]:
+        """(split, cost, correct, images) of the split that was looked at after the epoch."""
+        split = "test" if self.val_images is None else "val"
+        cost, correct, images = (getattr(self, f"{split}_{name}") for name in ("cost", "correct", "images"))
+        return split, cost, correct, images
 
 
 @dataclass
 class State:
-    """What a run needs to go on: finished epochs, weights, optimiser tensors, and the calls that the epochs took
+    """What a run needs to go on: finished epochs, weights, optimiser tensors, the weights of the epoch with the lowest
+    validation cost (empty without a validation split), and the calls that the epochs took
     (`{kernel: {instruction set: calls}}`)."""
 
     history: list[Epoch] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
     kernels: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def build_model(settings: Settings, data: Dataset) -> nn.Module:
-    """The run's net, initialised from its seed."""
+    """The run's net, initialised from its seed; an architecture of torchvision's with its trained weights and a new
+    last layer."""
     torch.manual_seed(settings.seed)
+    if settings.model not in MODELS:
+        return backbone(settings.model, len(data.class_names), settings.weights)[0]
     names = ("dropout", "batch_norm", "channels", "kernels")
     options = {name: getattr(settings, name) for name in names}
     shape = (data.preprocessing.channels, *data.preprocessing.crop)
@@ -82,6 +100,7 @@ def save_state(folder: Path, state: State) -> None:
     write_text(folder / METRICS, table.getvalue())
     tensors = {f"weights/{name}": tensor.detach().contiguous() for name, tensor in state.weights.items()}
     tensors |= {f"optimizer/{name}": tensor.detach().contiguous() for name, tensor in state.optimizer.items()}
+    tensors |= {f"best/{name}": tensor.detach().contiguous() for name, tensor in state.best.items()}
     history = [asdict(epoch) for epoch in state.history]
     with writing(folder / CHECKPOINT) as temporary:
         save_file(tensors, temporary, {"history": json.dumps(history), "kernels": json.dumps(state.kernels)})
@@ -163,6 +182,15 @@ def load_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def load_data(record: dict[str, Any]) -> Dataset:
+    """The data set of a run's record. Raises UserError when it can't be had or is no longer what it was."""
+    settings = Settings.from_json(record["settings"])
+    data = datasets.load(settings.dataset, settings.preprocess)
+    if data.fingerprint != record["data"]["fingerprint"]:
+        raise UserError(f"the data set {data.name} is no longer what the run was begun with")
+    return data
+
+
 def how_to_resume(settings: Settings, folder: Path) -> str:
     """The command, fit to be copied into a shell."""
     return f"hw4fast train {settings.dataset} --resume --out {shlex.quote(str(folder))}"
@@ -183,8 +211,9 @@ def load_model(folder: Path, data: Dataset) -> nn.Module:
     finished."""
     record = load_record(folder)
     weights = _finished_weights(folder, record)
+    settings = replace(Settings.from_json(record["settings"]), kernels="torch")
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
-        model = build_model(replace(Settings.from_json(record["settings"]), kernels="torch"), data)
+        model = build_model(settings, data) if settings.model in MODELS else bare(settings.model, len(data.class_names))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

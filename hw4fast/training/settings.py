@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hw4fast import kernels
 from hw4fast.errors import UsageError, UserError
 from hw4fast.training.losses import CROSS_ENTROPIES, LOSSES
 from hw4fast.training.models import MODELS
+from hw4fast.training.models.pretrained import architectures
 
 # name → (class, default learning rate, whether it takes momentum)
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] = {
@@ -37,6 +39,8 @@ def _one_cycle(done: float, epochs: int) -> float:
     return low + (1 - low) * (1 + math.cos(math.pi * part)) / 2
 
 
+# tune → its stages, one after the other, each from the best weights of the one before
+STAGES: dict[str, tuple[str, ...]] = {"all": ("all",), "head": ("head",), "head-then-all": ("head", "all")}
 # name → factor of the learning rate, given how many epochs are done (a fraction on the way) of how many
 SCHEDULES: dict[str, Callable[[float, int], float]] = {
     "constant": lambda done, epochs: 1.0,
@@ -51,6 +55,9 @@ class Settings:
 
     recipe: the name of the recipe that the others come from, None for none; it changes nothing by itself.
     lr None: the optimiser's default (see OPTIMIZERS). init: a finished run folder whose weights this one starts from.
+    Of an architecture of torchvision's: weights (a file, see models.pretrained), preprocess (a preset's name) and tune:
+    "all" layers, the "head" alone, or "head-then-all". patience: epochs without a lower validation cost after which a
+    stage ends, None: never.
     """
 
     dataset: str = "digits"
@@ -70,6 +77,10 @@ class Settings:
     channels: tuple[int, int] = (16, 32)
     seed: int = 0
     init: str | None = None
+    weights: str | None = None
+    preprocess: str | None = None
+    tune: str = "all"
+    patience: int | None = None
     threads: int | None = None
     device: str = "cpu"
     kernels: str = "hw4fast"
@@ -83,7 +94,8 @@ class Settings:
             chosen["channels"] = tuple(operator.index(width) for width in chosen["channels"])
         for key, given in chosen.items():
             kind = type(getattr(cls, key))
-            optional = (str, NoneType) if key in ("recipe", "init") else (int, float, NoneType)
+            words = ("recipe", "init", "weights", "preprocess")
+            optional = (str, NoneType) if key in words else (int, float, NoneType)
             if type(given) not in {NoneType: optional, float: (int, float)}.get(kind, (kind,)):
                 raise TypeError(f"{key} can't be {given!r}")
         return cls(**chosen)
@@ -92,8 +104,9 @@ class Settings:
 def check(settings: Settings) -> None:
     """Raises UsageError for an unknown name or a value out of range, UserError for a device that can't be had."""
     s = settings
-    MODELS.get(s.model)
+    _check_model(s)
     for name, known in (
+        ("tune", STAGES),
         ("loss", LOSSES),
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
@@ -105,6 +118,21 @@ def check(settings: Settings) -> None:
         raise UsageError(f"momentum goes with sgd, not with {s.optimizer}")
     _check_numbers(s)
     _check_device(s)
+
+
+def _check_model(s: Settings) -> None:
+    """What goes with a net of ours, and what with an architecture of torchvision's."""
+    if s.model in MODELS:
+        own: tuple[str, ...] = ("weights", "preprocess", "tune")
+    elif s.model in architectures():
+        own = ("channels", "dropout", "batch_norm")
+    else:
+        near = difflib.get_close_matches(s.model, [*MODELS, *architectures()], n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(MODELS)}, torchvision's"
+        raise UsageError(f"unknown model '{s.model}'; {hint}")
+    for name in own:
+        if getattr(s, name) != getattr(Settings, name):
+            raise UsageError(f"{name} doesn't go with the model {s.model}")
 
 
 def _check_numbers(s: Settings) -> None:
@@ -123,6 +151,8 @@ def _check_numbers(s: Settings) -> None:
         raise UsageError(f"momentum must be finite, not {s.momentum}")
     if s.lr is not None and not 0 < s.lr < math.inf:
         raise UsageError(f"lr must be positive, not {s.lr}")
+    if s.patience is not None and not 1 <= s.patience < math.inf:
+        raise UsageError(f"patience must be 1 or more, not {s.patience}")
     if s.threads is not None:
         kernels.check_threads(s.threads)
     if len(s.channels) != 2 or min(s.channels) < 1 or max(s.channels) > MAX_CHANNELS:

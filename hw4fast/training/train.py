@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from hw4fast import data as datasets
 from hw4fast import kernels, record
 from hw4fast.data import Dataset
 from hw4fast.errors import UsageError, UserError
 from hw4fast.training import loop, pictures, runs
+from hw4fast.training.models import MODELS
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.runs import State
 from hw4fast.training.settings import OPTIMIZERS, Settings, check
+
+BACKBONE = "shufflenet_v2_x1_0"  # small and good
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,13 @@ def train(
     """
     given = asdict(settings) if isinstance(settings, Settings) else dict(settings or {})
     folder = Path(out) if out else _usual_folder(given)
-    if resume:
-        settings = _settings_to_resume(folder, given)
-    else:
-        recipe = RECIPES.get(given["recipe"]).settings if given.get("recipe") else {}
-        settings = Settings(**{**recipe, **given})
+    settings = _settings_to_resume(folder, given) if resume else _settings(given)
+    if Path(settings.dataset).is_dir() and settings.dataset not in datasets.DATASETS:
+        settings = replace(settings, dataset=str(Path(settings.dataset).resolve()))  # export may stand elsewhere
     check(settings)
     _check_start(settings)
     settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
-    data = datasets.load(settings.dataset)
+    data = datasets.load(settings.dataset, settings.preprocess, progress)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
     try:
@@ -80,7 +82,7 @@ def train(
                 where = {"epoch": error.epoch, "step": error.step, "loss": str(error.loss)}
                 runs.save_record(folder, entry | {"status": "diverged", "diverged": where})
                 raise
-            return _finish(folder, settings, data, state, entry)
+            return _finish(folder, settings, data, model, state, entry)
     except KeyboardInterrupt:
         again = runs.how_to_resume(settings, folder)
         raise Interrupted(f"interrupted; whole epochs are kept, go on with: {again}") from None
@@ -94,8 +96,20 @@ def train(
         torch.set_num_threads(threads)
 
 
+def _settings(given: Mapping[str, Any]) -> Settings:
+    """What was said, then the recipe's, then the defaults. Pictures are for a pretrained net unless another is named,
+    and that is for the recipe finetune."""
+    values = dict(given)
+    if "model" not in values and datasets.of_pictures(values.get("dataset", Settings.dataset)):
+        values["model"] = BACKBONE
+    if values.get("recipe") is None and values.get("model", Settings.model) not in MODELS:
+        values["recipe"] = "finetune"
+    recipe = RECIPES.get(values["recipe"]).settings if values.get("recipe") else {}
+    return Settings(**{**recipe, **values})
+
+
 def _usual_folder(given: Mapping[str, Any]) -> Path:
-    names = [given.get("dataset", Settings.dataset), given.get("recipe")]
+    names = [Path(given.get("dataset", Settings.dataset)).name, given.get("recipe")]
     return Path("runs") / "-".join(name for name in names if name)
 
 
@@ -170,25 +184,43 @@ def _tell_differences(before: dict[str, Any], now: dict[str, Any], progress: boo
         )
 
 
-def _finish(folder: Path, settings: Settings, data: Dataset, state: State, entry: dict[str, Any]) -> Result:
-    runs.save_weights(folder, state.weights)
-    pictures.curves(state.history, folder / "curves.png", f"{settings.dataset}, {settings.model}")
-    pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")
-    pictures.samples(data.test, data.class_names, folder / "samples")
+def _finish(
+    folder: Path, settings: Settings, data: Dataset, model: nn.Module, state: State, entry: dict[str, Any]
+) -> Result:
+    """Writes the weights, the pictures and the result of a run whose epochs are over."""
+    runs.save_weights(folder, model.state_dict())
+    title = f"{data.name}, {settings.model}"
+    pictures.curves(state.history, folder / "curves.png", title)
     last, seconds = state.history[-1], sum(epoch.seconds for epoch in state.history)
-    result = Result(folder, settings, last.test_correct, last.test_images, last.test_cost, seconds, state.kernels)
+    if data.val is None:
+        pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")
+        names = ("test_correct", "test_images", "test_cost", "test_last_correct", "test_last_images")
+        found = {name: getattr(last, name) for name in names}
+    else:
+        pictures.class_sheet(data.train, data.class_names, folder / "contact_sheet.png")
+        test = loop.Pictures(data, data.test, torch.device(settings.device))
+        cost, logits = loop.evaluate(model, test, settings.loss)
+        answers = torch.softmax(logits, 1).cpu().numpy()
+        pictures.confusion(data.test.labels, answers, data.class_names, folder / "confusion.png", title)
+        pictures.mistakes(data.test, answers, data.class_names, folder / "mistakes.png", title)
+        best = min(state.history, key=lambda row: row.held_out[1])
+        found = {
+            "test_correct": int((answers.argmax(1) == data.test.labels).sum()),
+            "test_images": len(data.test),
+            "test_cost": cost,
+            "best_epoch": {"stage": best.stage, "epoch": best.epoch},
+            "val_correct": best.val_correct,
+            "val_images": best.val_images,
+            "val_cost": best.val_cost,
+        }
+    pictures.samples(data.test, data.class_names, folder / "samples")
     entry |= {
         "status": "finished",
         "finished": record.now(),
         "kernels_that_ran": state.kernels,
-        "result": {
-            "test_correct": result.correct,
-            "test_images": result.n,
-            "test_cost": result.cost,
-            "test_last_correct": last.test_last_correct,
-            "test_last_images": last.test_last_images,
-        },
+        "result": found,
         "seconds": seconds,
     }
     runs.save_record(folder, entry)
-    return result
+    correct, n, cost = (found[name] for name in ("test_correct", "test_images", "test_cost"))
+    return Result(folder, settings, correct, n, cost, seconds, state.kernels)

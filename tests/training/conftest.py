@@ -29,7 +29,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """`digits` cut to 75 training and 30 test images (75 = 4 batches of 16 and one of 11)."""
     digits = load("digits")
     cut = replace(digits, train=first(digits.train, 75), test=first(digits.test, 30))
-    monkeypatch.setattr(datasets, "load", lambda name: cut)
+    monkeypatch.setattr(datasets, "load", lambda *_: cut)
     return cut
 
 

@@ -22,7 +22,10 @@ def drawn(monkeypatch):
 
 
 def history(epochs):
-    return [Epoch(n, 1 / n, 0.8, 0.8, 0.9 / n, 300 + n, 360, 50, 60, 1.0) for n in range(1, epochs + 1)]
+    return [
+        Epoch(n, "all", 1 / n, 0.8, 0.8, 1.0, test_cost=0.9 / n, test_correct=300 + n, test_images=360)
+        for n in range(1, epochs + 1)
+    ]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 12])

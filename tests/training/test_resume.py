@@ -187,7 +187,7 @@ def test_fewer_epochs_than_done_are_refused(quick, tmp_path):
 def test_other_data_are_refused(quick, tiny, tmp_path, monkeypatch):
     quick()
     changed = other_data(tiny)
-    monkeypatch.setattr(datasets, "load", lambda name: changed)
+    monkeypatch.setattr(datasets, "load", lambda *_: changed)
     with pytest.raises(UserError, match="no longer what"):
         quick(resume=True, epochs=9)
     assert load_record(tmp_path / "run")["settings"]["epochs"] == 2

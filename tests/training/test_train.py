@@ -80,7 +80,8 @@ def test_the_weights_give_the_recorded_accuracy(small_run):
     assert int((logits.argmax(1) == y).sum()) == result["test_correct"]
     assert float(F.cross_entropy(logits, y)) == pytest.approx(result["test_cost"], rel=1e-5)
     pictures = loop.Pictures(digits, digits.test, torch.device("cpu"))
-    cost, right = loop.evaluate(model, pictures, "cross-entropy", batch=7)
+    cost, logits = loop.evaluate(model, pictures, "cross-entropy", batch=7)
+    right = logits.argmax(1) == y
     assert (cost, int(right.sum())) == pytest.approx((result["test_cost"], result["test_correct"]), rel=1e-5)
     assert int(right[-10:].sum()) == result["test_last_correct"] and result["test_last_images"] == 10  # 360 in fifties
 
@@ -323,9 +324,9 @@ def test_the_epochs_before_it_are_kept(quick, tmp_path, monkeypatch):
     whole, folder = loop.evaluate, tmp_path / "run"
 
     def fails_in_epoch_3(*arguments):
-        cost, right = whole(*arguments)
+        cost, logits = whole(*arguments)
         done = len(rows(folder)) if (folder / "metrics.csv").exists() else 0
-        return (math.nan if done == 2 else cost), right
+        return (math.nan if done == 2 else cost), logits
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate", fails_in_epoch_3)
