@@ -181,6 +181,24 @@ def test_options_are_those_of_the_forward_pass_whatever_the_caller_does_to_his_l
     torch.testing.assert_close(torch.autograd.grad(y.sum(), w)[0], wanted)
 
 
+@pytest.mark.parametrize("far", [32768, 2**20, 2**31 - 1])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_long_stride_takes_no_memory_for_what_it_leaves_out(pool, groups, far):
+    """Of 3 × 3 outputs the middle one sees the picture, the others the border: so at 40, and as well at 2³¹ − 1."""
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    w = torch.randn(3, 3 // groups, 3, 3, requires_grad=True)
+    found = []
+    for step in (40, far):
+        y = hn.conv_block(x, w, None, step, step, True, pool, groups)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, w))))
+    y = torch_block(x, w, None, 40, 40, True, pool, groups)
+    wanted = (y, *torch.autograd.grad(y.square().sum(), (x, w)))
+    for near, mine, theirs in zip(*found, wanted, strict=True):
+        assert torch.equal(near, mine)
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_strides_of_any_size_are_taken_or_refused(groups):
     x, w = torch.ones(1, 2, 4, 4), torch.ones(2, 2 // groups, 1, 1)
