@@ -39,7 +39,7 @@ def backward_options(options):
 
 
 def assert_close(mine, theirs, reference, what):
-    """Error at most twice torch's own, and as much more as one rounding of the largest value."""
+    """Error at most twice torch's own, and two units in the last place (2·eps) of the largest value more."""
     largest = float(np.max(np.abs(reference), initial=0.0))
     assert error(mine, reference) <= 2 * error(theirs, reference) + 2 * np.finfo(np.float32).eps * largest, what
 
