@@ -93,8 +93,8 @@ def pairs(kernel_size: Any, sigma: Any) -> tuple[tuple[int, int], tuple[float, f
     pair = _pair(sigma, "sigma")
     try:
         sigma_x, sigma_y = (float(value) for value in pair)
-    except (TypeError, ValueError):
-        raise TypeError(f"sigma must be a number or two (across, down), not {sigma!r}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"sigma must be a number or two (across, down), not {sigma!r}") from None
     if not (0 < sigma_x < math.inf and 0 < sigma_y < math.inf):
         raise ValueError(f"sigma must be positive and finite, not {sigma}")
     return (across, down), (sigma_x, sigma_y)

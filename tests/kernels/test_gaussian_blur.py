@@ -171,7 +171,7 @@ def test_nothing_is_read_around_the_picture(isa):
         ({"sigma": -1.0}, ValueError, "sigma must be positive"),
         ({"sigma": (1.0, float("nan"))}, ValueError, "sigma must be positive"),
         ({"sigma": float("inf")}, ValueError, "sigma must be positive"),
-        ({"sigma": "wide"}, ValueError, "could not convert"),
+        ({"sigma": "wide"}, ValueError, "sigma must be a number or two"),
         ({"threads": "two"}, TypeError, "incompatible"),
     ],
 )

@@ -136,7 +136,7 @@ def test_compile_without_graph_breaks_even_when_the_batch_changes(last):
         ({"kernel_size": [3, 3, 3]}, ValueError, "one number or two"),
         ({"kernel_size": 3.0}, TypeError, "integer"),
         ({"kernel_size": None}, TypeError, "kernel_size must be an integer or two"),
-        ({"sigma": "a"}, TypeError, "sigma must be a number or two"),
+        ({"sigma": "a"}, ValueError, "sigma must be a number or two"),
         ({"img": np.zeros((3, 8, 8), np.float32)}, TypeError, "image must be a tensor, not ndarray"),
         ({"sigma": 0.0}, ValueError, "sigma must be positive"),
         ({"sigma": float("nan")}, ValueError, "sigma must be positive"),
