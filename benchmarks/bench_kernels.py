@@ -3,13 +3,14 @@
 import candidates
 import pytest
 
-
-def parameters():
-    for kernel, comparison in candidates.COMPARISONS.items():
-        for case in comparison.cases:
-            for name in (*comparison.names, *comparison.more):
-                mark = pytest.mark.benchmark(group=f"{kernel} {case}")
-                yield pytest.param(kernel, case, name, marks=mark, id=f"{kernel}-{case}-{name}")
+PARAMETERS = [
+    pytest.param(
+        kernel, case, name, marks=pytest.mark.benchmark(group=f"{kernel} {case}"), id=f"{kernel}-{case}-{name}"
+    )
+    for kernel, comparison in candidates.COMPARISONS.items()
+    for case in comparison.cases
+    for name in (*comparison.names, *comparison.more)
+]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def made():
     return {}
 
 
-@pytest.mark.parametrize(("kernel", "case", "name"), parameters())
+@pytest.mark.parametrize(("kernel", "case", "name"), PARAMETERS)
 def test_kernel(kernel, case, name, made, benchmark):
     if (kernel, case) not in made:
         made.clear()

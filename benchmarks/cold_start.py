@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How long whole processes of the command line take, from `exec` to exit, taking turns; appends a record.
+"""How long whole processes of the command line take, from `exec` to exit, taking turns; --record keeps it.
 
     python benchmarks/cold_start.py runs/digits
 
@@ -25,7 +25,7 @@ ROUNDS = 21
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="an exported run folder")
-    parser.add_argument("--dry-run", action="store_true", help="append no record")
+    parser.add_argument("--record", action="store_true", help="append to the record that the README quotes")
     arguments = parser.parse_args()
     program = [str(Path(sys.executable).with_name("hw4fast"))]
     picture = str(sorted((arguments.run / "samples").glob("*.png"))[0])
@@ -44,7 +44,7 @@ def main() -> None:
         low, median, high = np.percentile(took, (25, 50, 75))
         rows[name] = {"median_s": median, "quartiles_s": [low, high], "max_s": took.max(), "n": len(took)}
         print(f"{name:<30} {median:.3f} s (quartiles {low:.3f} … {high:.3f}, n = {len(took)})")
-    if not arguments.dry_run:
+    if arguments.record:
         record.append(Path(__file__).parent / "results" / "cold_start.jsonl", "cold start", rows)
 
 

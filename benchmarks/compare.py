@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Times our kernels against the field's, taking turns in one process, and appends what was found to the records.
+"""Times our kernels against the field's, taking turns in one process; --record appends what was found to the records.
 
     python benchmarks/compare.py softmax_xent --threads 2
-    python benchmarks/compare.py conv_block --case 16x14-32-5x5 --seconds 10 --dry-run
-    python benchmarks/compare.py conv_block --everything
+    python benchmarks/compare.py conv_block --case 16x14-32-5x5 --seconds 10
+    python benchmarks/compare.py conv_block --everything --record
 
 Prints for each candidate the median, the ratio to ours with its 95 % bootstrap interval, and the share of this
 machine's roofline: the longer of a copy of as many bytes, which takes turns with them, and as many flops at the rate
-of sgemm, which runs after them. A record goes to benchmarks/results/KERNEL.jsonl (KERNEL-variants.jsonl with
---everything). Nothing else should run on the machine meanwhile.
+of sgemm, which runs after them. With --record the README's records in benchmarks/results/ grow, KERNEL.jsonl or, with
+--everything, KERNEL-variants.jsonl; tools/readme.py fills them in. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from hw4fast import kernels, record, timing
+from hw4fast.errors import UsageError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,8 +38,12 @@ def main() -> None:
     parser.add_argument(
         "--everything", action="store_true", help="also the bare kernel on each instruction set, and numba"
     )
-    parser.add_argument("--dry-run", action="store_true", help="append no record")
+    parser.add_argument("--record", action="store_true", help="append to the records that the README quotes")
     arguments = parser.parse_args()
+    try:
+        kernels.check_threads(arguments.threads, "--threads")
+    except UsageError as error:
+        parser.error(str(error))
     torch.set_num_threads(arguments.threads)
     comparison = candidates.COMPARISONS[arguments.kernel]
     names = arguments.case or list(comparison.cases)
@@ -48,7 +53,7 @@ def main() -> None:
     before = kernels.calls()
     rows = [compare(comparison, name, arguments.seconds, arguments.everything) for name in names]
     ran = {isa for kernel, counts in kernels.calls().items() for isa, n in counts.items() if n > before[kernel][isa]}
-    if not arguments.dry_run:
+    if arguments.record:
         path = RESULTS / f"{arguments.kernel}{'-variants' * arguments.everything}.jsonl"
         results = {"threads": arguments.threads, "isas": sorted(ran), "cases": rows}
         record.append(path, f"compare {arguments.kernel}", results)

@@ -23,14 +23,23 @@ template <class T> static void conv_turn(const T *from, std::int64_t step, std::
     }
 }
 
-// Rows first … first + rows of an image, borders included, as [row][column][pitch]: the channels, and zeros up to
-// `pitch` of them.
+// `rows` packed rows of an image from its row `first` on, borders included, as [row][column][pitch]: the channels, and
+// zeros up to `pitch` of them.
 template <class T> static void conv_pack_pixels(const Strided<const T> &x, const ConvShape &s, std::int64_t image,
                                                 std::int64_t first, std::int64_t rows, std::int64_t columns,
                                                 std::int64_t pitch, T *to) {
   const std::int64_t inside = std::max<std::int64_t>(0, std::min(s.w, columns - s.pw));
   for (std::int64_t r = 0; r < rows; ++r, to += columns * pitch) {
-    const std::int64_t y = first + r;
+    const std::int64_t y = first + conv_place(r, s.down, s.sh);
+    if (0 <= y && y < s.h && s.across < s.sw) {
+      for (std::int64_t j = 0; j < columns; ++j) {
+        const std::int64_t column = conv_place(j, s.across, s.sw) - s.pw;
+        const bool there = 0 <= column && column < s.w;
+        for (std::int64_t c = 0; c < pitch; ++c)
+          to[j * pitch + c] = there && c < s.c ? x.at(image, c, y)[column * x.w] : T(0);
+      }
+      continue;
+    }
     if (y < 0 || y >= s.h || inside == 0) {
       std::fill(to, to + columns * pitch, T(0));
       continue;
@@ -66,8 +75,21 @@ template <class T> static void conv_unpack_pixels(const T *from, const ConvShape
   const std::int64_t seen = std::max<std::int64_t>(0, std::min(s.w, columns - s.pw));
   for (std::int64_t y = 0; y < s.h; ++y) {
     T *to = dx + (image * s.h + y) * s.w * s.c + first;
-    const std::int64_t count = y + s.ph < rows ? seen : 0;
-    const T *at = from + ((y + s.ph) * columns + s.pw) * pitch;
+    const std::int64_t row = conv_packed(y + s.ph, s.down, s.sh);
+    const bool there = 0 <= row && row < rows;
+    const T *line = from + (there ? row * columns * pitch : 0);
+    if (s.across < s.sw) {
+      for (std::int64_t j = 0; j < s.w; ++j, to += s.c) {
+        const std::int64_t column = conv_packed(j + s.pw, s.across, s.sw);
+        if (there && 0 <= column && column < columns)
+          conv_copy(line + column * pitch, channels, to);
+        else
+          std::fill(to, to + channels, T(0));
+      }
+      continue;
+    }
+    const std::int64_t count = there ? seen : 0;
+    const T *at = line + s.pw * pitch;
     if (pitch == s.c)
       std::copy(at, at + count * pitch, to);
     else

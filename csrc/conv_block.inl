@@ -1,7 +1,7 @@
 // Forward: convolution, bias, ReLU and 2×2 maximum, one band of output rows at a time.
 //
 //   pack     the input rows of a band, borders and all: [row][c][phase][column], so that neighbouring outputs read
-//            neighbouring numbers at any stride, and no border is left to think of
+//            neighbouring numbers at any stride, and no border is left to think of; what no tap meets is left out
 //   tile     P outputs × V vectors of output channels stay in registers over the whole sum Σ_{kh,c,kw} x·w
 //   finish   the one or two finished rows, still in the first-level cache: ReLU, maximum, code
 
@@ -13,12 +13,12 @@ struct ConvBand {
 
 template <class T> static void conv_pack(const Strided<const T> &x, const ConvShape &s, std::int64_t image,
                                          std::int64_t first, std::int64_t rows, const ConvBand &band, T *to) {
-  for (std::int64_t r = 0; r < rows; ++r)
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t y = first + conv_place(r, s.down, s.sh);
+    const bool inside = 0 <= y && y < s.h;
     for (std::int64_t c = 0; c < s.c; ++c) {
-      const std::int64_t y = first + r;
-      const bool inside = 0 <= y && y < s.h;
       const T *from = inside ? x.at(image, c, y) : nullptr;
-      for (std::int64_t q = 0; q < s.sw; ++q, to += band.phase) {
+      for (std::int64_t q = 0; q < s.across; ++q, to += band.phase) {
         // columns j with 0 <= j·sw + q − pw < w
         const std::int64_t begin =
             inside ? std::min(band.phase, std::max<std::int64_t>(0, (s.pw - q + s.sw - 1) / s.sw)) : 0;
@@ -33,6 +33,7 @@ template <class T> static void conv_pack(const Strided<const T> &x, const ConvSh
         std::fill(to + end, to + band.phase, T(0));
       }
     }
+  }
 }
 
 // out [P][width] = bias + Σ x·w for P neighbouring outputs; x at the first one's corner; w [kh][c][kw][V·W].
@@ -44,7 +45,7 @@ template <class T, int P, int V> static void conv_tile(const T *x, const T *w, c
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p)
     for (int v = 0; v < V; ++v) sum[p][v] = load(bias + v * W);
-  const std::int64_t channel = s.sw * band.phase;
+  const std::int64_t channel = s.across * band.phase;
   std::int64_t terms = 0;
   bool first = true;
   for (std::int64_t i = 0; i < s.kh; ++i, x += band.row) {
@@ -118,12 +119,12 @@ template <class T> static void conv_pack_weight(const T *weight, const ConvShape
 template <class T> static void conv_rows(const Strided<const T> &x, const T *weight, const T *bias, const ConvShape &s,
                                          T *out, std::uint8_t *code, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t W = lanes<T>;
-  const std::int64_t side = s.side, columns = s.cols * side, step = side * s.sh;
+  const std::int64_t side = s.side, columns = s.cols * side, step = side * s.down;
   ConvBand band;
   band.phase = columns + (s.kw - 1) / s.sw;
-  band.row = s.c * s.sw * band.phase;
+  band.row = s.c * s.across * band.phase;
   for (std::int64_t k = 0; k < s.kw; ++k) band.tap[k] = k % s.sw * band.phase + k / s.sw;
-  const std::int64_t overlap = (side - 1) * s.sh + s.kh;  // input rows of one output row
+  const std::int64_t overlap = (side - 1) * s.down + s.kh;  // packed rows of one output row
   // as many output rows as let the packed input stay in the first-level cache
   const std::int64_t room = 24 * 1024 / static_cast<std::int64_t>(sizeof(T)) / std::max<std::int64_t>(band.row, 1);
   const std::int64_t most = std::max<std::int64_t>(1, (room - overlap) / step + 1);
@@ -135,14 +136,14 @@ template <class T> static void conv_rows(const Strided<const T> &x, const T *wei
   while (begin < end) {
     const std::int64_t image = begin / s.rows, row = begin % s.rows;
     const std::int64_t count = std::min({most, end - begin, s.rows - row});
-    conv_pack(x, s, image, row * step - s.ph, (count - 1) * step + overlap, band, packed.get());
+    conv_pack(x, s, image, row * side * s.sh - s.ph, (count - 1) * step + overlap, band, packed.get());
     for (std::int64_t r = 0; r < count; ++r) {
       const T *w = weight;
       for (std::int64_t first = 0; first < s.o;) {
         const int v = s.o - first > W ? 2 : 1;
         const std::int64_t width = v * W, tile = size[v - 1];
         for (std::int64_t half = 0; half < side; ++half) {
-          const T *from = packed.get() + (r * step + half * s.sh) * band.row;
+          const T *from = packed.get() + (r * step + half * s.down) * band.row;
           for (std::int64_t j = 0; j < columns; j += tile) {
             const std::int64_t at = std::min(j, columns - tile);
             tiles[v - 1](from + at, w, bias + first, s, band, finished.get() + half * row_size + at * width, width);

@@ -30,6 +30,9 @@ inline std::int64_t conv_padded(const ConvShape &s, std::int64_t vector) {
   return (s.kw * s.c + vector - 1) / vector * vector;
 }
 
+// Of a packed picture.
+inline std::int64_t conv_columns(const ConvShape &s) { return (s.cols * s.side - 1) * s.across + s.kw; }
+
 }  // namespace hw4fast
 
 #define HW4FAST_COMMON_INL "conv.inl"
@@ -71,7 +74,7 @@ template <class T> static void run(ConvBackward<T> p, const T *weight, T *dw, T 
 // A code that no forward pass writes would lead out of the picture, and so would lists whose places don't fit.
 static void check_backward(const ConvShape &s, const std::uint8_t *code) {
   if (s.o * s.kh * conv_padded(s, 16) > std::numeric_limits<std::int32_t>::max() ||
-      (s.kh + s.sh) * ((s.w + 2 * s.pw) * s.c) > std::numeric_limits<std::int32_t>::max())
+      (s.kh + s.down) * conv_columns(s) * s.c > std::numeric_limits<std::int32_t>::max())
     throw py::value_error("conv_block_backward: the weight or a few rows of the input have over 2^31 elements");
   bool wrong = false;
   for (std::int64_t i = 0; code && i < s.n * s.rows * s.cols * s.o; ++i)

@@ -70,7 +70,7 @@ HW4FAST_INLINE void conv_sum(ConvList<T> list, std::int64_t n, const T *from, st
 
 // Where the output (row, j) of a band begins in its packed picture; `shift` adds for the four codes.
 static void conv_shifts(const ConvShape &s, const ConvPatch &patch, std::int64_t *shift) {
-  for (int k = 0; k < 4; ++k) shift[k] = (k >> 1) * s.sh * patch.row + (k & 1) * s.sw * s.c;
+  for (int k = 0; k < 4; ++k) shift[k] = (k >> 1) * s.down * patch.row + (k & 1) * s.across * s.c;
 }
 
 // One output's W channels from `first` on, and their codes; 0 and dead behind the last.
@@ -281,13 +281,13 @@ template <class T> static void conv_backward_images(ConvBackward<T> p, std::int6
   constexpr std::int64_t W = lanes<T>;
   const ConvShape s = p.shape;
   ConvPatch patch;
-  patch.columns = (s.cols * s.side - 1) * s.sw + s.kw;
+  patch.columns = conv_columns(s);
   patch.row = patch.columns * s.c;
   patch.span = s.kw * s.c;
   patch.padded = conv_padded(s, W);
-  patch.pixel = s.side * s.sw * s.c;
-  patch.line = s.side * s.sh * patch.row;
-  const std::int64_t step = s.side * s.sh, overlap = (s.side - 1) * s.sh + s.kh;
+  patch.pixel = s.side * s.across * s.c;
+  patch.line = s.side * s.down * patch.row;
+  const std::int64_t step = s.side * s.down, overlap = (s.side - 1) * s.down + s.kh;
   const std::int64_t whole = (s.rows - 1) * step + overlap;  // packed rows of an image
   const std::int64_t room = 24 * 1024 / static_cast<std::int64_t>(sizeof(T)) / patch.row;
   const std::int64_t band = std::min(s.rows, std::max<std::int64_t>(1, (room - overlap) / step + 1));
@@ -311,6 +311,7 @@ template <class T> static void conv_backward_images(ConvBackward<T> p, std::int6
   const Scratch<T> turned(given.c == 1 ? 0 : s.rows * s.cols * s.o);
   ConvShape outputs = s;
   outputs.c = s.o, outputs.h = s.rows, outputs.w = s.cols, outputs.ph = outputs.pw = 0;
+  outputs.sh = outputs.sw = outputs.down = outputs.across = 1;
   if (given.h == s.cols * given.w) outputs.h = 1, outputs.w = s.rows * s.cols;  // one row, for longer vectors
 
   for (std::int64_t image = begin; image < end; ++image) {
@@ -320,7 +321,7 @@ template <class T> static void conv_backward_images(ConvBackward<T> p, std::int6
     }
     for (std::int64_t row = 0; dw && row < s.rows; row += band) {
       const std::int64_t count = std::min(band, s.rows - row);
-      conv_pack_pixels(p.x, s, image, row * step - s.ph, (count - 1) * step + overlap, patch.columns, s.c,
+      conv_pack_pixels(p.x, s, image, row * s.side * s.sh - s.ph, (count - 1) * step + overlap, patch.columns, s.c,
                        packed.get());
       T *db = dw + s.o * s.kh * patch.padded;
       if (few) {

@@ -53,21 +53,22 @@ template <class T> static void depthwise_rows(const Strided<const T> &x, const T
                                               std::int64_t end) {
   constexpr std::int64_t W = lanes<T>;
   const std::int64_t pitch = (s.c + W - 1) / W * W, taps = s.kh * s.kw, width = s.cols * s.side;
-  const std::int64_t columns = (width - 1) * s.sw + s.kw, line = columns * pitch;
-  const std::int64_t step = s.side * s.sh, overlap = (s.side - 1) * s.sh + s.kh;  // input rows of an output row
+  const std::int64_t columns = (width - 1) * s.across + s.kw, line = columns * pitch;
+  const std::int64_t step = s.side * s.down, overlap = (s.side - 1) * s.down + s.kh;  // packed rows of an output row
   const std::int64_t most = std::max<std::int64_t>(1, (65536 / line - overlap) / step + 1);
   const Scratch<T> packed(((most - 1) * step + overlap) * line), finished(s.side * width * W);
   while (begin < end) {
     const std::int64_t image = begin / s.rows, row = begin % s.rows;
     const std::int64_t count = std::min({most, end - begin, s.rows - row});
-    conv_pack_pixels(x, s, image, row * step - s.ph, (count - 1) * step + overlap, columns, pitch, packed.get());
+    conv_pack_pixels(x, s, image, row * s.side * s.sh - s.ph, (count - 1) * step + overlap, columns, pitch,
+                     packed.get());
     for (std::int64_t r = 0; r < count; ++r)
       for (std::int64_t c = 0; c < s.c; c += W) {
         const std::int64_t at = (image * s.rows + row + r) * s.cols * s.o + c;
         const bool straight = !s.pool && !s.relu && !code && s.c - c >= W;  // nothing is left to finish
         for (std::int64_t half = 0; half < s.side; ++half)
-          depthwise_row(packed.get() + (r * step + half * s.sh) * line + c, line, pitch, s.sw, filters + c * taps, s.kh,
-                        s.kw, load(bias + c), width, straight ? out + at : finished.get() + half * width * W,
+          depthwise_row(packed.get() + (r * step + half * s.down) * line + c, line, pitch, s.across, filters + c * taps,
+                        s.kh, s.kw, load(bias + c), width, straight ? out + at : finished.get() + half * width * W,
                         straight ? s.o : W);
         if (!straight) conv_finish(finished.get(), W, width * W, s, s.c - c, out + at, code ? code + at : nullptr);
       }
@@ -115,9 +116,9 @@ template <class T> static void depthwise_weight_gradient(const ConvShape &s, con
   constexpr std::int64_t W = lanes<T>;
   for (std::int64_t r = 0; r < s.rows * s.side; ++r)
     for (std::int64_t i = 0; i < s.kh; ++i) {
-      const T *from = x + (r * s.sh + i) * x_line;
+      const T *from = x + (r * s.down + i) * x_line;
       Float<T> sum[7] = {};
-      for (std::int64_t j = 0; j < s.cols * s.side; ++j, from += s.sw * W) {
+      for (std::int64_t j = 0; j < s.cols * s.side; ++j, from += s.across * W) {
         const Float<T> grad = load(g + r * g_line + j * g_step);
 #pragma GCC unroll 7
         for (std::int64_t k = 0; k < 7; ++k)
@@ -131,13 +132,14 @@ template <class T> static void depthwise_weight_gradient(const ConvShape &s, con
 }
 
 // Images [begin, end) of one block of channels: writes their p.dx and adds to sums, dw [kh][kw][W] with db behind it.
-// The input's gradient is a convolution, too: of the outputs' gradients, apart by the strides with zeros between and a
-// border around, with the filter turned about.
+// The input's gradient is a convolution, too: of the outputs' gradients, apart by the packed strides with zeros between
+// and a border around, with the filter turned about.
 template <class T> static void depthwise_backward(const DepthwiseGradient<T> &p, std::int64_t first, std::int64_t begin,
                                                   std::int64_t end, T *sums) {
   constexpr std::int64_t W = lanes<T>;
   const ConvShape &s = p.shape;
-  const std::int64_t taps = s.kh * s.kw, down = (s.rows * s.side - 1) * s.sh, across = (s.cols * s.side - 1) * s.sw;
+  const std::int64_t taps = s.kh * s.kw, down = (s.rows * s.side - 1) * s.down,
+                     across = (s.cols * s.side - 1) * s.across;
   const std::int64_t rows = down + s.kh, columns = across + s.kw, line = columns * W;  // of the input that is seen
   const std::int64_t g_rows = down + 2 * s.kh - 1, g_line = (across + 2 * s.kw - 1) * W;
   const Scratch<T> packed(rows * line), grads(g_rows * g_line), filters(taps * W);
@@ -147,11 +149,11 @@ template <class T> static void depthwise_backward(const DepthwiseGradient<T> &p,
   std::fill(grads.get(), grads.get() + g_rows * g_line, T(0));
   T *inside = grads.get() + (s.kh - 1) * g_line + (s.kw - 1) * W, *db = sums + taps * W;
   for (std::int64_t image = begin; image < end; ++image) {
-    const Float<T> sum = depthwise_gradient(p, image, first, some.c, inside, s.sh * g_line, s.sw * W);
+    const Float<T> sum = depthwise_gradient(p, image, first, some.c, inside, s.down * g_line, s.across * W);
     store(db, load(db) + sum);
     if (p.want_dw) {
       conv_pack_pixels(x, some, image, -s.ph, rows, columns, W, packed.get());
-      depthwise_weight_gradient(s, packed.get(), line, inside, s.sh * g_line, s.sw * W, sums);
+      depthwise_weight_gradient(s, packed.get(), line, inside, s.down * g_line, s.across * W, sums);
     }
     if (!p.dx) continue;
     for (std::int64_t r = 0; r < rows; ++r)

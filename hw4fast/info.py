@@ -33,6 +33,7 @@ def info() -> Info:
     kernels_error = None
     try:
         isas = kernels.isas()
+        kernels.threads_from_environment()
         variants = dict.fromkeys(kernels.calls(), f"cpp-{kernels.chosen_isa()}")
     except (UserError, ValueError) as error:
         kernels_error = str(error)

@@ -33,6 +33,12 @@ def test_a_forced_instruction_set_is_what_is_shown(monkeypatch):
     assert found.variants == {} and "mmx" in (found.kernels_error or "") and found.providers["cpu"] is None
 
 
+def test_threads_that_can_not_be_had_are_said_as_a_forced_instruction_set_is(monkeypatch):
+    monkeypatch.setenv("HW4FAST_THREADS", "abc")
+    found = info()
+    assert found.isas and found.variants == {} and "HW4FAST_THREADS" in (found.kernels_error or "")
+
+
 def test_kernels_that_were_not_built(monkeypatch):
     def missing():
         raise UserError("hw4fast._C can't be loaded; build them")

@@ -13,11 +13,11 @@ hw4fast() { (cd "$scratch" && "$python" -m hw4fast "$@"); }  # there, so that no
 
 for kernel in softmax_xent bce_with_logits conv_block conv_block_backward conv gaussian_blur train_step; do
   say "$kernel against torch"
-  "$python" benchmarks/compare.py $kernel
+  "$python" benchmarks/compare.py $kernel --record
 done
 for kernel in softmax_xent bce_with_logits conv_block conv_block_backward gaussian_blur; do
   say "$kernel: every instruction set, and numba"
-  "$python" benchmarks/compare.py $kernel --everything
+  "$python" benchmarks/compare.py $kernel --everything --record
 done
 
 say "digits: train, export, classify, study"
@@ -32,7 +32,7 @@ cp "$scratch/studies/digits/accuracy.png" "$results"/digits-accuracy.png
 cp "$scratch/studies/digits/transforms.png" "$results"/digits-transforms.png
 
 say "whole processes"
-"$python" benchmarks/cold_start.py "$scratch/runs/digits"
+"$python" benchmarks/cold_start.py "$scratch/runs/digits" --record
 
 say "engines"
 hw4fast bench runs/digits --seconds 5 --out "$results/bench.jsonl"

@@ -54,11 +54,11 @@ def reference(
         return losses.sum() / np.float64(x.size), grad / max(x.size, 1)
 
 
-def check(logits: Any, target: Any, weight: Any, pos_weight: Any, reduction: str) -> None:
-    """What every face checks, on anything with .shape. Raises ValueError."""
+def check(logits: Any, target: Any, weight: Any, pos_weight: Any, reduction: str, logits_are: str = "logits") -> None:
+    """What every face checks, on anything with .shape; logits_are: their name for the caller. Raises ValueError."""
     shape = logits.shape
     if target.shape != shape:
-        raise ValueError(f"target must be {list(shape)} like logits, not {list(target.shape)}")
+        raise ValueError(f"target must be {list(shape)} like {logits_are}, not {list(target.shape)}")
     for name, given in (("weight", weight), ("pos_weight", pos_weight)):
         if given is None:
             continue
@@ -67,8 +67,8 @@ def check(logits: Any, target: Any, weight: Any, pos_weight: Any, reduction: str
             own = own[1:]
         if len(given.shape) > len(shape) or own != shape[len(shape) - len(own) :]:
             raise ValueError(
-                f"{name} must have the shape of the last dimensions of logits {list(shape)} or hold one number, not be"
-                f" {list(given.shape)}: expand it to the shape of logits"
+                f"{name} must have the shape of the last dimensions of {logits_are} {list(shape)} or hold one number,"
+                f" not be {list(given.shape)}: expand it to the shape of {logits_are}"
             )
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {list(REDUCTIONS)}, not {reduction!r}")
@@ -118,7 +118,15 @@ def bce_with_logits(
 
 
 def bce_with_logits_numba(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean loss and its gradient of float32 logits without weights: what twenty lines of Python reach."""
+    """The mean loss and its gradient of float32 logits without weights: what twenty lines of Python reach.
+
+    Raises ValueError for a wrong shape, for no logits, too, and TypeError for a wrong dtype.
+    """
+    check(logits, target, None, None, "mean")
+    if logits.dtype != np.float32 or target.dtype != np.float32:
+        raise TypeError(f"the numba variant takes float32, not {logits.dtype} and {target.dtype}")
+    if logits.size == 0:
+        raise ValueError(f"the numba variant needs a logit, not {list(logits.shape)}")
     rows = (-1, logits.shape[-1] if logits.ndim else 1)
     x, y, grad = logits.reshape(rows), target.reshape(rows), np.empty(logits.shape, np.float32)
     losses = np.empty(len(x))

@@ -15,7 +15,9 @@ Contract
     oh = ⌊(h + 2·padding − kh) / stride⌋ + 1, ow likewise; rows = ⌊oh / 2⌋ with the pool, else oh
 
 torch.nn.functional's max_pool2d(relu(conv2d(…)), 2): of equal values the first is the maximum, a NaN is larger than
-any number (the last of them, if several) and passes ReLU.
+any number (the last of them, if several) and passes ReLU. With one filter per channel and a stride above 1 the input's
+gradient is a convolution of gradients with zeros between them: of those zeros a filter that holds ∞ or NaN makes NaN,
+where torch's gradient is finite.
 
 3×3 and 5×5 filters at stride 1, float32, from 8 channels to 8 on are taken by Winograd's algorithm (csrc/conv.inl):
 16 products instead of 36, 49 instead of 100, about as exact as a direct sum. One thing differs: where an input, a
@@ -35,7 +37,8 @@ from typing import Any
 import numpy as np
 
 from hw4fast.kernels import compiled, isas, threads_from_environment
-from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, LARGEST_KERNEL, PLAIN_BENCHMARK_CASES, Case, Pair, cases
+from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, PLAIN_BENCHMARK_CASES, Case, Pair, cases
+from hw4fast.kernels.conv_block_checks import check, check_grad, check_options, output_shape
 from hw4fast.kernels.conv_block_numba import conv_block_backward_numba, conv_block_numba
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "cases",
     "check",
     "check_grad",
+    "check_options",
     "conv_block",
     "conv_block_backward",
     "conv_block_backward_numba",
@@ -57,44 +61,6 @@ __all__ = [
 ]
 DTYPES = (np.float32, np.float64)
 DEAD = 4
-LARGEST = 2**31 - 1  # stride and padding
-
-
-def output_shape(input_shape: Any, weight_shape: Any, stride: Pair, padding: Pair, pool: bool) -> tuple[int, ...]:
-    """[n, o, rows, cols]."""
-    sides = [
-        (size + 2 * pad - kernel) // step + 1
-        for size, kernel, step, pad in zip(input_shape[2:], weight_shape[2:], stride, padding, strict=True)
-    ]
-    return (input_shape[0], weight_shape[0], *(side // 2 if pool else side for side in sides))
-
-
-def check(
-    input: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, pool: bool, groups: int = 1
-) -> tuple[int, ...]:
-    """What every face checks, on anything with .shape and .ndim. Returns the output's shape, raises ValueError."""
-    if input.ndim != 4 or 0 in input.shape[1:]:
-        raise ValueError(f"input must be [n, c, h, w], not {list(input.shape)}")
-    channels = input.shape[1]
-    if groups not in (1, channels):
-        raise ValueError(f"groups must be 1 or the {channels} channels of the input, not {groups}")
-    each, filters = channels // groups, groups if groups > 1 else "o"
-    if weight.ndim != 4 or weight.shape[1] != each or weight.shape[0] < 1:
-        raise ValueError(f"weight must be [{filters}, {each}, kh, kw], not {list(weight.shape)}; groups = {groups}")
-    if groups > 1 and weight.shape[0] != groups:
-        raise ValueError(f"with groups = {groups} weight must be {groups} filters, not {weight.shape[0]}")
-    if not all(1 <= side <= LARGEST_KERNEL for side in weight.shape[2:]):
-        raise ValueError(f"kernel sizes must lie in 1…{LARGEST_KERNEL}, not be {list(weight.shape[2:])}")
-    if bias is not None and (bias.ndim != 1 or bias.shape[0] != weight.shape[0]):
-        raise ValueError(f"bias must be [{weight.shape[0]}], not {list(bias.shape)}")
-    if len(stride) != 2 or min(stride) < 1 or max(stride) > LARGEST:
-        raise ValueError(f"stride must be two numbers in 1…{LARGEST}, not {stride}")
-    if len(padding) != 2 or min(padding) < 0 or max(padding) > LARGEST:
-        raise ValueError(f"padding must be two numbers in 0…{LARGEST}, not {padding}")
-    shape = output_shape(input.shape, weight.shape, stride, padding, pool)
-    if min(shape[2:]) < 1:
-        raise ValueError(f"an input of {list(input.shape[2:])} is too small for this kernel{' and pool' * pool}")
-    return shape
 
 
 def reference(
@@ -195,7 +161,7 @@ def conv_block(
     threads: 0 for HW4FAST_THREADS or all cores; the result does not depend on it.
     Raises TypeError for a wrong dtype, ValueError for a wrong shape, value or `isa`.
     """
-    n, o, rows, cols = check(input, weight, bias, stride, padding, pool, groups)
+    n, o, rows, cols = check(input, weight, bias, stride, padding, relu, pool, groups)
     input, weight, bias = _arrays(input, weight, bias)
     output = np.empty((n, rows, cols, o), input.dtype)
     code = np.empty((n, rows, cols, o), np.uint8)
@@ -236,7 +202,7 @@ def conv_block_backward(
 
     Raises as conv_block does, and for a grad or code that doesn't fit.
     """
-    check_grad(grad, code, check(input, weight, None, stride, padding, pool, groups))
+    check_grad(grad, code, check(input, weight, None, stride, padding, relu, pool, groups))
     input, weight, grad = _arrays(input, weight, grad)
     if code.dtype != np.uint8:
         raise TypeError(f"code must be uint8, not {code.dtype}")
@@ -266,15 +232,6 @@ def conv_block_backward(
         threads or threads_from_environment() or 0,
     )
     return grad_input.transpose(0, 3, 1, 2), grad_weight, grad_bias
-
-
-def check_grad(grad: Any, code: Any, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless grad is `shape` = [n, o, rows, cols] and code the same, channels last."""
-    n, o, rows, cols = shape
-    if tuple(grad.shape) != shape:
-        raise ValueError(f"grad must be {list(shape)}, not {list(grad.shape)}")
-    if tuple(code.shape) != (n, rows, cols, o):
-        raise ValueError(f"code must be {[n, rows, cols, o]}, not {list(code.shape)}")
 
 
 def _arrays(input: np.ndarray, weight: np.ndarray, other: Any) -> tuple[np.ndarray, np.ndarray, Any]:

@@ -70,7 +70,7 @@ def cases() -> Iterator[Case]:
     for k in range(1, LARGEST_KERNEL + 1):
         yield Case(f"k{k}", (2, 2, 11, 12), (6, k, k), padding=(k // 2, k // 2))
         yield Case(f"k{k}x{8 - k}", (2, 2, 11, 12), (6, k, 8 - k), pool=False)
-    for stride in ((1, 2), (2, 1), (2, 2), (3, 3), (4, 5)):
+    for stride in ((1, 2), (2, 1), (2, 2), (3, 3), (4, 5), (5, 7)):
         for pool in (False, True):
             yield Case(f"stride{stride}{'-pool' * pool}", (2, 3, 17, 18), (20, 3, 5), stride, (1, 2), pool=pool)
     for width in (2, 3, 5, 6, 13, 14, 15, 27, 28, 29, 61):
@@ -103,7 +103,7 @@ def _depthwise_cases() -> Iterator[Case]:
         yield Case(f"depthwise-c{c}", (2, c, 9, 10), (c, 3, 3), padding=(1, 1), channels_last=c % 2 == 0, groups=c)
     for k in range(1, LARGEST_KERNEL + 1):
         yield Case(f"depthwise-k{k}", (3, 5, 11, 24), (5, k, 8 - k), padding=(k // 2, 1), pool=k % 2 == 0, groups=5)
-    for stride in ((1, 2), (2, 2), (3, 4)):
+    for stride in ((1, 2), (2, 2), (3, 4), (5, 7)):
         for pool in (False, True):
             name = f"depthwise-stride{stride}{'-pool' * pool}"
             yield Case(name, (2, 18, 19, 17), (18, 3, 5), stride, (1, 3), relu=not pool, pool=pool, groups=18)

@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from hw4fast.kernels.conv_block_checks import check, check_grad
 from hw4fast.kernels.numba_variants import compiled_by_numba, set_threads
 
 LANES = 32  # the lines that are summed are a multiple of so many long, as otherwise LLVM's loops end number by number
 
 
 def conv_block_numba(input: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Output [n, o, h/2, w/2]."""
+    """Output [n, o, h/2, w/2]. Raises ValueError for a wrong shape, TypeError for a wrong dtype."""
+    if bias is None:
+        raise ValueError("the numba variant needs a bias; take zeros")
+    _check(input, weight, bias)
     n, _, h, w = input.shape
     output = np.empty((n, len(weight), h // 2, w // 2), input.dtype)
     lines, bordered = _bordered(input, weight)
@@ -30,7 +34,10 @@ def conv_block_numba(input: np.ndarray, weight: np.ndarray, bias: np.ndarray) ->
 def conv_block_backward_numba(
     grad: np.ndarray, code: np.ndarray, input: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of input, weight and bias, as conv_block_backward's."""
+    """Gradients of input, weight and bias, as conv_block_backward's. Raises as conv_block_numba does."""
+    check_grad(grad, code, _check(input, weight, None))
+    if grad.dtype != input.dtype or code.dtype != np.uint8:
+        raise TypeError(f"grad must be {input.dtype} and code uint8, not {grad.dtype} and {code.dtype}")
     n, c, h, w = input.shape
     o, _, kh, kw = weight.shape
     x_lines, x = _bordered(input, weight)
@@ -45,6 +52,19 @@ def conv_block_backward_numba(
     start, width = kh // 2 * y.shape[3] + kw // 2, y.shape[3]  # where the picture begins within its borders
     compiled_by_numba(_weight_gradient)(x_lines, lines, offsets, start, h * width, y[0, 0].size, grad_weight)
     return grad_input, grad_weight[:, : c * kh * kw].reshape(weight.shape), y.sum((0, 2, 3))
+
+
+def _check(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[int, ...]:
+    """The output's shape. Compiled code looks at no bounds."""
+    sides = tuple(weight.shape[2:])
+    if len(sides) == 2 and not all(side % 2 for side in sides):
+        raise ValueError(f"the numba variant takes odd kernel sizes, not {list(sides)}")
+    half: Any = tuple(side // 2 for side in sides)
+    shape = check(input, weight, bias, (1, 1), half if len(half) == 2 else (0, 0), True, True)
+    for name, array in (("input", input), ("weight", weight), ("bias", bias)):
+        if array is not None and (array.dtype not in (np.float32, np.float64) or array.dtype != input.dtype):
+            raise TypeError(f"{name} must be float32 or float64, and all the same, not {array.dtype}")
+    return shape
 
 
 def _bordered(input: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -82,12 +82,19 @@ def reflected(radius: int, length: int) -> np.ndarray:
 
 def pairs(kernel_size: Any, sigma: Any) -> tuple[tuple[int, int], tuple[float, float]]:
     """Both as (across, down). Raises ValueError for a wrong value, TypeError for what is no number."""
-    across, down = (operator.index(size) for size in _pair(kernel_size, "kernel_size"))
+    try:
+        across, down = (operator.index(size) for size in _pair(kernel_size, "kernel_size"))
+    except TypeError:
+        raise TypeError(f"kernel_size must be an integer or two (across, down), not {kernel_size!r}") from None
     if not all(1 <= size <= LARGEST_KERNEL and size % 2 == 1 for size in (across, down)):
         raise ValueError(f"kernel_size must be odd, in 1…{LARGEST_KERNEL}, not {kernel_size}")
     if sigma is None:
         return (across, down), (default_sigma(across), default_sigma(down))
-    sigma_x, sigma_y = (float(value) for value in _pair(sigma, "sigma"))
+    pair = _pair(sigma, "sigma")
+    try:
+        sigma_x, sigma_y = (float(value) for value in pair)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"sigma must be a number or two (across, down), not {sigma!r}") from None
     if not (0 < sigma_x < math.inf and 0 < sigma_y < math.inf):
         raise ValueError(f"sigma must be positive and finite, not {sigma}")
     return (across, down), (sigma_x, sigma_y)
@@ -211,13 +218,22 @@ def _rows_are_whole(batch: np.ndarray, w: int, c: int, pixel: tuple[int, ...]) -
 
 
 def gaussian_blur_numba(image: np.ndarray, kernel_size: int, sigma: float | None = None) -> np.ndarray:
-    """One HWC picture, uint8 or float32: what twenty lines of Python reach."""
-    (size, _), (width, _) = pairs(kernel_size, sigma)
+    """One HWC picture, uint8 or float32: what twenty lines of Python reach.
+
+    Raises ValueError for a wrong shape or value, TypeError for a wrong dtype.
+    """
+    (size, down), (width, height) = pairs(kernel_size, sigma)
+    if image.ndim != 3 or (size, width) != (down, height):
+        raise ValueError("the numba variant takes one picture [h, w, c] and the same kernel across and down")
+    if image.dtype not in DTYPES:
+        raise TypeError(f"image must be uint8 or float32, not {image.dtype}")
+    if image.size == 0:
+        return image.copy()
     h, w, c = image.shape
     weights = np.pad(gaussian_weights(size, width).astype(np.float32), (0, -size % 4))  # fours of taps
     rows = np.pad(reflected(size // 2, h), (0, -size % 4))
     columns = (np.pad(reflected(size // 2, w), (0, -size % 4))[:, None] * c + np.arange(c)).ravel()
-    result = np.empty_like(image)
+    result = np.empty(image.shape, image.dtype)  # contiguous, whatever the image is: written as lines
     set_threads()
     rounds = image.dtype == np.uint8
     lines, results = image.reshape(h, w * c), result.reshape(h, w * c)

@@ -67,10 +67,15 @@ def reference(
         return losses.sum() / np.float64(divisor), np.where(grad == 0, 0, grad / divisor)
 
 
-def check(logits: Any, target: Any, weight: Any, label_smoothing: float, reduction: str) -> None:
-    """What every face checks, on anything with .shape and .ndim. Raises ValueError."""
+def check(
+    logits: Any, target: Any, weight: Any, label_smoothing: float, reduction: str, logits_are: str = "logits"
+) -> None:
+    """What every face checks, on anything with .shape and .ndim; logits_are: their name for the caller.
+
+    Raises ValueError.
+    """
     if logits.ndim != 2:
-        raise ValueError(f"logits must be [n, classes], not {list(logits.shape)}")
+        raise ValueError(f"{logits_are} must be [n, classes], not {list(logits.shape)}")
     if target.ndim != 1 or target.shape[0] != logits.shape[0]:
         raise ValueError(f"target must be [{logits.shape[0]}] class indices, not {list(target.shape)}")
     if weight is not None and (weight.ndim != 1 or weight.shape[0] != logits.shape[1]):
@@ -135,7 +140,19 @@ def softmax_xent(
 
 
 def softmax_xent_numba(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean loss and its gradient of float32 logits without options: what twenty lines of Python reach."""
+    """The mean loss and its gradient of float32 logits without options: what twenty lines of Python reach.
+
+    Raises as softmax_xent does.
+    """
+    check(logits, target, None, 0.0, "mean")
+    if logits.dtype != np.float32 or target.dtype != np.int64:
+        raise TypeError(f"the numba variant takes float32 and int64, not {logits.dtype} and {target.dtype}")
+    n, classes = logits.shape
+    if n > 0 and classes == 0:
+        raise ValueError("logits must have a class, not be [n, 0]")
+    wrong = np.flatnonzero((target < 0) | (target >= classes))
+    if len(wrong):  # compiled code would read there
+        raise IndexError(f"target[{wrong[0]}] is {target[wrong[0]]}: the numba variant takes 0…{classes - 1}")
     grad, losses = np.empty(logits.shape, np.float32), np.empty(len(logits))
     set_threads()
     compiled_by_numba(_rows)(logits, target, grad, losses)

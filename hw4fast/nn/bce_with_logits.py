@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hw4fast.kernels import bce_with_logits as card
 from hw4fast.kernels import compiled
 from hw4fast.nn.losses import Loss, gradient_of
-from hw4fast.nn.operators import DTYPES, threads
+from hw4fast.nn.operators import DTYPES, cast_up, no_tensors, threads
 
 _C = compiled()
 
@@ -46,7 +46,7 @@ def _bce_with_logits_cpu(
 
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str) -> None:
     """Shapes, values, dtypes and gradients: for the function, and for the operator, which anyone can call."""
-    card.check(input, target, weight, pos_weight, reduction)
+    card.check(input, target, weight, pos_weight, reduction, "input")
     if input.dtype not in DTYPES:
         raise TypeError(f"input must be float32 or float64, not {input.dtype}")
     for name, given in (("target", target), ("weight", weight), ("pos_weight", pos_weight)):
@@ -54,7 +54,7 @@ def _check(input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Ten
             continue
         if given.dtype != input.dtype:
             raise TypeError(f"{name} must be {input.dtype} like input, not {given.dtype}")
-        if given.requires_grad:
+        if given.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name} must not require a gradient; there is none for it: take {name}.detach()")
 
 
@@ -110,10 +110,26 @@ def binary_cross_entropy_with_logits(
     input: logits of any shape, float32 or float64, on the CPU; target: 0 … 1, of input's shape and dtype;
     weight, pos_weight: of input's dtype and the shape of its last dimensions (all, [classes], one number);
     reduction: "mean", "sum" or "none". Returns a scalar, or input's shape for "none".
+    Under torch.autocast("cpu") bfloat16 and float16 are cast up: as torch's, the loss is computed in float32.
     Raises ValueError for a wrong shape or reduction and for a target or weight that requires a gradient, TypeError
-    for a wrong dtype, NotImplementedError for a device other than the CPU.
+    for a wrong type or dtype, NotImplementedError for a device other than the CPU.
     See hw4fast.kernels.bce_with_logits for the formula, its sources and the float64 reference.
     """
+    if not (
+        isinstance(input, Tensor)
+        and isinstance(target, Tensor)
+        and (weight is None or isinstance(weight, Tensor))
+        and (pos_weight is None or isinstance(pos_weight, Tensor))
+    ):
+        raise no_tensors({"input": input, "target": target}, weight=weight, pos_weight=pos_weight)
+    dtype = input.dtype
+    if (
+        dtype not in DTYPES
+        or target.dtype is not dtype
+        or (weight is not None and weight.dtype is not dtype)
+        or (pos_weight is not None and pos_weight.dtype is not dtype)
+    ):
+        input, target, weight, pos_weight = cast_up(input, target, weight, pos_weight)
     _check(input, target, weight, pos_weight, reduction)
     return _bce_with_logits((input, target, weight, pos_weight), (card.REDUCTIONS[reduction],))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import weakref
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -10,7 +12,17 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import conv_block as card
-from hw4fast.nn.operators import DTYPES, check_tensors, is_plain, library, refuse_second_derivative, threads
+from hw4fast.nn.operators import (
+    DTYPES,
+    cast_up,
+    check_tensors,
+    is_plain,
+    library,
+    no_tensors,
+    pair,
+    refuse_second_derivative,
+    threads,
+)
 
 _C = compiled()
 Pair = tuple[int, int]
@@ -31,10 +43,10 @@ _conv_block_backward = torch.ops.hw4fast.conv_block_backward.default
 
 
 def _check(
-    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pool: bool, groups: int
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, relu: bool, pool: bool, groups: int
 ) -> Shape:
     """Shapes, values and dtypes: for the function, and for the operators, which anyone can call. The output's shape."""
-    shape = card.check(input, weight, bias, stride, padding, pool, groups)
+    shape = card.check(input, weight, bias, stride, padding, relu, pool, groups)
     if input.dtype not in DTYPES:
         raise TypeError(f"input must be float32 or float64, not {input.dtype}")
     for name, tensor in (("weight", weight), ("bias", bias)):
@@ -91,7 +103,7 @@ def _conv_block_cpu(
     groups: int,
     want_code: bool,
 ) -> tuple[Tensor, Tensor]:
-    shape = _check(input, weight, bias, stride, padding, pool, groups)
+    shape = _check(input, weight, bias, stride, padding, relu, pool, groups)
     return _forward(input, weight, bias, (stride, padding, relu, pool, groups), shape, want_code)
 
 
@@ -158,7 +170,7 @@ def _conv_block_backward_cpu(
     groups: int,
     want: list[bool],
 ) -> Gradients:
-    shape = _check(input, weight, None, stride, padding, pool, groups)
+    shape = _check(input, weight, None, stride, padding, relu, pool, groups)
     if relu or pool:
         card.check_grad(grad, code, shape)
     elif tuple(grad.shape) != shape:
@@ -218,6 +230,7 @@ class _Eager(torch.autograd.Function):
         _, _, relu, pool, _ = ctx.options = options
         output, code = _forward(input, weight, bias, options, shape, relu or pool)
         ctx.save_for_backward(input, weight, code)
+        ctx.kept, ctx.shapes = (weakref.ref(input), weakref.ref(weight), weakref.ref(code)), (input.shape, weight.shape)
         return output
 
     @staticmethod
@@ -225,9 +238,22 @@ class _Eager(torch.autograd.Function):
         refuse_second_derivative("conv_block", "torch's conv2d, relu and max_pool2d")
         input, weight, code = ctx.saved_tensors
         want = ctx.needs_input_grad[:3]
-        if is_plain(grad):
+        kept_input, kept_weight, kept_code = ctx.kept
+        if (
+            # no saved_tensors_hooks gave back something else: the codes are those that the kernel wrote
+            kept_input() is input
+            and kept_weight() is weight
+            and kept_code() is code
+            # nor has their owner converted them since, as module.double() does
+            and input.dtype is grad.dtype
+            and weight.dtype is grad.dtype
+            and (input.shape, weight.shape) == ctx.shapes
+            and input.is_cpu
+            and weight.is_cpu
+            and is_plain(grad)  # a negative or batched one has no memory of its own to be read
+        ):
             gradients = _gradients_of(grad, code, input, weight, ctx.options, want, True)
-        else:  # a negative or batched one has no memory of its own to be read
+        else:
             gradients = _conv_block_backward(grad, code, input, weight, *ctx.options, want)
         return (*(found if wanted else None for found, wanted in zip(gradients, want, strict=True)), None, None)
 
@@ -246,22 +272,27 @@ def conv_block(
     left out.
 
     input: [n, c, h, w], weight: [o, c, kh, kw], kernel sizes 1 to 7, bias: [o] or None; float32 or float64, on the CPU.
-    groups: 1, or c with a weight [c, 1, kh, kw], one filter per channel.
+    stride, padding: (down, across), or one number for both. groups: 1, or c with a weight [c, 1, kh, kw], one filter
+    per channel.
     NCHW and channels-last inputs are read where they lie; the output [n, o, rows, cols] is channels-last in memory.
-    Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device other
-    than the CPU. Differentiable once. See hw4fast.kernels.conv_block for the formula and the float64 reference.
+    Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and returned so.
+    Raises ValueError for a wrong shape or value, TypeError for a wrong type or dtype, NotImplementedError for a device
+    other than the CPU. Differentiable once. See hw4fast.kernels.conv_block for the formula and the float64 reference.
     """
-    # tuples: a list could change before the backward pass
-    strides: Any = (stride, stride) if isinstance(stride, int) else tuple(stride)
-    borders: Any = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    shape = _check(input, weight, bias, strides, borders, pool, groups)
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))):
+        raise no_tensors({"input": input, "weight": weight}, bias=bias)
+    if input.dtype is not weight.dtype:
+        (input,) = cast_up(input)
+    strides, borders = pair(stride, "stride"), pair(padding, "padding")
+    shape = _check(input, weight, bias, strides, borders, relu, pool, groups)
     check_tensors("conv_block", input, weight, bias)
     differentiated = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
     options = (strides, borders, relu, pool, groups)
     if not is_plain(input, weight, bias):
-        return _conv_block(input, weight, bias, *options, (relu or pool) and differentiated)[0]
+        wanted = differentiated or torch.jit.is_tracing()  # a trace is checked under no_grad and must not differ there
+        return _conv_block(input, weight, bias, *options, (relu or pool) and wanted)[0]
     if differentiated:
         return _Eager.apply(input, weight, bias, options, shape)
     return _forward(input, weight, bias, options, shape, False)[0]
@@ -270,7 +301,9 @@ def conv_block(
 class ConvBlock(nn.Module):
     """`conv_block` with its weight and bias, initialised and named as torch.nn.Conv2d has them: a state dict of one
     loads into the other. Source of the initialisation: He et al., "Delving Deep into Rectifiers" (2015), with torch's
-    a = √5, that is uniform within ±1/√(c·kh·kw); c is 1 with groups."""
+    a = √5, that is uniform within ±1/√(c·kh·kw); c is 1 with groups.
+
+    Raises as `conv_block` does, and when it is built for what needs no input to be wrong."""
 
     bias: Tensor | None
 
@@ -287,10 +320,16 @@ class ConvBlock(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        kernel = pair(kernel_size, "kernel_size")
+        stride, padding = pair(stride, "stride"), pair(padding, "padding")
+        card.check_options(kernel, stride, padding, relu, pool)
+        if bias not in (True, False):
+            raise ValueError(f"bias must be True or False, not {bias!r}")
+        if not all(isinstance(channels, Integral) and channels >= 1 for channels in (in_channels, out_channels)):
+            raise ValueError(f"channels must be whole numbers from 1 on, not {in_channels} to {out_channels}")
         if groups not in (1, in_channels) or (groups > 1 and out_channels != in_channels):
             raise ValueError(f"groups must be 1, or in_channels = out_channels; not {groups}")
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *kernel_size))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *kernel))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
         self.stride, self.padding, self.relu, self.pool, self.groups = stride, padding, relu, pool, groups
         self.reset_parameters()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import gaussian_blur as card
-from hw4fast.nn.operators import check_tensors, is_plain, library, threads
+from hw4fast.nn.operators import check_tensors, is_plain, library, no_tensors, threads
 
 _C = compiled()
 DTYPES = (torch.uint8, torch.float32)
@@ -23,6 +23,8 @@ _gaussian_blur = torch.ops.hw4fast.gaussian_blur.default
 
 
 def _check(image: Tensor) -> None:
+    if not isinstance(image, Tensor):
+        raise no_tensors({"image": image})
     if image.dim() < 2:
         raise ValueError(f"image must be [..., c, h, w] or [h, w], not {list(image.shape)}")
     if image.dtype not in DTYPES:
@@ -91,9 +93,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _ends(grad: Tensor, side: int) -> Tensor:
-    """[length of the side]: 2 at both ends, else 1."""
+    """[length of the side], of grad's dtype: 2 at both ends, else 1."""
     place = torch.arange(grad.shape[side])
-    return torch.where((place == 0) | (place == grad.shape[side] - 1), 2.0, 1.0)
+    return grad.new_ones(grad.shape[side]) + ((place == 0) | (place == grad.shape[side] - 1))
 
 
 library.impl("gaussian_blur", _gaussian_blur_op, "CPU")

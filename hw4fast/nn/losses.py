@@ -85,11 +85,16 @@ class Loss:
         """The loss of (logits, *tensors, or None each). Raises NotImplementedError for what check_tensors refuses."""
         check_tensors(self.name, *tensors)
         want_grad = tensors[0].requires_grad and torch.is_grad_enabled()
-        if not is_plain(*tensors):
-            return getattr(torch.ops.hw4fast, self.name).default(*tensors, *options, want_grad)[0]
+        if not is_plain(*tensors):  # a trace is checked under no_grad and must not differ there
+            return self.operator(*tensors, *options, want_grad or torch.jit.is_tracing())[0]
         if want_grad:
             return _Eager.apply(self, options, *tensors)
         return self.compute(*tensors, *options, False)[0]
+
+    @property
+    def operator(self) -> Any:
+        """`compute` by way of the dispatcher, with all the checks."""
+        return getattr(torch.ops.hw4fast, self.name).default
 
     def _scale_grad(self, ctx: Any, grad_loss: Tensor, _grad_grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative(self.function, self.instead)
@@ -106,9 +111,16 @@ def _reaching(grad_loss: Tensor, grad: Tensor) -> Tensor:
 
 
 def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    if any(ctx.needs_input_grad[1:]):
+        raise ValueError("only logits have a gradient here: target and weights must not require one")
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
     ctx.want_grad = inputs[-1]
+
+
+def _found_again(ctx: Any) -> Tensor:
+    """The gradient from the saved tensors, checked: hooks or their owner may have changed them."""
+    return ctx.kernel.operator(*ctx.saved_tensors, *ctx.options, True)[1]
 
 
 class _Eager(torch.autograd.Function):
@@ -126,11 +138,11 @@ class _Eager(torch.autograd.Function):
         kernel = ctx.kernel
         refuse_second_derivative(kernel.function, kernel.instead)
         if not is_plain(grad_loss):  # a negative or batched one
-            grad = kernel.compute(*ctx.saved_tensors, *ctx.options, True)[1] if ctx.grad is None else ctx.grad
+            grad = _found_again(ctx) if ctx.grad is None else ctx.grad
             return None, None, grad * _reaching(grad_loss, grad), *(None,) * (len(ctx.needs_input_grad) - 3)
         grad, ctx.grad = ctx.grad, None  # autograd may write into what it is given, so it is given only once
         if grad is None:  # a second backward through a retained graph
-            _, grad = kernel.compute(*ctx.saved_tensors, *ctx.options, True)
+            grad = _found_again(ctx)
         if grad_loss.dim():
             grad.mul_(_reaching(grad_loss, grad))
         elif grad_loss.item() != 1.0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
 from hw4fast.nn.losses import Loss, gradient_of
-from hw4fast.nn.operators import threads
+from hw4fast.nn.operators import cast_up, no_tensors, threads
 
 _C = compiled()
 _CODES = {getattr(torch, name): code for name, code in card.CODES.items()}
@@ -57,7 +59,7 @@ def _softmax_xent_cpu(
 
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, reduction: str) -> None:
     """Shapes, values and dtypes: for the function, and for the operator, which anyone can call."""
-    card.check(input, target, weight, label_smoothing, reduction)
+    card.check(input, target, weight, label_smoothing, reduction, "input")
     if input.dtype not in _CODES:
         raise TypeError(f"input must be float32, float64 or bfloat16, not {input.dtype}")
     if target.dtype != torch.int64:
@@ -104,6 +106,18 @@ _softmax_xent.define(
 )
 
 
+def _numbers(scale: Any, label_smoothing: Any, ignore_index: Any) -> tuple[float, float, int]:
+    """As such numbers. Raises TypeError for what is none."""
+    if isinstance(scale, Tensor) or isinstance(label_smoothing, Tensor):
+        raise TypeError("scale and label_smoothing must be numbers: a tensor would get no gradient")
+    if not isinstance(scale, Real) or not isinstance(label_smoothing, Real):
+        raise TypeError(f"scale and label_smoothing must be numbers, not {scale!r} and {label_smoothing!r}")
+    try:
+        return float(scale), float(label_smoothing), operator.index(ignore_index)
+    except TypeError:
+        raise TypeError(f"ignore_index must be a whole number, not {ignore_index!r}") from None
+
+
 def softmax_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -118,16 +132,25 @@ def softmax_cross_entropy(
     input: [n, classes] logits, float32, float64 or bfloat16, on the CPU, strided rows welcome; target: int64 [n];
     weight: [classes] of input's dtype; reduction: "mean", "sum" or "none".
     Loss and gradient are of input's dtype, as torch's are; bfloat16 is computed in float32 and rounded once.
+    Under torch.autocast("cpu") bfloat16 and float16 are cast up: as torch's, the loss is float32 and computed so.
     scale multiplies the logits first (1 / temperature, the homework's c). Returns a scalar, or [n] for "none".
-    Raises ValueError for a wrong shape or value, TypeError for a wrong dtype, NotImplementedError for a device
-    other than the CPU, IndexError for a target that is neither a class nor ignore_index.
+    Raises ValueError for a wrong shape or value, TypeError for a wrong type or dtype, NotImplementedError for a
+    device other than the CPU, IndexError for a target that is neither a class nor ignore_index.
     See hw4fast.kernels.softmax_xent for the formula, its sources and the float64 reference.
     """
+    if not (
+        isinstance(input, Tensor) and isinstance(target, Tensor) and (weight is None or isinstance(weight, Tensor))
+    ):
+        raise no_tensors({"input": input, "target": target}, weight=weight)
+    if type(scale) is not float or type(label_smoothing) is not float or type(ignore_index) is not int:
+        scale, label_smoothing, ignore_index = _numbers(scale, label_smoothing, ignore_index)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index must be an int64, not {ignore_index}")
+    if input.dtype is not torch.float32 or (weight is not None and weight.dtype is not torch.float32):
+        input, weight = cast_up(input, weight)
     _check(input, target, weight, label_smoothing, reduction)
-    if isinstance(scale, Tensor) or isinstance(label_smoothing, Tensor):
-        raise TypeError("scale and label_smoothing must be numbers: a tensor would get no gradient")
-    if weight is not None and weight.requires_grad:
-        raise ValueError("weight must not require a gradient; there is none for it")
+    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+        raise ValueError("weight must not require a gradient; there is none for it: take weight.detach()")
     options = (scale, label_smoothing, ignore_index, card.REDUCTIONS[reduction])
     return _softmax_xent((input, target, weight), options)
 

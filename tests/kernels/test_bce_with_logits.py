@@ -95,6 +95,17 @@ def test_the_numba_variant_matches_the_reference(shape, soft):
         np.testing.assert_allclose(grad, grad_ref, rtol=1e-5, atol=4e-7 * max(largest(grad_ref), 1 / logits.size))
 
 
+def test_the_numba_variant_refuses_what_would_lead_out_of_an_array():
+    logits = np.zeros((2, 3), np.float32)
+    for arguments, kind, message in (
+        ((logits, logits[:1]), ValueError, "target must be"),
+        ((logits[:0], logits[:0]), ValueError, "needs a logit"),
+        ((logits, logits.astype(np.float64)), TypeError, "float32"),
+    ):
+        with pytest.raises(kind, match=message):
+            card.bce_with_logits_numba(*arguments)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_forced_variant_is_the_one_that_ran(isa):
     logits, target, _ = card.Case("any", (5, 10)).make()

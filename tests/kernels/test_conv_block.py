@@ -39,7 +39,7 @@ def backward_options(options):
 
 
 def assert_close(mine, theirs, reference, what):
-    """Error at most twice torch's own, and as much more as one rounding of the largest value."""
+    """Error at most twice torch's own, and two units in the last place (2·eps) of the largest value more."""
     largest = float(np.max(np.abs(reference), initial=0.0))
     assert error(mine, reference) <= 2 * error(theirs, reference) + 2 * np.finfo(np.float32).eps * largest, what
 
@@ -115,6 +115,29 @@ def test_the_numba_variants_match_the_references(shape, filters):
         np.testing.assert_allclose(mine, value, rtol=0, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
+def test_the_numba_variants_refuse_what_would_lead_out_of_an_array():
+    input, weight, bias, _ = card.Case("numba", (2, 3, 8, 8), (4, 3, 3)).make()
+    grad, code = np.zeros((2, 4, 4, 4), np.float32), np.zeros((2, 4, 4, 4), np.uint8)
+    for arguments, kind, message in (
+        ((input, weight, None), ValueError, "needs a bias"),
+        ((input, weight, bias[:3]), ValueError, "bias must be"),
+        ((input, weight[:, :2], bias), ValueError, "weight must be"),
+        ((input[0], weight, bias), ValueError, "input must be"),
+        ((input, weight[:, :, :, :2], bias), ValueError, "odd kernel sizes"),
+        ((input, weight, bias.astype(np.float64)), TypeError, "bias must be"),
+    ):
+        with pytest.raises(kind, match=message):
+            card.conv_block_numba(*arguments)
+    for arguments, kind, message in (
+        ((grad[:1], code, input, weight), ValueError, "grad must be"),
+        ((grad, code[:, :3], input, weight), ValueError, "code must be"),
+        ((grad, code.astype(np.int8), input, weight), TypeError, "code uint8"),
+        ((grad, code, input, weight[:, :2]), ValueError, "weight must be"),
+    ):
+        with pytest.raises(kind, match=message):
+            card.conv_block_backward_numba(*arguments)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_forced_variant_is_the_one_that_ran(isa):
     *arrays, options = CASES[0].make()
@@ -132,7 +155,10 @@ def test_an_unknown_instruction_set_raises():
         card.conv_block(*arrays, **options, isa="sse9")
 
 
-@pytest.mark.parametrize("name", ["relu-pool-channels_last-bias", "tall", "stride(2, 2)-pool", "c33-o48-k5"])
+@pytest.mark.parametrize(
+    "name",
+    ["relu-pool-channels_last-bias", "tall", "stride(2, 2)-pool", "c33-o48-k5", "depthwise-c33", "depthwise-k4"],
+)
 def test_the_result_does_not_depend_on_the_number_of_threads(name):
     (case,) = [case for case in CASES if case.name == name]
     *arrays, options = case.make()

@@ -57,6 +57,20 @@ def test_the_numba_variant_matches_the_reference(dtype, shape, size):
     np.testing.assert_allclose(card.gaussian_blur_numba(image, size), reference, rtol=0, atol=tolerance)
 
 
+def test_the_numba_variant_takes_any_picture_or_says_what_it_takes():
+    image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    turned = image.transpose(1, 0, 2)
+    assert np.array_equal(card.gaussian_blur_numba(turned, 5), card.gaussian_blur_numba(turned.copy(), 5))
+    assert card.gaussian_blur_numba(image[:, :0], 5).shape == (9, 0, 3)
+    for arguments, kind, message in (
+        ((image[None], 5), ValueError, r"one picture \[h, w, c\]"),
+        ((image, (5, 3)), ValueError, "the same kernel across and down"),
+        ((image.astype(np.float64), 5), TypeError, "uint8 or float32"),
+    ):
+        with pytest.raises(kind, match=message):
+            card.gaussian_blur_numba(*arguments)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_forced_variant_is_the_one_that_ran(isa):
     image, options = CASES[0].make()
@@ -157,7 +171,7 @@ def test_nothing_is_read_around_the_picture(isa):
         ({"sigma": -1.0}, ValueError, "sigma must be positive"),
         ({"sigma": (1.0, float("nan"))}, ValueError, "sigma must be positive"),
         ({"sigma": float("inf")}, ValueError, "sigma must be positive"),
-        ({"sigma": "wide"}, ValueError, "could not convert"),
+        ({"sigma": "wide"}, ValueError, "sigma must be a number or two"),
         ({"threads": "two"}, TypeError, "incompatible"),
     ],
 )

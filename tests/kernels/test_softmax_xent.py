@@ -81,6 +81,22 @@ def test_the_numba_variant_matches_the_reference(shape, offset):
     np.testing.assert_allclose(grad, grad_ref, rtol=1e-5, atol=1e-6 * np.abs(grad_ref).max())
 
 
+@pytest.mark.parametrize(
+    ("logits", "target", "kind", "message"),
+    [
+        (np.zeros((2, 3), np.float32), np.array([0, 3]), IndexError, r"target\[1\] is 3"),
+        (np.zeros((2, 3), np.float32), np.array([-100, 0]), IndexError, r"target\[0\] is -100"),
+        (np.zeros((2, 3), np.float32), np.array([0]), ValueError, "target must be"),
+        (np.zeros((2, 0), np.float32), np.array([0, 0]), ValueError, "must have a class"),
+        (np.zeros(3, np.float32), np.array([0]), ValueError, "logits must be"),
+        (np.zeros((2, 3)), np.array([0, 0]), TypeError, "float32 and int64"),
+    ],
+)
+def test_the_numba_variant_refuses_what_would_lead_out_of_an_array(logits, target, kind, message):
+    with pytest.raises(kind, match=message):
+        card.softmax_xent_numba(logits, target)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_forced_variant_is_the_one_that_ran(isa):
     logits, target, _ = card.Case("any", (5, 10)).make()

@@ -127,6 +127,12 @@ def test_bad_input_raises(change, kind, message):
         hn.binary_cross_entropy_with_logits(**{"input": torch.zeros(2, 3), "target": torch.zeros(2, 3), **change})
 
 
+def test_a_target_that_requires_a_gradient_is_welcome_where_none_is_taken():
+    x, y = torch.randn(2, 3), torch.rand(2, 3, requires_grad=True)
+    with torch.no_grad():
+        torch.testing.assert_close(hn.binary_cross_entropy_with_logits(x, y), F.binary_cross_entropy_with_logits(x, y))
+
+
 @pytest.mark.parametrize(("change", "kind"), [(change, kind) for change, kind, _ in BAD if "input" not in change])
 def test_the_operator_itself_refuses_what_would_crash(change, kind):
     if "reduction" in change:

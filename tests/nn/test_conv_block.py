@@ -1,8 +1,13 @@
 """conv_block as torch sees it: autograd, operator checks, torch.compile, modules, errors."""
 
+import gc
+import sys
+import warnings
+
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn import functional as F
 
@@ -132,12 +137,130 @@ def test_second_derivatives_are_refused():
         ({"stride": 0}, ValueError, "stride"),
         ({"padding": (0, -1)}, ValueError, "padding"),
         ({"padding": (0, 0, 0)}, ValueError, "padding"),
+        ({"pool": 3}, ValueError, "pool must be True or False, not 3"),
+        ({"relu": "relu"}, ValueError, "relu must be True or False"),
+        ({"stride": (2.0, 2.0)}, TypeError, "stride must be a whole number or two"),
+        ({"stride": 1.5}, TypeError, "stride must be a whole number or two"),
+        ({"padding": "same"}, TypeError, "padding must be a whole number or two"),
+        (
+            {"input": np.zeros((2, 3, 8, 8), np.float32)},
+            TypeError,
+            r"input must be a tensor.*torch.from_numpy\(input\)",
+        ),
+        ({"weight": None}, TypeError, "weight must be a tensor, not NoneType"),
+        ({"bias": False}, TypeError, "bias must be a tensor or None, not bool"),
     ],
 )
 def test_bad_input_raises(change, kind, message):
     arguments = {"input": torch.zeros(2, 3, 8, 8), "weight": torch.zeros(4, 3, 3, 3), "bias": torch.zeros(4), **change}
     with pytest.raises(kind, match=message):
         hn.conv_block(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ((1, 1, 3, 1, 1, True, "relu"), ValueError, "relu must be True or False"),
+        ((3, 4, 9), ValueError, r"kernel sizes must lie in 1…7, not be \[9, 9\]"),
+        ((3, 4, 0), ValueError, "kernel sizes"),
+        ((3, 4, (3, 3, 3)), ValueError, "kernel_size must be a whole number or two"),
+        ((3, 4, 3, 1.5), TypeError, "stride must be a whole number or two"),
+        ((3, 4, 3, 1, "same"), TypeError, "padding must be a whole number or two"),
+        ((3, 4, 3, 1, 0, "zeros"), ValueError, "bias must be True or False"),
+        ((0, 4, 3), ValueError, "channels must be whole numbers from 1 on"),
+    ],
+)
+def test_a_module_that_could_only_fail_is_not_built(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        hn.ConvBlock(*arguments)
+
+
+@pytest.mark.parametrize("stride", [2, (2,), [2, 2], np.int64(2), (np.int64(2), 2)], ids=repr)
+def test_a_stride_is_what_torch_takes_for_one(stride):
+    x, w = torch.randn(1, 2, 9, 9), torch.randn(3, 2, 3, 3)
+    assert torch.equal(hn.conv_block(x, w, None, stride), hn.conv_block(x, w, None, (2, 2)))
+    assert hn.ConvBlock(2, 3, 3, stride).stride == (2, 2)
+
+
+HOOKS = {
+    "another dtype": (lambda t: t.bfloat16() if t.is_floating_point() else t, TypeError, "float32 or float64"),
+    "wider": (lambda t: t.double() if t.is_floating_point() else t, TypeError, "grad must be torch.float64"),
+    "only the weight wider": (lambda t: t.double() if t.shape == (8, 8, 3, 3) else t, TypeError, "weight must be"),
+    "shorter": (lambda t: t[:1], ValueError, "must be"),
+    "codes of another dtype": (lambda t: t.float(), TypeError, "code uint8"),
+    "codes that lead out": (lambda t: t + 7 if t.dtype is torch.uint8 else t, ValueError, "code holds numbers"),
+}
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), HOOKS.values(), ids=HOOKS)
+def test_hooks_that_change_what_was_saved_end_in_an_error(change, kind, message):
+    x, block = torch.randn(4, 8, 16, 16), hn.ConvBlock(8, 8, 3)
+    with torch.autograd.graph.saved_tensors_hooks(change, lambda t: t):
+        y = block(x)
+    with pytest.raises(kind, match=message):
+        torch.autograd.grad(y.sum(), block.weight)
+
+
+def test_without_hooks_the_codes_are_known_to_be_the_kernels_own(monkeypatch):
+    """So they are not looked through, wherever the caller has left his tensors."""
+    module, own = sys.modules["hw4fast.nn.conv_block"], []
+    kernel = module._gradients_of
+    monkeypatch.setattr(module, "_gradients_of", lambda *arguments: own.append(arguments[-1]) or kernel(*arguments))
+    net = nn.Sequential(hn.ConvBlock(8, 8, 3), hn.ConvBlock(8, 8, 3))
+    y = net(torch.randn(4, 8, 16, 16))
+    gc.collect()
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    assert own == [True] * 4
+
+
+def test_hooks_that_give_back_the_same_numbers_give_the_same_gradient():
+    x, block = torch.randn(4, 8, 16, 16), hn.ConvBlock(8, 8, 3)
+    (wanted,) = torch.autograd.grad(block(x).sum(), block.weight)
+    clones = torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t.clone())
+    turned = torch.autograd.graph.saved_tensors_hooks(lambda t: t.mT.contiguous(), lambda t: t.mT)
+    for hooks in (clones, turned, torch.autograd.graph.save_on_cpu()):
+        with hooks:
+            y = block(x)
+        torch.testing.assert_close(torch.autograd.grad(y.sum(), block.weight)[0], wanted)
+    again = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(again.sum(), block.weight)[0], wanted)
+
+
+def test_a_weight_that_its_owner_converts_before_backward_ends_in_an_error():
+    block = hn.ConvBlock(8, 8, 3)
+    y = block(torch.randn(4, 8, 16, 16))
+    block.double()
+    with pytest.raises(TypeError, match=r"weight must be torch\.float32"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_casts_the_input_up(dtype, compiled):
+    before, block, x = nn.Conv2d(1, 2, 3), hn.ConvBlock(2, 4, 3), torch.randn(2, 1, 12, 12)
+
+    def run(x):
+        return before(x), block(before(x))
+
+    with torch.autocast("cpu", dtype):
+        middle, y = (torch.compile(run, fullgraph=True) if compiled else run)(x)
+    assert middle.dtype is dtype and y.dtype is torch.float32
+    torch.testing.assert_close(y, block(middle.float()))
+    y.sum().backward()
+    assert before.weight.grad.abs().sum() > 0 and block.weight.grad.dtype is torch.float32
+    with pytest.raises(TypeError, match="input must be float32"):
+        block(middle)
+
+
+def test_a_trace_is_the_module():
+    block, x = hn.ConvBlock(1, 4, 3), torch.randn(2, 1, 8, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and notes that shapes are constants
+        traced = torch.jit.trace(block, x)
+    assert torch.equal(traced(2 * x), block(2 * x))
+    (mine,) = torch.autograd.grad(traced(x).sum(), block.weight)
+    torch.testing.assert_close(mine, torch.autograd.grad(block(x).sum(), block.weight)[0])
 
 
 def test_the_operators_themselves_refuse_what_would_crash():
@@ -179,6 +302,24 @@ def test_options_are_those_of_the_forward_pass_whatever_the_caller_does_to_his_l
     (wanted,) = torch.autograd.grad(y.sum(), w, retain_graph=True)
     stride[:] = [1, 1]
     torch.testing.assert_close(torch.autograd.grad(y.sum(), w)[0], wanted)
+
+
+@pytest.mark.parametrize("far", [32768, 2**20, 2**31 - 1])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_long_stride_takes_no_memory_for_what_it_leaves_out(pool, groups, far):
+    """Of 3 × 3 outputs the middle one sees the picture, the others the border: so at 40, and as well at 2³¹ − 1."""
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    w = torch.randn(3, 3 // groups, 3, 3, requires_grad=True)
+    found = []
+    for step in (40, far):
+        y = hn.conv_block(x, w, None, step, step, True, pool, groups)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, w))))
+    y = torch_block(x, w, None, 40, 40, True, pool, groups)
+    wanted = (y, *torch.autograd.grad(y.square().sum(), (x, w)))
+    for near, mine, theirs in zip(*found, wanted, strict=True):
+        assert torch.equal(near, mine)
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

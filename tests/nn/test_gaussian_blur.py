@@ -82,6 +82,18 @@ def test_the_gradient_is_the_adjoint(shape, size, sigma):
     assert off(mine, down.T @ grad.double() @ across) < 1e-6
 
 
+def test_the_gradient_does_not_depend_on_torchs_default_dtype():
+    image = random_image(3, 9, 8, dtype=torch.float32).requires_grad_()
+    grad = torch.ones_like(image)
+    (wanted,) = torch.autograd.grad(hn.gaussian_blur(image, 5), image, grad)
+    torch.set_default_dtype(torch.float64)
+    try:
+        (mine,) = torch.autograd.grad(hn.gaussian_blur(image, 5), image, grad)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert mine.dtype is torch.float32 and torch.equal(mine, wanted)
+
+
 def test_gradcheck_once_and_twice():
     image = random_image(2, 5, 6, dtype=torch.float32).requires_grad_()
     loose = {"eps": 1e-1, "atol": 1e-3, "rtol": 1e-3, "nondet_tol": 0.0}  # linear: a large step costs nothing
@@ -123,6 +135,9 @@ def test_compile_without_graph_breaks_even_when_the_batch_changes(last):
         ({"kernel_size": 4}, ValueError, "kernel_size must be odd"),
         ({"kernel_size": [3, 3, 3]}, ValueError, "one number or two"),
         ({"kernel_size": 3.0}, TypeError, "integer"),
+        ({"kernel_size": None}, TypeError, "kernel_size must be an integer or two"),
+        ({"sigma": "a"}, ValueError, "sigma must be a number or two"),
+        ({"img": np.zeros((3, 8, 8), np.float32)}, TypeError, "image must be a tensor, not ndarray"),
         ({"sigma": 0.0}, ValueError, "sigma must be positive"),
         ({"sigma": float("nan")}, ValueError, "sigma must be positive"),
     ],

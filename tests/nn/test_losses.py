@@ -1,5 +1,6 @@
 """What every loss with a kernel promises torch: autograd, torch.compile, memory, transforms."""
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,6 +79,89 @@ def test_second_derivatives_are_refused(loss, kind, eager):
         RuntimeError, match=f"{loss.function.__name__} has no second derivative.*F.{loss.theirs.__name__}"
     ):
         torch.autograd.grad(value, x, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"), [(lambda t: t.bfloat16(), TypeError), (lambda t: t[:2], RuntimeError)], ids=["dtype", "shape"]
+)
+def test_hooks_that_change_what_was_saved_end_in_an_error(loss, change, kind):
+    """The first backward pass needs nothing that was saved, the second does."""
+    x, y = torch.randn(6, 4, requires_grad=True), loss.target(6, 4)
+    with torch.autograd.graph.saved_tensors_hooks(change, lambda t: t):
+        value = loss.function(x, y)
+    (first,) = torch.autograd.grad(value, x, retain_graph=True)
+    torch.testing.assert_close(first, torch.autograd.grad(loss.theirs(x, y), x)[0])
+    with pytest.raises(kind):
+        torch.autograd.grad(value, x)
+
+
+def test_targets_cut_by_hooks_end_in_an_error(loss):
+    x, y = torch.randn(6, 4, requires_grad=True), loss.target(6, 4)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t if t is x else t[:2], lambda t: t):
+        value = loss.function(x, y)
+    torch.autograd.grad(value, x, retain_graph=True)
+    with pytest.raises(ValueError, match="target must be"):
+        torch.autograd.grad(value, x)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_loss_is_computed_in_float32(loss, dtype, compiled):
+    layer, x, y = torch.nn.Linear(5, 4), torch.randn(6, 5), loss.target(6, 4)
+
+    def run(function):
+        logits = layer(x)
+        assert logits.dtype is dtype
+        return function(logits, y, torch.ones(4, dtype=dtype))
+
+    with torch.autocast("cpu", dtype):
+        ours = (torch.compile(run, fullgraph=True) if compiled else run)(loss.function)
+        theirs = run(loss.theirs)
+        assert loss.function(layer(x).double(), y.double() if y.is_floating_point() else y).dtype is torch.float64
+    assert ours.dtype is theirs.dtype is torch.float32
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(value, layer.weight)[0] for value in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("wrong", ["input", "target", "weight"])
+def test_arrays_and_numbers_are_no_tensors(loss, wrong):
+    arguments = {"input": torch.randn(6, 4), "target": loss.target(6, 4), "weight": torch.ones(4)}
+    arguments[wrong] = arguments[wrong].numpy()
+    with pytest.raises(TypeError, match=rf"{wrong} must be a tensor.*torch.from_numpy\({wrong}\)"):
+        loss.function(**arguments)
+    with pytest.raises(TypeError, match=f"{wrong} must be a tensor.*not float"):
+        loss.function(**{**arguments, wrong: 2.0})
+
+
+def test_a_weight_that_requires_a_gradient_is_welcome_where_none_is_taken(loss):
+    x, y, weight = torch.randn(6, 4), loss.target(6, 4), torch.ones(4, requires_grad=True)
+    with pytest.raises(ValueError, match="weight must not require a gradient"):
+        loss.function(x, y, weight)
+    with pytest.raises(ValueError, match="only logits have a gradient"):
+        loss.operator(x, y, weight)
+    with torch.no_grad():
+        torch.testing.assert_close(loss.operator(x, y, weight)[0], loss.theirs(x, y, weight))
+        torch.testing.assert_close(loss.function(x, y, weight), loss.theirs(x, y, weight))
+
+
+def test_a_trace_is_the_loss(loss):
+    layer, x, y = torch.nn.Linear(5, 4), torch.randn(6, 5), loss.target(6, 4)
+
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, y):
+            return loss.function(self.layer(x), y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and notes that shapes are constants
+        traced = torch.jit.trace(Whole(), (x, y))
+    torch.testing.assert_close(traced(2 * x, y), loss.theirs(layer(2 * x), y))
+    (mine,) = torch.autograd.grad(traced(x, y), layer.weight)
+    torch.testing.assert_close(mine, torch.autograd.grad(loss.theirs(layer(x), y), layer.weight)[0])
 
 
 def test_without_requires_grad_nothing_is_kept(loss):

@@ -127,6 +127,14 @@ def test_a_large_bfloat16_gradient_owns_its_memory():
     assert gradients[0].data_ptr() != gradients[1].data_ptr()
 
 
+def test_numbers_of_any_kind_are_numbers():
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
+    options = {"scale": np.float32(2), "label_smoothing": 1, "ignore_index": np.int64(1)}
+    torch.testing.assert_close(
+        hn.softmax_cross_entropy(x, y, **options), F.cross_entropy(2 * x, y, ignore_index=1, label_smoothing=1.0)
+    )
+
+
 def test_strided_logits_targets_and_weights():
     base, y = torch.randn(20, 40), torch.randint(0, 13, (20,))
     weight = torch.rand(26)[::2] + 0.1
@@ -138,8 +146,8 @@ def test_strided_logits_targets_and_weights():
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"input": torch.zeros(3)}, ValueError, "must be"),
-        ({"input": torch.zeros(2, 3, 4)}, ValueError, "must be"),
+        ({"input": torch.zeros(3)}, ValueError, "input must be"),
+        ({"input": torch.zeros(2, 3, 4)}, ValueError, "input must be"),
         ({"input": torch.zeros(2, 3, dtype=torch.float16)}, TypeError, "float32, float64 or bfloat16"),
         ({"input": torch.zeros(2, 3, device="meta")}, NotImplementedError, "CPU kernel only.*meta"),
         ({"target": torch.zeros(3, dtype=torch.int64)}, ValueError, "target must be"),
@@ -152,6 +160,11 @@ def test_strided_logits_targets_and_weights():
         ({"weight": torch.ones(2)}, ValueError, "weight must be"),
         ({"weight": torch.ones(3, dtype=torch.float64)}, TypeError, "weight must be"),
         ({"input": torch.zeros(2, 3).bfloat16(), "weight": torch.ones(3)}, TypeError, "weight must be torch.bfloat16"),
+        ({"scale": None}, TypeError, "must be numbers, not None"),
+        ({"label_smoothing": "0.1"}, TypeError, "must be numbers"),
+        ({"ignore_index": None}, TypeError, "ignore_index must be a whole number"),
+        ({"ignore_index": 1.0}, TypeError, "ignore_index must be a whole number"),
+        ({"ignore_index": 2**70}, ValueError, "ignore_index must be an int64"),
         ({"label_smoothing": -0.1}, ValueError, "label_smoothing"),
         ({"reduction": "median"}, ValueError, "reduction"),
     ],

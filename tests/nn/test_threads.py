@@ -41,4 +41,4 @@ def test_no_kernel_starts_threads_beside_torchs(threads):
         [sys.executable, "-c", CODE, str(threads)], capture_output=True, text=True, check=True, env=environment
     )
     there, new = map(int, run.stdout.split())
-    assert there >= 1 and new == 0
+    assert there >= threads and new == 0  # torch's pool was up, or ours would have had to start its threads
