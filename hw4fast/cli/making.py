@@ -32,6 +32,8 @@ def add_train(verbs: Any) -> None:
     add("--lr", type=float, help="learning rate; default: 0.1 for sgd, 0.001 for adagrad and adam, 1 for adadelta")
     add("--schedule", help="of the learning rate: constant (default), one-cycle or stairs (0.7 after each epoch)")
     add("--optimizer", help="sgd (default), adagrad, adam or adadelta")
+    add("--label-smoothing", type=float, help="share of each target that is spread over all classes; default: 0.0")
+    add("--beta2", type=float, help="of adam: how slowly it forgets the gradients' squares; default: 0.999")
     add("--momentum", type=float, help="of sgd; default: 0.0")
     add("--l1", type=float, help="λ of λ·Σ|w|, biases left out; default: 0.0")
     add("--l2", type=float, help="λ of λ/2·Σw², biases left out; default: 0.0001")
@@ -146,9 +148,9 @@ def add_reproduce(verbs: Any) -> None:
     sentence = "Run the homework's experiments and set its numbers beside ours."
     parser = verb(verbs, "reproduce", sentence, examples, _run_reproduce)
     add = parser.add_argument
-    add("parts", nargs="*", default=["all"], metavar="PART", help="mnist, corn, theory or all (default)")
+    add("parts", nargs="*", default=["all"], metavar="PART", help="mnist, fast, corn, theory or all (default)")
     add("--out", default="homework", metavar="FOLDER", help="finished runs in it are kept; default: %(default)s")
-    add("--seeds", type=positive, default=1, metavar="N", help="runs of each recipe; default: %(default)s")
+    add("--seeds", type=positive, metavar="N", help="runs of each recipe; default: 1, for fast 20")
     add("--dataset", default="mnist", help="of the mnist part; default: %(default)s")
     add("--epochs", type=positive, help="of the mnist part, to try it; default: the homework's 10")
     add("--kernels", default="hw4fast", help="of the mnist part: hw4fast (default) or torch")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 from PIL import Image
 
@@ -15,7 +13,6 @@ SPLIT_SEED = 0
 
 
 @DATASETS.register("digits")
-@cache
 def load() -> Dataset:
     """1,437 training and 360 test images, uint8 [n, 28, 28, 1]; the split is fixed.
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from hw4fast.data.dataset import DATASETS
 from hw4fast.data.folder import LABELS_FILE
-from hw4fast.data.pictures import Pictures, from_folder
+from hw4fast.data.pictures import PICTURE_SETS, Pictures, from_folder
 from hw4fast.errors import UserError
 from hw4fast.files import cache_folder, data_folder
 
 OFFICIAL = "flowers-102"  # torchvision's folder for the official files
 CLASSES = 102
+PICTURE_SETS.add("flowers")
 
 
 @DATASETS.register("flowers")

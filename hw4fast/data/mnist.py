@@ -8,7 +8,6 @@ import math
 import os
 import zlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,6 @@ def load() -> Dataset:
     return _read(_folder())
 
 
-@cache
 def _read(folder: Path) -> Dataset:
     splits = []
     for prefix in ("train", "t10k"):

@@ -22,6 +22,7 @@ from hw4fast.errors import UserError
 from hw4fast.files import cache_folder, write_json, writing
 
 SPLITS = ("train", "val", "test")
+PICTURE_SETS: set[str] = set()  # names in DATASETS that give Pictures
 SHARES = (0.7, 0.15, 0.15)  # of each class, where nobody says which picture is for what
 
 

@@ -64,7 +64,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
     results = {
         "dataset": options.dataset,
         "kernels": options.kernels,
-        "seeds": options.seeds,
+        "seeds": options.seeds or 1,
         "epochs": options.epochs or EPOCHS,
         "sweep_epochs": min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS),
         "rows": rows,
@@ -84,7 +84,7 @@ def _table(options: Options) -> Iterator[tuple[str, Settings]]:
     for loss in LOSSES:
         for name in HOMEWORK:
             recipe = RECIPES.get(name)
-            for seed in range(options.seeds):
+            for seed in range(options.seeds or 1):
                 values = {"epochs": options.epochs or EPOCHS, "loss": loss, "seed": seed, "recipe": name}
                 if recipe.start:
                     values["init"] = f"{loss}/{recipe.start}-{seed}"

@@ -187,10 +187,14 @@ def _last_batch(n: int, size: int) -> int:
 
 def _optimizer(settings: Settings, net: nn.Module) -> torch.optim.Optimizer:
     make, _, takes_momentum = OPTIMIZERS[settings.optimizer]
-    optimizer = make([parameter for parameter in net.parameters() if parameter.requires_grad], lr=settings.lr)
+    options = {} if settings.optimizer == "adadelta" else {"fused": True}  # torch has no fused one of that
+    optimizer = make([w for w in net.parameters() if w.requires_grad], lr=settings.lr, **options)
     if takes_momentum:
         for group in optimizer.param_groups:  # torch refuses a negative one at the door; the formula doesn't
             group["momentum"] = settings.momentum
+    if settings.optimizer == "adam":
+        for group in optimizer.param_groups:
+            group["betas"] = (0.9, settings.beta2)
     return optimizer
 
 
@@ -232,7 +236,7 @@ def _epoch(
     for step, chosen in enumerate(batches, 1):
         x, y = train[chosen]
         logits = model(x)
-        loss = loss_of(logits, y, settings.kernels)
+        loss = loss_of(logits, y, settings.kernels, settings.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         _penalise(penalised, settings.l1, settings.l2)

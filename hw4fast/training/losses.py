@@ -16,12 +16,17 @@ CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def cross_entropy(logits: Tensor, target: Tensor, kernels: str) -> Tensor:
-    """mean −ln p_y in nats, p = softmax(logits). logits: [n, classes]; target: int64 [n]."""
-    return CROSS_ENTROPIES[kernels](logits, target)
+def cross_entropy(logits: Tensor, target: Tensor, kernels: str, label_smoothing: float = 0.0) -> Tensor:
+    """mean −ln p_y in nats, p = softmax(logits). logits: [n, classes]; target: int64 [n].
+
+    label_smoothing: the share of each target that is spread over all classes.
+    """
+    if not label_smoothing:
+        return CROSS_ENTROPIES[kernels](logits, target)
+    return CROSS_ENTROPIES[kernels](logits, target, label_smoothing=label_smoothing)
 
 
-def seed(logits: Tensor, target: Tensor, kernels: str) -> Tensor:
+def seed(logits: Tensor, target: Tensor, kernels: str, label_smoothing: float = 0.0) -> Tensor:
     """mean −p_y, between −1 and 0: the homework's, which gave probabilities to a loss that expects their logarithms.
 
     Its gradient is p_y times cross entropy's, p_y·(p − y): a picture that the net gets thoroughly wrong (p_y near 0)
@@ -30,4 +35,4 @@ def seed(logits: Tensor, target: Tensor, kernels: str) -> Tensor:
     return -torch.exp(-CROSS_ENTROPIES[kernels](logits, target, reduction="none")).mean()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, str], Tensor]] = {"cross-entropy": cross_entropy, "seed": seed}
+LOSSES: dict[str, Callable[..., Tensor]] = {"cross-entropy": cross_entropy, "seed": seed}

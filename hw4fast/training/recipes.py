@@ -47,3 +47,41 @@ RECIPES.add(
         {"optimizer": "adam", "lr": 1e-4, "l2": 0.0, "batch_size": 32, "epochs": 100, "patience": 10},
     ),
 )
+
+# -- shortest time to 99 % on MNIST ----------------------------------------------------------------------------------
+
+RECIPES.add(
+    "fast",
+    Recipe(
+        "a small net, one epoch: Adam whose rate rises to 0.01 and falls to 0, labels smoothed by 0.05",
+        {
+            "model": "fast_cnn",
+            "channels": (8, 32),
+            "dropout": 0.0,
+            "epochs": 1,
+            "batch_size": 96,
+            "optimizer": "adam",
+            "beta2": 0.99,  # the second moment must keep up with a rate that changes within 625 steps
+            "lr": 0.01,
+            "schedule": "one-cycle",
+            "label_smoothing": 0.05,
+            "l2": 0.0,
+        },
+    ),
+)
+RECIPES.add(
+    "pytorch-example",
+    Recipe(
+        "PyTorch's MNIST example: Adadelta at 1, times 0.7 after each epoch",
+        {
+            "model": "example_cnn",
+            "channels": (32, 64),
+            "dropout": 0.25,
+            "epochs": 14,
+            "batch_size": 64,
+            "optimizer": "adadelta",
+            "schedule": "stairs",
+            "l2": 0.0,
+        },
+    ),
+)

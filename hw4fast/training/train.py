@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,8 +28,8 @@ BACKBONE = "shufflenet_v2_x1_0"  # small and good
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. correct of n test images; cost: the run's mean loss on them; seconds: training time, and
-    kernels: {kernel: {instruction set: calls}}, of all epochs whatever the session."""
+    """A finished run. correct of n test images; cost: the run's mean loss on them; seconds: of the epochs, tests
+    included, and kernels: {kernel: {instruction set: calls}}, of all epochs whatever the session."""
 
     folder: Path
     settings: Settings
@@ -67,6 +68,7 @@ def train(
     check(settings)
     _check_start(settings)
     settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
+    start = time.perf_counter()
     data = datasets.load(settings.dataset, settings.preprocess, progress)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
@@ -82,6 +84,7 @@ def train(
                 where = {"epoch": error.epoch, "step": error.step, "loss": str(error.loss)}
                 runs.save_record(folder, entry | {"status": "diverged", "diverged": where})
                 raise
+            entry["sessions"][-1]["wall_seconds"] = time.perf_counter() - start
             return _finish(folder, settings, data, model, state, entry)
     except KeyboardInterrupt:
         again = runs.how_to_resume(settings, folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw4fast.data import load, mnist
+from hw4fast.data import forget, load, mnist
 from hw4fast.errors import UserError
 from hw4fast.files import data_folder
 
@@ -48,9 +48,9 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HW4FAST_MNIST_MIRRORS", " ")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    mnist._read.cache_clear()
+    forget()
     yield
-    mnist._read.cache_clear()
+    forget()
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
@@ -223,7 +223,7 @@ def test_downloads_once_into_the_cache(slash, files, mirror, tmp_path, monkeypat
     assert server.asked == [f"/sub/{name}" for name in NAMES]
     cached = {path.name: path.read_bytes() for path in (tmp_path / "cache" / "mnist").iterdir()}
     assert cached == files
-    mnist._read.cache_clear()
+    forget()
     load("mnist")
     assert len(server.asked) == 4
 
