@@ -58,8 +58,8 @@ def from_folder(path: str | Path) -> Pictures:
     """A folder with one sub-folder per class; or with train, val and test in it, each of that kind; or with a
     labels.csv that has the columns file, label (from 0) and split, and perhaps name (of the class).
 
-    Without stated splits each class is split 70/15/15 by a hash of the file's name, so that a picture stays where it is
-    when others come. Raises UserError for anything else, naming an empty class folder.
+    Without stated splits each class is split 70/15/15 in the order of a hash of the files' names: the same on every
+    machine, and in any order of listing. Raises UserError for anything else, naming an empty class folder.
     """
     path = Path(path)
     if (path / LABELS_FILE).is_file():
@@ -168,7 +168,7 @@ def fitted(pictures: Pictures, preprocessing: Preprocessing, progress: bool = Tr
         test=kept["test"],
         class_names=pictures.class_names,
         preprocessing=preprocessing,
-        source=pictures.source,
+        source=f"{len(pictures.files)} pictures of {pictures.name}",  # no path: it goes into exported files
         val=kept["val"],
     )
     return dataset, list(failures.values())

@@ -1,0 +1,201 @@
+"""Fine-tuning: frozen means frozen, features are computed once, training stops early and keeps the best weights."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file
+
+from hw4fast.errors import UsageError, UserError
+from hw4fast.exporter import export
+from hw4fast.inference.classify import classify
+from hw4fast.training import frozen, loop
+from hw4fast.training.models.backbone import Tail, backbone, features, last_layer
+from hw4fast.training.runs import load_data, load_model, load_record
+from hw4fast.training.train import train
+
+NET = "mobilenet_v3_small"  # the quickest of torchvision's
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with three classes of eight pictures, weights for NET, a cache of their own."""
+    root = tmp_path_factory.mktemp("finetune")
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(CLASSES):
+        (root / "photos" / name).mkdir(parents=True)
+        for place in range(8):
+            picture = rng.integers(0, 120, (48, 64, 3), np.uint8)
+            picture[..., 2 - number] += 130
+            Image.fromarray(picture).save(root / "photos" / name / f"{place}.png")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.get_model(NET, weights=None).state_dict(), root / "net.pth")
+    return root
+
+
+@pytest.fixture
+def tune(world, tmp_path, monkeypatch):
+    """train() on that folder; the settings that are given win."""
+    monkeypatch.setenv("HW4FAST_CACHE", str(world / "cache"))
+
+    def run(out="run", resume=False, **settings):
+        usual = {"dataset": str(world / "photos"), "model": NET, "weights": str(world / "net.pth"), "epochs": 3}
+        given = {} if resume else {**usual, "batch_size": 8, "threads": 1, "lr": 1e-3, **settings}
+        return train(given, tmp_path / out, resume=resume, progress=False)
+
+    return run
+
+
+def rows(result):
+    with (result.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(result):
+    return load_file(result.folder / "weights.safetensors")
+
+
+def test_frozen_means_frozen_statistics_included(tune, world):
+    result = tune(tune="head", epochs=5)
+    before = torch.load(world / "net.pth", weights_only=True)
+    path, _ = last_layer(torchvision.models.get_model(NET, weights=None))
+    after = weights(result)
+    for name, tensor in after.items():
+        same = name in before and tensor.shape == before[name].shape and torch.equal(tensor, before[name])
+        assert same != name.startswith(f"{path}."), name
+    assert sum("running_mean" in name for name in after) > 10
+    assert [row["stage"] for row in rows(result)] == ["head"] * 5
+    assert result.n == 3 and float(rows(result)[-1]["train_cost"]) < float(rows(result)[0]["train_cost"])
+
+
+def test_all_layers_move_when_they_are_not_frozen(tune, world):
+    after, before = weights(tune(epochs=1)), torch.load(world / "net.pth", weights_only=True)
+    moved = [name for name, tensor in after.items() if name in before and not torch.equal(tensor, before[name])]
+    assert len(moved) > 0.9 * len(before)
+
+
+def test_features_are_computed_once(tune, monkeypatch):
+    first = tune(tune="head", epochs=2)
+
+    def refuse(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(frozen, "features", refuse)
+    assert weights(tune(out="again", tune="head", epochs=2)).keys() == weights(first).keys()
+
+
+def test_the_tail_gives_the_nets_own_logits(world):
+    for name in ("squeezenet1_1", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "vit_b_16"):
+        model = torchvision.models.get_model(name, weights=None).eval()
+        x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            (found,) = features(model, Tail(model), [x])
+            assert torch.equal(Tail(model)(found), model(x)), name
+
+
+def test_a_net_that_does_more_after_its_classifier_is_refused():
+    class More(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return 2 * self.fc(x)
+
+    model = More()
+    with pytest.raises(UserError, match="does more after its classifier"):
+        list(features(model, Tail(model), [torch.ones(2, 4)]))
+    with pytest.raises(UserError, match="has no classifier"):
+        Tail(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def test_it_stops_when_patience_is_over_and_keeps_the_best(tune, monkeypatch):
+    costs = iter([3.0, 2.0, 2.5, 2.6, 2.7, 9.9])
+    whole, kept = loop.evaluate, {}
+
+    def scripted(net, batches, loss, batch=None):
+        _, logits = whole(net, batches, loss, batch)
+        told = next(costs)
+        kept[told] = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        return told, logits
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", scripted)
+        result = tune(epochs=20, patience=3)
+    assert [float(row["val_cost"]) for row in rows(result)] == [3.0, 2.0, 2.5, 2.6, 2.7]
+    final = weights(result)
+    assert all(torch.equal(final[name], tensor) for name, tensor in kept[2.0].items())
+    assert load_record(result.folder)["result"]["best_epoch"] == {"stage": "all", "epoch": 2}
+
+
+def test_two_steps_in_one_command(tune):
+    result = tune(tune="head-then-all", epochs=2)
+    assert [(row["stage"], row["epoch"]) for row in rows(result)] == [
+        ("head", "1"), ("head", "2"), ("all", "1"), ("all", "2"),
+    ]  # fmt: skip
+    assert {"confusion.png", "mistakes.png", "curves.png", "contact_sheet.png"} <= {
+        path.name for path in result.folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("step", [2, 4, 5, 8])  # 2 steps make an epoch of 12 pictures: each stage, and between them
+def test_interrupted_two_steps_go_on_to_the_same_weights(step, tune, monkeypatch):
+    whole = tune(out="whole", tune="head-then-all", epochs=2)
+    steps, penalise = [], loop._penalise
+
+    def ctrl_c(*arguments):
+        steps.append(1)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+        penalise(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_penalise", ctrl_c)
+        with pytest.raises(UserError, match="interrupted"):
+            tune(out="cut", tune="head-then-all", epochs=2)
+    resumed = tune(out="cut", resume=True)
+    one, other = weights(resumed), weights(whole)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_tuned_run_exports_and_classifies(tune, world):
+    result = tune(tune="head", epochs=2)
+    exported = export(result.folder)
+    assert exported.card.labels == CLASSES and exported.card.preprocessing.resize == "shorter-side"
+    assert exported.card.provenance["settings"]["dataset"] == "photos"
+    assert str(world) not in exported.path.read_bytes().decode("latin-1")
+    (answer,) = classify(world / "photos" / "red" / "0.png", exported.path, top=1)
+    assert answer.clean.top[0][1] in CLASSES
+    model = load_model(result.folder, load_data(load_record(result.folder)))
+    assert not model.training
+
+
+def test_settings_of_backbones_and_of_our_nets_are_kept_apart(tune):
+    with pytest.raises(UsageError, match="dropout doesn't go with the model mobilenet_v3_small"):
+        tune(dropout=0.1)
+    with pytest.raises(UsageError, match="tune doesn't go with the model seed_cnn"):
+        train({"tune": "head"}, progress=False)
+    with pytest.raises(UsageError, match=r"unknown model 'mobilenet_v3_smal'; did you mean mobilenet_v3_small"):
+        tune(model="mobilenet_v3_smal")
+
+
+def test_pictures_are_for_a_pretrained_net_and_the_recipe_finetune(tune, world, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("hw4fast.training.train.check", lambda settings: seen.update(vars(settings)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train({"dataset": str(world / "photos")}, tmp_path / "run", progress=False)
+    assert (seen["model"], seen["recipe"], seen["patience"], seen["lr"]) == ("shufflenet_v2_x1_0", "finetune", 10, 1e-4)
+
+
+def test_the_head_is_new_and_the_rest_is_not(world):
+    model, source = backbone(NET, 5, world / "net.pth")
+    path, layer = last_layer(model)
+    assert layer.out_features == 5 and source == "net.pth"
+    before = torch.load(world / "net.pth", weights_only=True)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items() if not n.startswith(f"{path}."))
