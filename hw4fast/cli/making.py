@@ -148,11 +148,12 @@ def add_reproduce(verbs: Any) -> None:
     sentence = "Run the homework's experiments and set its numbers beside ours."
     parser = verb(verbs, "reproduce", sentence, examples, _run_reproduce)
     add = parser.add_argument
-    add("parts", nargs="*", default=["all"], metavar="PART", help="mnist, fast, corn, theory or all (default)")
+    add("parts", nargs="*", default=["all"], metavar="PART", help="mnist, fast, flowers, corn, theory or all (default)")
     add("--out", default="homework", metavar="FOLDER", help="finished runs in it are kept; default: %(default)s")
     add("--seeds", type=positive, metavar="N", help="runs of each recipe; default: 1, for fast 20")
-    add("--dataset", default="mnist", help="of the mnist part; default: %(default)s")
-    add("--epochs", type=positive, help="of the mnist part, to try it; default: the homework's 10")
+    add("--dataset", default="mnist", help="of the parts mnist and fast, such as digits; default: %(default)s")
+    add("--pictures", default="flowers", metavar="FOLDER", help="of the flowers part; default: Oxford 102 Flowers")
+    add("--epochs", type=positive, help="at most so many, to try it; default: the homework's")
     add("--kernels", default="hw4fast", help="of the mnist part: hw4fast (default) or torch")
     add("--photo", metavar="FILE|FOLDER", help="of the corn part; default: the corn in HW4FAST_DATA")
     threads_option(parser)
@@ -163,7 +164,7 @@ def _run_reproduce(arguments: Arguments) -> int:
     from hw4fast.homework.reproduce import PARTS, reproduce
 
     a = arguments
-    options = Options(a.seeds, a.dataset, a.epochs, a.kernels, a.photo, threads(a))
+    options = Options(a.seeds, a.dataset, a.pictures, a.epochs, a.kernels, a.photo, threads(a))
     result = reproduce(a.parts, a.out, options)
     if a.json:
         print_json(result.results)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hw4fast.data import forget
 from hw4fast.figures import OKABE_ITO, pyplot
-from hw4fast.homework.mnist import finished
+from hw4fast.homework.finished import finished
 from hw4fast.homework.parts import Options, Part, drawing, save, save_csv, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.page import INK

@@ -6,18 +6,16 @@ import csv
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hw4fast.errors import UsageError
 from hw4fast.homework import mnist_page as page
+from hw4fast.homework.finished import finished
 from hw4fast.homework.parts import Options, Part, save, save_csv
 from hw4fast.training import runs
-from hw4fast.training.loop import Diverged
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.settings import Settings
-from hw4fast.training.train import train
 
 # recipe → the homework's accuracy in %, that of its last batch of 100 images
 HOMEWORK = {
@@ -40,7 +38,6 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "l1": (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
     "momentum": (-0.9, -0.5, 0.0, 0.5, 0.9, 1.0, 1.1),
 }
-FREE = ("threads", "init", "recipe")  # may differ between what was begun and what is asked for
 
 
 def run(folder: Path, options: Options) -> dict[str, Any]:
@@ -52,7 +49,8 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
             print(f"hw4fast: run {number} of {len(wanted)}: {place}", file=sys.stderr)
         path = folder / "runs" / place
         start = settings.init and str(folder / "runs" / settings.init)
-        found.append(finished(path, replace(settings, init=start), options.progress))
+        finished(path, replace(settings, init=start), options.progress)
+        found.append(_outcome(path))
     n = len(list(_table(options)))
     rows = _rows(found[:n])
     sweeps = [
@@ -102,30 +100,6 @@ def _sweeps(options: Options) -> Iterator[tuple[str, Settings]]:
 def _settings(options: Options, values: dict[str, Any]) -> Settings:
     common = {"dataset": options.dataset, "kernels": options.kernels, "threads": options.threads}
     return Settings(**(common | values))
-
-
-def finished(folder: Path, settings: Settings, progress: bool) -> dict[str, Any]:
-    """What came of the run in `folder`: trained now, gone on with, or as it was finished before.
-
-    Raises UsageError when the run there has other settings.
-    """
-    resume = (folder / runs.RUN_RECORD).exists()
-    if resume:
-        entry = runs.load_record(folder)
-        begun = Settings.from_json(entry["settings"])
-        for name, value in asdict(settings).items():
-            if name not in FREE and value != getattr(begun, name) and (name, value) != ("lr", None):
-                had = f"{folder} was begun with {name} = {getattr(begun, name)}, not {value}"
-                raise UsageError(f"{had}; name another --out, or delete that folder")
-        if entry["status"] in ("finished", "diverged"):
-            return _outcome(folder)
-    try:
-        given = {} if resume else asdict(settings)
-        train(given, folder, resume=resume, progress=progress)
-    except Diverged as error:
-        if progress:
-            print(f"hw4fast: {error}", file=sys.stderr)
-    return _outcome(folder)
 
 
 def _outcome(folder: Path) -> dict[str, Any]:

@@ -24,13 +24,15 @@ RESULTS = "results.json"
 class Options:
     """What `reproduce` was asked for.
 
-    seeds: runs of each recipe, None for 1 in the mnist part and 20 in fast; dataset, epochs, kernels: of the mnist
-    part, None for the homework's 10 epochs; photo: a picture or a folder of them for the corn part, None for the usual
-    one; progress: bars and lines on stderr.
+    seeds: runs of each recipe, None for 1 in the mnist part and 20 in fast; dataset: of these two; kernels: of the
+    mnist part; epochs: at most so many of any run, None for the homework's; pictures: the flowers part's data set or
+    folder; photo: a picture or a folder of them for the corn part, None for the usual one; progress: bars and lines on
+    stderr.
     """
 
     seeds: int | None = None
     dataset: str = "mnist"
+    pictures: str = "flowers"
     epochs: int | None = None
     kernels: str = "hw4fast"
     photo: str | None = None

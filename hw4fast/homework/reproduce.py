@@ -11,10 +11,10 @@ from typing import Any
 from hw4fast import page
 from hw4fast.errors import UsageError
 from hw4fast.files import write_text
-from hw4fast.homework import corn, fast, mnist, parts, theory
+from hw4fast.homework import corn, fast, flowers, mnist, parts, theory
 from hw4fast.homework.parts import Options, Part
 
-PARTS: dict[str, Part] = {part.name: part for part in (mnist.PART, fast.PART, corn.PART, theory.PART)}
+PARTS: dict[str, Part] = {part.name: part for part in (mnist.PART, fast.PART, flowers.PART, corn.PART, theory.PART)}
 REPORT = "report.html"
 
 
@@ -29,8 +29,8 @@ class Result:
 
 
 def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", options: Options | None = None) -> Result:
-    """Runs the parts of those names (mnist, fast, corn, theory, or all) and writes `out`/report.html over all parts
-    that have run there.
+    """Runs the parts of those names (mnist, fast, flowers, corn, theory, or all) and writes `out`/report.html over all
+    parts that have run there.
 
     What an earlier call finished in `out` is kept, and what was interrupted goes on. Raises UsageError for an unknown
     part, UserError for data or weights that can't be had.

@@ -80,7 +80,7 @@ def test_no_photo_is_one_clear_message(tmp_path, monkeypatch):
 
 
 def test_unknown_parts_are_named(tmp_path):
-    with pytest.raises(UsageError, match=r"unknown part 'maize'; known: mnist, fast, corn, theory, all"):
+    with pytest.raises(UsageError, match=r"unknown part 'maize'; known: mnist, fast, flowers, corn, theory, all"):
         reproduce(["maize"], tmp_path)
 
 

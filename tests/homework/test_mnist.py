@@ -8,7 +8,7 @@ import json
 import pytest
 
 from hw4fast.errors import UsageError, UserError
-from hw4fast.homework import mnist, mnist_page
+from hw4fast.homework import finished, mnist, mnist_page
 from hw4fast.homework.parts import Options
 from hw4fast.homework.reproduce import reproduce
 from hw4fast.training import runs
@@ -19,24 +19,31 @@ RECIPES = {"l2": 99.0, "l1-from-l2": 97.0, "adam-bn": 100.0}
 SWEEPS = {"lr": (0.1, 1e30), "momentum": (-0.5, 0.5), "l2": (0.0, 0.1), "l1": (0.0, 0.1)}
 
 
-@pytest.fixture
-def small(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def small():
     """Three recipes, few sweeps, no pictures of each run."""
-    monkeypatch.setattr(mnist, "HOMEWORK", RECIPES)
-    monkeypatch.setattr(mnist, "SWEEPS", SWEEPS)
-    for name in ("curves", "contact_sheet", "samples"):
-        monkeypatch.setattr(f"hw4fast.training.pictures.{name}", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "HOMEWORK", RECIPES)
+        patch.setattr(mnist, "SWEEPS", SWEEPS)
+        for name in ("curves", "contact_sheet", "samples"):
+            patch.setattr(f"hw4fast.training.pictures.{name}", lambda *_: None)
+        yield
 
 
-@pytest.fixture
-def trained(small, tmp_path):
-    return reproduce(["mnist"], tmp_path / "homework", OPTIONS)
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("mnist") / "homework"
 
 
-def test_the_table_has_a_row_per_recipe_and_both_losses(trained, tmp_path):
+@pytest.fixture(scope="module")
+def trained(out, small):
+    return reproduce(["mnist"], out, OPTIONS)
+
+
+def test_the_table_has_a_row_per_recipe_and_both_losses(trained, out):
     rows = trained.results["mnist"]["rows"]
     assert [row["recipe"] for row in rows] == list(RECIPES)
-    folder = tmp_path / "homework" / "mnist"
+    folder = out / "mnist"
     for row in rows:
         for loss in ("seed", "cross-entropy"):
             entry = runs.load_record(folder / "runs" / loss / f"{row['recipe']}-0")
@@ -62,17 +69,17 @@ def test_a_sweep_that_diverges_is_shown(trained):
     assert "stopped being finite" in page and page.count("<svg") == len(RECIPES) + 2
 
 
-def test_what_is_finished_is_not_run_again(trained, small, tmp_path, monkeypatch):
+def test_what_is_finished_is_not_run_again(trained, out, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(mnist, "train", refuse)
-    again = reproduce(["mnist"], tmp_path / "homework", OPTIONS)
+    monkeypatch.setattr(finished, "train", refuse)
+    again = reproduce(["mnist"], out, OPTIONS)
     assert again.results["mnist"]["rows"] == trained.results["mnist"]["rows"]
 
 
 def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, monkeypatch):
-    count, train = [], mnist.train
+    count, train = [], finished.train
 
     def ctrl_c_in_the_third(*arguments, **options):
         count.append(1)
@@ -80,13 +87,13 @@ def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, mon
             raise Interrupted("interrupted")
         return train(*arguments, **options)
 
-    out = tmp_path / "other"
+    other = tmp_path / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(mnist, "train", ctrl_c_in_the_third)
+        patch.setattr(finished, "train", ctrl_c_in_the_third)
         with pytest.raises(Interrupted):
-            reproduce(["mnist"], out, OPTIONS)
-    assert (out / "report.html").exists() and len(list((out / "mnist" / "runs" / "seed").iterdir())) == 2
-    resumed = reproduce(["mnist"], out, OPTIONS).results["mnist"]["rows"]
+            reproduce(["mnist"], other, OPTIONS)
+    assert (other / "report.html").exists() and len(list((other / "mnist" / "runs" / "seed").iterdir())) == 2
+    resumed = reproduce(["mnist"], other, OPTIONS).results["mnist"]["rows"]
 
     def comparable(rows):
         return [{loss: (row[loss]["whole"], row[loss]["cost"]) for loss in ("seed", "cross-entropy")} for row in rows]
@@ -94,9 +101,9 @@ def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, mon
     assert comparable(resumed) == comparable(trained.results["mnist"]["rows"])
 
 
-def test_other_settings_in_the_same_folder_are_refused(trained, tmp_path):
+def test_other_settings_in_the_same_folder_are_refused(trained, out):
     with pytest.raises(UsageError, match=r"was begun with epochs = 1, not 2; name another --out"):
-        reproduce(["mnist"], tmp_path / "homework", Options(dataset="digits", epochs=2, threads=1, progress=False))
+        reproduce(["mnist"], out, Options(dataset="digits", epochs=2, threads=1, progress=False))
 
 
 def test_without_mnist_there_is_one_clear_message(tmp_path, monkeypatch):
@@ -127,6 +134,6 @@ def test_reasons_follow_from_the_numbers():
     assert mnist_page.reason(row(None)) == "diverged with cross-entropy"
 
 
-def test_results_are_json(trained, tmp_path):
-    stored = json.loads((tmp_path / "homework" / "mnist" / "results.json").read_text(encoding="utf-8"))
+def test_results_are_json(trained, out):
+    stored = json.loads((out / "mnist" / "results.json").read_text(encoding="utf-8"))
     assert stored["rows"] == trained.results["mnist"]["rows"] and stored["versions"]["torch"]

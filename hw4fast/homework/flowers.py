@@ -1,0 +1,201 @@
+"""The part `flowers`: problem 5, a pretrained net on Oxford 102 Flowers, frozen, unfrozen, and one after the other."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hw4fast.figures import OKABE_ITO, pyplot
+from hw4fast.homework.finished import finished
+from hw4fast.homework.parts import Options, Part, drawing, save, save_csv, save_png
+from hw4fast.homework.parts import table as html_table
+from hw4fast.page import INK
+from hw4fast.stats import wilson
+from hw4fast.training import runs
+from hw4fast.training.recipes import RECIPES
+from hw4fast.training.runs import Epoch
+from hw4fast.training.settings import Settings
+
+BACKBONE = "shufflenet_v2_x1_0"
+# name → what it sets beside the recipe finetune. A frozen epoch is so cheap that it may have as many as it likes.
+RUNS: dict[str, dict[str, Any]] = {
+    "frozen, patience 10": {"tune": "head", "patience": 10, "epochs": 2000},
+    "frozen, patience 15": {"tune": "head", "patience": 15, "epochs": 2000},
+    "unfrozen, patience 10": {"tune": "all", "patience": 10},
+    "unfrozen, plain resize": {"tune": "all", "patience": 10, "preprocess": "stretch"},
+    "frozen, then unfrozen": {"tune": "head-then-all", "patience": 10},
+}
+PICTURES = {"curves.png": "curves", "mistakes.png": "worst mistakes", "confusion.png": "confusion"}
+HEAD = (
+    "Run",
+    "Test accuracy",
+    "95 % interval",
+    "Validation accuracy",
+    "Epochs",
+    "Best epoch",
+    "Seconds per epoch",
+    "Stopped",
+)
+
+
+def run(folder: Path, options: Options) -> dict[str, Any]:
+    """Trains what is not trained yet; writes flowers.csv, flowers.png and results.json."""
+    pictures = options.pictures if options.pictures == "flowers" else str(Path(options.pictures).resolve())
+    usual = {"dataset": pictures, "model": BACKBONE, "recipe": "finetune", "threads": options.threads}
+    found = []
+    for name, own in RUNS.items():
+        values = RECIPES.get("finetune").settings | own
+        values["epochs"] = min(options.epochs or values["epochs"], values["epochs"])
+        if options.progress:
+            print(f"hw4fast: flowers, {name}", file=sys.stderr)
+        settings = Settings(**(usual | values))
+        path = folder / "runs" / name.replace(", ", "-").replace(" ", "-")
+        finished(path, settings, options.progress)
+        found.append({"name": name, "folder": path.name} | _outcome(path))
+    results = {"backbone": BACKBONE, "dataset": found[0]["dataset"], "runs": found}
+    save_csv(folder / "flowers.csv", [{k: v for k, v in entry.items() if k != "history"} for entry in found])
+    save_png(draw(results, "black"), folder / "flowers.png")
+    save(folder, results)
+    return results
+
+
+def _outcome(path: Path) -> dict[str, Any]:
+    entry, state = runs.load_record(path), runs.load_state(path)
+    assert state is not None
+    settings, result = Settings.from_json(entry["settings"]), entry["result"]
+    history = [vars(row) for row in state.history]
+    stages = list(dict.fromkeys(row.stage for row in state.history))
+    last = [row for row in state.history if row.stage == stages[-1]]
+    return {
+        "dataset": entry["data"]["name"],
+        "test_correct": result["test_correct"],
+        "test_images": result["test_images"],
+        "val_correct": result["val_correct"],
+        "val_images": result["val_images"],
+        "best_epoch": f"{result['best_epoch']['stage']} {result['best_epoch']['epoch']}",
+        "epochs": len(state.history),
+        "seconds": {stage: _per_epoch(state.history, stage) for stage in stages},
+        "stopped_early": len(last) < settings.epochs,
+        "history": history,
+    }
+
+
+def _per_epoch(history: list[Epoch], stage: str) -> float:
+    own = [row.seconds for row in history if row.stage == stage]
+    return sum(own) / len(own)
+
+
+def _accuracy(entry: dict[str, Any]) -> float:
+    return 100 * entry["test_correct"] / entry["test_images"]
+
+
+def _kind(results: dict[str, Any], start: str) -> dict[str, Any]:
+    return max((entry for entry in results["runs"] if entry["name"].startswith(start)), key=_accuracy)
+
+
+def finding(results: dict[str, Any]) -> str:
+    frozen, whole = _kind(results, "frozen, patience"), _kind(results, "unfrozen")
+    better = "better than" if _accuracy(whole) > _accuracy(frozen) else "no better than"
+    return (
+        f"{results['backbone']} reaches {_accuracy(whole):.1f} % on {results['dataset']} with all layers trained,"
+        f" {better} the {_accuracy(frozen):.1f} % of the last layer alone"
+    )
+
+
+def reason(results: dict[str, Any]) -> str:
+    """What frozen and unfrozen cost and bring."""
+    frozen, whole = _kind(results, "frozen, patience"), _kind(results, "unfrozen, patience")
+    cheap, dear = frozen["seconds"]["head"], whole["seconds"]["all"]
+    text = f"A frozen epoch takes {cheap:.3f} s, {dear / cheap:.0f} times less than one of all layers ({dear:.1f} s)"
+    low, _ = wilson(whole["test_correct"], whole["test_images"])
+    if _accuracy(whole) <= _accuracy(frozen):
+        text += (
+            ". With ten pictures of each class to train on and four to stop by,"
+            " all layers can learn the training pictures by heart: more freedom is not more accuracy here"
+        )
+    elif 100 * low <= _accuracy(frozen):
+        text += "; with so few test pictures the difference is within what chance can do"
+    return text + "."
+
+
+def _rows(results: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for entry in results["runs"]:
+        low, high = wilson(entry["test_correct"], entry["test_images"])
+        rows.append(
+            [
+                entry["name"],
+                f"{_accuracy(entry):.2f} % ({entry['test_correct']} of {entry['test_images']})",
+                f"{100 * low:.1f} … {100 * high:.1f}",
+                f"{100 * entry['val_correct'] / entry['val_images']:.2f} %",
+                str(entry["epochs"]),
+                entry["best_epoch"],
+                ", ".join(f"{stage} {seconds:.3g}" for stage, seconds in entry["seconds"].items()),
+                "early" if entry["stopped_early"] else "at the last epoch",
+            ]
+        )
+    return rows
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    cells = [list(HEAD), *_rows(results)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return [*lines, reason(results)]
+
+
+def draw(results: dict[str, Any], ink: str) -> Any:
+    """Validation cost and accuracy of every run against the seconds that it took."""
+    figure, grid = pyplot().subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    for number, entry in enumerate(results["runs"]):
+        seconds = [row["seconds"] for row in entry["history"]]
+        times = [sum(seconds[: place + 1]) for place in range(len(seconds))]
+        style = {"color": OKABE_ITO[number], "marker": "os^Dv"[number], "markevery": max(1, len(times) // 12)}
+        grid[0].plot(times, [row["val_cost"] for row in entry["history"]], label=entry["name"], **style)
+        shares = [100 * row["val_correct"] / row["val_images"] for row in entry["history"]]
+        grid[1].plot(times, shares, label=entry["name"], **style)
+    for axes, label in zip(grid, ("validation cost (nats)", "validation accuracy (%)"), strict=True):
+        axes.set(xlabel="seconds of training", ylabel=label, xscale="log")
+        axes.tick_params(which="both", colors=ink)
+        axes.xaxis.label.set_color(ink)
+        axes.yaxis.label.set_color(ink)
+        axes.spines[["left", "bottom"]].set_color(ink)
+        axes.grid(color=ink, alpha=0.15, linewidth=0.6)
+    grid[0].set_yscale("log")
+    grid[1].legend(frameon=False, labelcolor=ink)
+    return figure
+
+
+def section(results: dict[str, Any], folder: Path) -> str:
+    card = drawing(draw(results, INK), "flowers", "Validation against time", "Each run ends where it stopped.")
+    pictures = []
+    for entry in results["runs"]:
+        for name, words in (
+            ("curves.png", "curves"),
+            ("mistakes.png", "worst mistakes"),
+            ("confusion.png", "confusion"),
+        ):
+            path = folder / "runs" / entry["folder"] / name
+            wanted = name == "curves.png" or entry["name"].startswith("unfrozen, patience")
+            if wanted and path.is_file():
+                title = f"{entry['name']}: {words}"
+                data = base64.b64encode(path.read_bytes()).decode()
+                pictures.append(
+                    f'<figure class="card"><h3>{escape(title)}</h3><img class="sheet" alt="{escape(title)}"'
+                    f' src="data:image/png;base64,{data}"></figure>'
+                )
+    what = escape(f"{results['backbone']} pretrained on ImageNet, {results['dataset']}")
+    return f"""<p class="note">{what}, Adam at 0.0001 in batches of 32, cross-entropy; a run stops when the validation
+cost has not fallen for ten (or fifteen) epochs, and keeps the weights of its lowest. Frozen: all but the last layer,
+batch normalisation’s statistics included; its features are computed once. Full ImageNet preprocessing, but for “plain
+resize”, which stretches to 224×224.</p>
+<p>{escape(reason(results))}</p>
+<div class="grid wide">{card}</div>
+{html_table(HEAD, _rows(results), label="Runs")}
+<div class="grid">{"".join(pictures)}</div>"""
+
+
+PART = Part("flowers", "Flowers (problem 5)", run, section, finding, table)

@@ -1,0 +1,77 @@
+"""The flowers part, on a folder of a few pictures and a small net: every run, its page, its reasons."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from hw4fast.homework import flowers
+from hw4fast.homework.parts import Options
+from hw4fast.homework.reproduce import reproduce
+
+NET = "mobilenet_v3_small"
+
+
+@pytest.fixture
+def garden(tmp_path, monkeypatch):
+    """A folder of two classes, weights for NET in the data folder, caches of their own."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("rose", "tulip")):
+        (tmp_path / "garden" / name).mkdir(parents=True)
+        for place in range(7):
+            picture = rng.integers(0, 120, (32, 32, 3), np.uint8)
+            picture[..., number] += 130
+            Image.fromarray(picture).save(tmp_path / "garden" / name / f"{place}.png")
+    (tmp_path / "data" / "models").mkdir(parents=True)
+    torch.manual_seed(0)
+    state = torchvision.models.get_model(NET, weights=None).state_dict()
+    torch.save(state, tmp_path / "data" / "models" / f"{NET}.pth")
+    monkeypatch.setenv("HW4FAST_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(flowers, "BACKBONE", NET)
+    return Options(pictures=str(tmp_path / "garden"), epochs=2, threads=1, progress=False)
+
+
+def test_every_run_is_there_and_shown(garden, tmp_path, monkeypatch):
+    result = reproduce(["flowers"], tmp_path / "out", garden)
+    found = result.results["flowers"]
+    assert [entry["name"] for entry in found["runs"]] == list(flowers.RUNS)
+    assert [entry["epochs"] for entry in found["runs"]] == [2, 2, 2, 2, 4]
+    assert found["runs"][0]["seconds"].keys() == {"head"} and found["runs"][-1]["seconds"].keys() == {"head", "all"}
+    with (tmp_path / "out" / "flowers" / "flowers.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == list(flowers.RUNS)
+    page = result.report.read_text(encoding="utf-8")
+    assert page.count("data:image/png") == len(flowers.RUNS) + 2 and "A frozen epoch takes" in page
+    assert len(flowers.table(found)) == len(flowers.RUNS) + 2
+
+    def refuse(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("hw4fast.homework.finished.train", refuse)
+    assert reproduce(["flowers"], tmp_path / "out", garden).results["flowers"]["runs"] == found["runs"]
+
+
+def entry(name, correct, stage, seconds):
+    return {
+        "name": name, "test_correct": correct, "test_images": 600, "val_correct": 1, "val_images": 2,
+        "seconds": {stage: seconds}, "history": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("whole", "words", "why"),
+    [
+        (560, "better than the 83.3 %", "A frozen epoch takes 0.100 s, 300 times less"),
+        (510, "better than the 83.3 %", "within what chance can do"),
+        (480, "no better than the 83.3 %", "more freedom is not more accuracy"),
+    ],
+)
+def test_reasons_follow_from_the_numbers(whole, words, why):
+    runs = [entry("frozen, patience 10", 500, "head", 0.1), entry("unfrozen, patience 10", whole, "all", 30.0)]
+    results = {"backbone": NET, "dataset": "flowers", "runs": runs}
+    assert words in flowers.finding(results) and why in flowers.reason(results)
