@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from hw4fast import record
+from hw4fast.homework import fast, theory
 from hw4fast.stats import percent
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,29 @@ def cold_start() -> str:
     return "\n".join(lines) + f"\n\nWhole processes, files in the page cache. {where(entry, [])}."
 
 
+def reproduced() -> str:
+    """What the parts of the homework found, from their results."""
+    lines = []
+    for name, finding in (("theory", theory.finding), ("fast", fast.finding)):
+        results = json.loads((RESULTS / f"homework-{name}.json").read_text(encoding="utf-8"))
+        lines.append(f"- `hw4fast reproduce {name}`: {finding(results)}")
+        if name == "fast":
+            rows = [row for row in results["fast"] if row["sessions"] == 1]
+            times, shares = sorted(row["seconds"] for row in rows), sorted(row["accuracy"] for row in results["fast"])
+            spread = f"seeds: {100 * shares[0]:.2f} … {100 * shares[-1]:.2f} %, {times[0]:.1f} … {times[-1]:.1f} s"
+            lines[-1] += f" ({spread}); PyTorch's example" + "".join(
+                f"{',' * bool(place)} {to_goal(row)}" for place, row in enumerate(results["examples"])
+            )
+    return "\n".join(lines) + f"\n\n{where(results, [])}."
+
+
+def to_goal(row: dict) -> str:
+    whose = "torch" if row["kernels"] == "torch" else "our kernels"
+    if row["seconds_to_goal"] is None:
+        return f"does not reach 99 % in {len(row['epochs'])} epochs on {whose}"
+    return f"takes {row['seconds_to_goal']:.0f} s to 99 % on {whose}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "softmax_xent": partial(comparison, "softmax_xent", "Loss and gradient through autograd, float32 or as named"),
     "bce_with_logits": partial(comparison, "bce_with_logits", "Loss and gradient through autograd, float32"),
@@ -155,6 +179,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "classify": classify,
     "engines": engines,
     "cold_start": cold_start,
+    "reproduced": reproduced,
 }
 
 
