@@ -153,17 +153,17 @@ def reproduced() -> str:
             rows = [row for row in results["fast"] if row["sessions"] == 1]
             times, shares = sorted(row["seconds"] for row in rows), sorted(row["accuracy"] for row in results["fast"])
             spread = f"seeds: {100 * shares[0]:.2f} … {100 * shares[-1]:.2f} %, {times[0]:.1f} … {times[-1]:.1f} s"
-            lines[-1] += f" ({spread}); PyTorch's example" + "".join(
-                f"{',' * bool(place)} {to_goal(row)}" for place, row in enumerate(results["examples"])
+            lines[-1] += (
+                f" ({spread}); PyTorch's example reaches 99 % {' and '.join(map(to_goal, results['examples']))}"
             )
     return "\n".join(lines) + f"\n\n{where(results, [])}."
 
 
 def to_goal(row: dict) -> str:
-    whose = "torch" if row["kernels"] == "torch" else "our kernels"
+    whose = "torch’s kernels" if row["kernels"] == "torch" else "our kernels"
     if row["seconds_to_goal"] is None:
-        return f"does not reach 99 % in {len(row['epochs'])} epochs on {whose}"
-    return f"takes {row['seconds_to_goal']:.0f} s to 99 % on {whose}"
+        return f"not in {len(row['epochs'])} epochs on {whose}"
+    return f"in {row['seconds_to_goal']:.0f} s on {whose}"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -30,10 +30,8 @@ def test_every_problem_is_there():
 
 
 def test_every_claim_holds_or_is_corrected_and_only_1_3_is_corrected(done):
-    verdicts = {
-        claim["problem"]: [found["verdict"] for found in claim["checks"]]
-        for claim in done[1].results["theory"]["claims"]
-    }
+    claims = done[1].results["theory"]["claims"]
+    verdicts = {claim["problem"]: [found["verdict"] for found in claim["checks"]] for claim in claims}
     assert list(verdicts) == PROBLEMS and all(verdicts.values())
     assert {verdict for found in verdicts.values() for verdict in found} == {HOLDS, CORRECTED}
     assert [problem for problem, found in verdicts.items() if CORRECTED in found] == ["1.3"]
