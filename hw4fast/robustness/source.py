@@ -79,8 +79,10 @@ def _plain(name: str) -> str:
 
 
 def _dataset(name: str, model_labels: Sequence[str]) -> Source:
-    from hw4fast.data import load
+    from hw4fast.data import load, of_pictures
 
+    if of_pictures(name):
+        return _pictures(name, model_labels)
     dataset = load(name)
     split = dataset.test
     to_model = match_labels(dataset.class_names, model_labels, f"the data set {name}")
@@ -90,6 +92,23 @@ def _dataset(name: str, model_labels: Sequence[str]) -> Source:
         names=[f"test/{number}" for number in range(len(split))],
         labels=to_model[split.labels],
         read=lambda number: split.images[number],
+    )
+
+
+def _pictures(name: str, model_labels: Sequence[str]) -> Source:
+    """The test pictures as they are in their files: the model's card says how they are fitted."""
+    from hw4fast.data import DATASETS
+    from hw4fast.data.images import read_picture
+
+    found = DATASETS.get(name)()
+    tests = [number for number, split in enumerate(found.splits) if split == "test"]
+    to_model = match_labels(found.class_names, model_labels, f"the data set {name}")
+    return Source(
+        name=name,
+        what=f"the test pictures of {name}",
+        names=[f"test/{found.files[number].name}" for number in tests],
+        labels=to_model[found.labels[tests]],
+        read=lambda place: read_picture(found.files[tests[place]]),
     )
 
 

@@ -23,16 +23,17 @@ def curves(history: list[Epoch], path: Path, title: str) -> None:
     """
     plt = pyplot()
     epochs = list(range(1, len(history) + 1))
+    every = {"markevery": max(1, len(history) // 25)}
     split, _, correct, n = history[-1].held_out
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    left.plot(epochs, [row.train_cost for row in history], label="train (as it ran, with dropout)")
-    left.plot(epochs, [row.held_out[1] for row in history], label=split)
+    left.plot(epochs, [row.train_cost for row in history], label="train (as it ran, with dropout)", **every)
+    left.plot(epochs, [row.held_out[1] for row in history], label=split, **every)
     log = len(epochs) > 1 and min(min(row.train_cost, row.held_out[1]) for row in history) > 0
     left.set(xlabel="epoch", ylabel="cost", yscale="log" if log else "linear")
     left.legend(frameon=False)
     intervals = [wilson(right_ones, images) for _, _, right_ones, images in (row.held_out for row in history)]
-    right.plot(epochs, [100 * row.train_accuracy for row in history], label="train (as it ran, with dropout)")
-    right.plot(epochs, [100 * row.held_out[2] / row.held_out[3] for row in history], label=split)
+    right.plot(epochs, [100 * row.train_accuracy for row in history], label="train (as it ran, with dropout)", **every)
+    right.plot(epochs, [100 * row.held_out[2] / row.held_out[3] for row in history], label=split, **every)
     low, high = ([100 * bound[side] for bound in intervals] for side in (0, 1))
     if len(epochs) == 1:
         right.vlines(epochs, low, high, color=OKABE_ITO[1], zorder=1)

@@ -193,7 +193,7 @@ def load_data(record: dict[str, Any]) -> Dataset:
 
 def how_to_resume(settings: Settings, folder: Path) -> str:
     """The command, fit to be copied into a shell."""
-    return f"hw4fast train {settings.dataset} --resume --out {shlex.quote(str(folder))}"
+    return f"hw4fast train {shlex.quote(settings.dataset)} --resume --out {shlex.quote(str(folder))}"
 
 
 def initialise(model: nn.Module, run: Path) -> None:

@@ -60,11 +60,9 @@ def train(
     Raises UsageError for a bad setting, UserError when the data or the device can't be had, loop.Diverged when the
     loss stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C.
     """
-    given = asdict(settings) if isinstance(settings, Settings) else dict(settings or {})
+    given = _located(asdict(settings) if isinstance(settings, Settings) else dict(settings or {}))
     folder = Path(out) if out else _usual_folder(given)
     settings = _settings_to_resume(folder, given) if resume else _settings(given)
-    if Path(settings.dataset).is_dir() and settings.dataset not in datasets.DATASETS:
-        settings = replace(settings, dataset=str(Path(settings.dataset).resolve()))  # export may stand elsewhere
     check(settings)
     _check_start(settings)
     settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
@@ -97,6 +95,15 @@ def train(
         raise UserError("there is not enough memory for this net and batch; lower --channels or --batch-size") from None
     finally:
         torch.set_num_threads(threads)
+
+
+def _located(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with the paths of pictures and weights made absolute: --resume and export may be called elsewhere."""
+    for name in ("dataset", "weights"):
+        value = given.get(name)
+        if value and value not in datasets.DATASETS and Path(value).exists():
+            given[name] = str(Path(value).resolve())
+    return given
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hw4fast.data import load
+from hw4fast.data import DATASETS, load
+from hw4fast.data.pictures import Pictures
 from hw4fast.errors import UsageError, UserError
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.source import choose, match_labels, open_source
@@ -24,6 +25,21 @@ def test_a_data_set_is_its_test_split():
     assert np.array_equal(source.labels, split.labels)
     assert np.array_equal(source.read(7), split.images[7])
     assert source.names[7] == "test/7"
+
+
+def test_a_data_set_of_pictures_is_read_from_its_files(tmp_path, monkeypatch):
+    """Unfitted: the model's card says how, whatever the model was trained with."""
+    files = tuple(tmp_path / name for name in ("a.png", "b.png", "c.png", "d.png"))
+    for number, file in enumerate(files):
+        put(file, 50 * number)
+    splits = ("train", "test", "val", "test")
+    monkeypatch.setattr(Pictures, "__post_init__", lambda self: None)  # too few to train on
+    found = Pictures("zoo", files, np.array([0, 1, 1, 0]), splits, ("cat", "dog"), "a test")
+    monkeypatch.setitem(DATASETS._entries, "zoo", lambda: found)
+    monkeypatch.setattr("hw4fast.data.PICTURE_SETS", {"zoo"})
+    source = open_source("zoo", ("dog", "cat"))
+    assert list(source.names) == ["test/b.png", "test/d.png"] and list(source.labels) == [0, 1]
+    assert source.read(1).shape == (3, 4, 1) and source.read(1).max() == 150
 
 
 def test_a_data_sets_labels_are_matched_by_name():

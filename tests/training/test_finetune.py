@@ -164,6 +164,16 @@ def test_interrupted_two_steps_go_on_to_the_same_weights(step, tune, monkeypatch
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+def test_paths_are_found_again_from_another_folder(tune, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    first = tune(dataset="photos", weights="net.pth", tune="head", epochs=1)
+    assert (first.settings.dataset, first.settings.weights) == (str(world / "photos"), str(world / "net.pth"))
+    monkeypatch.chdir(tmp_path)
+    assert train({"epochs": 2}, first.folder, resume=True, progress=False).settings.epochs == 2
+    monkeypatch.chdir(world)
+    assert train({"dataset": "photos", "epochs": 2}, first.folder, resume=True, progress=False).n == first.n
+
+
 def test_a_tuned_run_exports_and_classifies(tune, world):
     result = tune(tune="head", epochs=2)
     exported = export(result.folder)
