@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from hw4fast.cli.common import Arguments, numbers, positive, print_json, shown, threads, threads_option, verb
+from hw4fast.cli.common import Arguments, complain, numbers, positive, print_json, shown, threads, threads_option, verb
 
 
 def add_train(verbs: Any) -> None:
@@ -89,9 +89,12 @@ def _run_train(arguments: Arguments) -> int:
     if given["threads"] is None:
         del given["threads"]
     result = train(given, out=arguments.out, resume=arguments.resume)
+    for reason in result.left_out:
+        complain(f"left out: {reason}")
+    code = 3 if result.left_out else 0
     if arguments.json:
         print_json(asdict(result))
-        return 0
+        return code
     print(f"test accuracy {percent(result.correct, result.n)}, cost {result.cost:.4f} nats, {result.seconds:.1f} s")
     ran = [f"{name} cpp-{isa}" for name, counts in result.kernels.items() for isa in counts]
     print(f"kernels: {', '.join(ran) or 'torch'}")
@@ -99,7 +102,7 @@ def _run_train(arguments: Arguments) -> int:
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in result.folder.iterdir())
     print(f"run: {folder} ({shown(', '.join(names))})")
     print(f"next: hw4fast export {folder} --onnx")
-    return 0
+    return code
 
 
 def add_export(verbs: Any) -> None:

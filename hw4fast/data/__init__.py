@@ -1,6 +1,5 @@
 """Data sets as arrays and paths. A data set is one file here that registers its loader."""
 
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from hw4fast.data.pictures import PICTURE_SETS, Pictures, fitted, from_folder
 from hw4fast.data.preprocessing import Preprocessing, preset
 from hw4fast.errors import UsageError
 from hw4fast.files import cache_folder, data_folder
-from hw4fast.paths import printable
 from hw4fast.registry import import_folder
 
 import_folder(__name__, __path__)
@@ -20,8 +18,8 @@ __all__ = ["DATASETS", "Dataset", "Preprocessing", "Split", "forget", "load", "o
 def load(name: str, preprocess: str | None = None, progress: bool = False) -> Dataset:
     """The data set of that name, or the folder of that path with labelled pictures (see pictures.from_folder).
 
-    preprocess: of pictures, a preset's name, "imagenet" if None; a data set of arrays has its own. What can't be read
-    is left out, with a line on stderr each. Raises UsageError for an unknown name, UserError when it can't be had.
+    preprocess: of pictures, a preset's name, "imagenet" if None; a data set of arrays has its own. Raises UsageError
+    for an unknown name, UserError when it can't be had.
     """
     path = Path(name)
     found = from_folder(path) if name not in DATASETS and path.is_dir() else _kept(name, data_folder(), cache_folder())
@@ -29,10 +27,7 @@ def load(name: str, preprocess: str | None = None, progress: bool = False) -> Da
         if preprocess:
             raise UsageError(f"the data set {name} has its own preprocessing; take --preprocess away")
         return found
-    dataset, failures = fitted(found, preset(preprocess or "imagenet"), progress)
-    for reason in failures:
-        print(f"hw4fast: left out: {printable(reason)}", file=sys.stderr)
-    return dataset
+    return fitted(found, preset(preprocess or "imagenet"), progress)
 
 
 def of_pictures(name: str) -> bool:

@@ -31,7 +31,8 @@ class Split:
 @dataclass(frozen=True)
 class Dataset:
     """`preprocessing` is how every consumer of a model trained on it turns pictures into its input; `val` is what
-    training may look at to know when to stop, where there is such a split."""
+    training may look at to know when to stop, where there is such a split; `left_out`: a line for each picture that
+    can't be read."""
 
     name: str
     train: Split
@@ -40,6 +41,7 @@ class Dataset:
     preprocessing: Preprocessing
     source: str
     val: Split | None = None
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -138,8 +138,8 @@ def _from_table(path: Path) -> Pictures:
     return Pictures(name, tuple(files), np.array(labels, np.int64), tuple(splits), classes, f"the folder '{path}'")
 
 
-def fitted(pictures: Pictures, preprocessing: Preprocessing, progress: bool = True) -> tuple[Dataset, list[str]]:
-    """The data set of all pictures, fitted to what a net reads; and what can't be read, a line each, left out.
+def fitted(pictures: Pictures, preprocessing: Preprocessing, progress: bool = True) -> Dataset:
+    """The data set of all pictures, fitted to what a net reads; what can't be read is left out.
 
     Decoded once: the result lies in the cache, keyed by the files' names, sizes and times and the preprocessing, and
     is mapped into memory from there. Raises UserError when nothing, or none of a class's training pictures, is left.
@@ -162,7 +162,7 @@ def fitted(pictures: Pictures, preprocessing: Preprocessing, progress: bool = Tr
     replace(
         pictures, files=files, labels=pictures.labels[good], splits=tuple(splits[good].tolist())
     )  # is checked again
-    dataset = Dataset(
+    return Dataset(
         name=pictures.name,
         train=kept["train"],
         test=kept["test"],
@@ -170,8 +170,8 @@ def fitted(pictures: Pictures, preprocessing: Preprocessing, progress: bool = Tr
         preprocessing=preprocessing,
         source=f"{len(pictures.files)} pictures of {pictures.name}",  # no path: it goes into exported files
         val=kept["val"],
+        left_out=tuple(failures.values()),
     )
-    return dataset, list(failures.values())
 
 
 def _by_split(pictures: Pictures) -> Pictures:

@@ -29,7 +29,8 @@ BACKBONE = "shufflenet_v2_x1_0"  # small and good
 @dataclass(frozen=True)
 class Result:
     """A finished run. correct of n test images; cost: the run's mean loss on them; seconds: of the epochs, tests
-    included, and kernels: {kernel: {instruction set: calls}}, of all epochs whatever the session."""
+    included, and kernels: {kernel: {instruction set: calls}}, of all epochs whatever the session; left_out: a line for
+    each picture that can't be read."""
 
     folder: Path
     settings: Settings
@@ -38,6 +39,7 @@ class Result:
     cost: float
     seconds: float
     kernels: dict[str, dict[str, int]]
+    left_out: tuple[str, ...] = ()
 
 
 class Interrupted(UserError):
@@ -172,7 +174,12 @@ def _begin(
     entry |= {
         "settings": asdict(settings),
         "status": "running",
-        "data": {"name": data.name, "source": data.source, "fingerprint": data.fingerprint},
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "left_out": len(data.left_out),
+        },
     }
     if resume:
         runs.save_record(folder, entry)
@@ -233,4 +240,4 @@ def _finish(
     }
     runs.save_record(folder, entry)
     correct, n, cost = (found[name] for name in ("test_correct", "test_images", "test_cost"))
-    return Result(folder, settings, correct, n, cost, seconds, state.kernels)
+    return Result(folder, settings, correct, n, cost, seconds, state.kernels, data.left_out)

@@ -85,12 +85,12 @@ def test_pictures_are_fitted_as_the_preset_says_and_only_once(tmp_path, monkeypa
         data.load(str(folder), "imagenet")
 
 
-def test_unreadable_pictures_are_left_out_and_named(tmp_path, capsys):
+def test_unreadable_pictures_are_left_out_and_named(tmp_path):
     folder = make(tmp_path / "p", ["a", "b"])
     (folder / "a" / "broken.png").write_bytes(b"\x89PNG no picture")
     found = data.load(str(folder))
     assert len(found.train) + len(found.val) + len(found.test) == 20
-    assert "left out: " in capsys.readouterr().err
+    assert len(found.left_out) == 1 and "broken.png" in found.left_out[0]
     assert not any(image.max() == 0 for image in found.train.images)
 
 

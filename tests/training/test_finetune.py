@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+from hw4fast.cli import main
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
 from hw4fast.inference.classify import classify
@@ -172,6 +174,17 @@ def test_paths_are_found_again_from_another_folder(tune, world, tmp_path, monkey
     assert train({"epochs": 2}, first.folder, resume=True, progress=False).settings.epochs == 2
     monkeypatch.chdir(world)
     assert train({"dataset": "photos", "epochs": 2}, first.folder, resume=True, progress=False).n == first.n
+
+
+def test_an_unreadable_picture_is_told_and_the_exit_code_says_so(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HW4FAST_CACHE", str(world / "cache"))
+    shutil.copytree(world / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "red" / "broken.png").write_bytes(b"\x89PNG")
+    command = ["train", str(tmp_path / "photos"), "--backbone", NET, "--weights", str(world / "net.pth"), "--freeze"]
+    assert main([*command, "--epochs", "1", "--out", str(tmp_path / "run")]) == 3
+    said = capsys.readouterr()
+    assert "left out: " in said.err and "broken.png" in said.err and "test accuracy" in said.out
+    assert load_record(tmp_path / "run")["data"]["left_out"] == 1
 
 
 def test_a_tuned_run_exports_and_classifies(tune, world):
