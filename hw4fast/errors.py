@@ -13,3 +13,9 @@ class UsageError(UserError):
     """The request itself is malformed (an unknown name, a bad value): exit code 2."""
 
     exit_code = 2
+
+
+class Interrupted(UserError):
+    """Ctrl-C; the text says what is kept and how to go on."""
+
+    exit_code = 130

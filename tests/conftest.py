@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +48,28 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = train(settings, tmp_path_factory.mktemp("runs") / "digits", progress=False).folder
     export(folder)
     return folder
+
+
+@pytest.fixture
+def ctrl_c_in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """`with ctrl_c_in_step(n):` a Ctrl-C comes in the n-th training step from here on."""
+    from hw4fast.training import loop
+
+    @contextmanager
+    def within(step: int) -> Iterator[None]:
+        steps, penalise = [], loop._penalise
+
+        def ctrl_c(*arguments: Any) -> None:
+            steps.append(1)
+            if len(steps) == step:
+                raise KeyboardInterrupt
+            penalise(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_penalise", ctrl_c)
+            yield
+
+    return within
 
 
 def write_linear_onnx(

@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -136,6 +137,12 @@ def test_slow_imports_wait_inside_functions():
         if at_the_top and name.split(".")[0] in LATE
     ]
     assert not late
+
+
+def test_training_a_net_of_ours_needs_no_torchvision():
+    script = "import sys, hw4fast.training.train as t; t.check(t.Settings()); print('torchvision' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.split() == ["False"]
 
 
 def test_the_command_line_imports_nothing_but_the_standard_library_at_the_top():

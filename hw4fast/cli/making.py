@@ -169,10 +169,12 @@ def _run_reproduce(arguments: Arguments) -> int:
     a = arguments
     options = Options(a.seeds, a.dataset, a.pictures, a.epochs, a.kernels, a.photo, threads(a))
     result = reproduce(a.parts, a.out, options)
+    for name, why in result.failed.items():
+        complain(f"{name}: {why}")
     if a.json:
         print_json(result.results)
     else:
         for name, found in result.results.items():
             print(f"{PARTS[name].title}: {PARTS[name].finding(found)}", *PARTS[name].table(found), "", sep="\n")
         print(f"report: {shown(result.report)}")
-    return 0 if result.works else 1
+    return 1 if not result.works else 3 if result.failed else 0

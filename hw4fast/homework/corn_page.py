@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import statistics
 from collections import Counter
 from html import escape
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hw4fast.figures import OKABE_ITO, pyplot
-from hw4fast.homework.parts import save_png
+from hw4fast.homework.parts import aligned, photograph, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.transforms import parse
 
@@ -86,9 +85,7 @@ def _shown(entry: dict[str, Any]) -> list[str]:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    cells = [list(HEAD), *(_cells(entry) for entry in results["photos"])]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = aligned(HEAD, [_cells(entry) for entry in results["photos"]])
     lines += [f"not read: {entry['photo']}: {entry['reason']}" for entry in results["unreadable"]]
     return [*lines, hot_pot(results)]
 
@@ -111,13 +108,8 @@ def section(results: dict[str, Any], folder: Path) -> str:
     for entry in results["photos"]:
         path = folder / f"{Path(entry['photo']).stem}.png"
         if path.is_file():
-            data = base64.b64encode(path.read_bytes()).decode()
-            name = escape(entry["photo"])
-            cards.append(
-                f'<figure class="card"><h3>{name}</h3><div class="scroll" tabindex="0"><img class="sheet" alt="{name}'
-                f' under each transform, its five best answers below" src="data:image/png;base64,{data}"></div>'
-                "<figcaption>Blue: the answer of the clean picture. Red: another one.</figcaption></figure>"
-            )
+            name, note = entry["photo"], "Blue: the answer of the clean picture. Red: another one."
+            cards.append(photograph(path, name, f"{name} under each transform, its five best answers below", note))
     answers = Counter(entry["broken"]["after"] for entry in results["photos"] if entry["broken"]["sigma"] is not None)
     common = ""
     if len(results["photos"]) > 1 and answers:

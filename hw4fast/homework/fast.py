@@ -11,7 +11,7 @@ from typing import Any
 from hw4fast.data import forget
 from hw4fast.figures import OKABE_ITO, pyplot
 from hw4fast.homework.finished import finished
-from hw4fast.homework.parts import Options, Part, drawing, save, save_csv, save_png
+from hw4fast.homework.parts import Options, Part, aligned, drawing, inked, save, save_csv, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.page import INK
 from hw4fast.training import runs
@@ -27,7 +27,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
     """Trains the recipe fast with every seed and the PyTorch example on either kernels; writes fast.csv, fast.png and
     results.json. The clock starts before the data is read, which each run does anew."""
     ours = [_one(folder, options, f"fast-{seed}", "fast", seed=seed) for seed in range(options.seeds or SEEDS)]
-    epochs = options.epochs or EXAMPLE_EPOCHS
+    epochs = min(EXAMPLE_EPOCHS, options.epochs or EXAMPLE_EPOCHS)
     examples = [
         _one(folder, options, f"example-{kernels}", "pytorch-example", kernels=kernels, epochs=epochs)
         for kernels in ("hw4fast", "torch")
@@ -113,9 +113,7 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    cells = [list(HEAD), *_rows(results)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = aligned(HEAD, _rows(results))
     return [*lines, f"published: {PUBLISHED}"]
 
 
@@ -135,11 +133,7 @@ def draw(results: dict[str, Any], ink: str) -> Any:
         axes.plot(times, shares, color=OKABE_ITO[number], marker="s^"[number - 1], label=f"PyTorch's example, {whose}")
     axes.axhline(100 * results["goal"], color=ink, linewidth=0.8, linestyle=":", marker="")
     axes.set(xlabel="seconds since before the data was read", ylabel="test accuracy (%)", xscale="log")
-    axes.tick_params(which="both", colors=ink)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
-    axes.spines[["left", "bottom"]].set_color(ink)
-    axes.grid(color=ink, alpha=0.15, linewidth=0.6)
+    inked(axes, ink)
     axes.legend(frameon=False, labelcolor=ink)
     return figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from html import escape
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from hw4fast.figures import OKABE_ITO, pyplot
 from hw4fast.homework.finished import finished
-from hw4fast.homework.parts import Options, Part, drawing, save, save_csv, save_png
+from hw4fast.homework.parts import Options, Part, aligned, drawing, inked, photograph, save, save_csv, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.page import INK
 from hw4fast.stats import wilson
@@ -141,9 +140,7 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    cells = [list(HEAD), *_rows(results)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = aligned(HEAD, _rows(results))
     return [*lines, reason(results)]
 
 
@@ -159,11 +156,7 @@ def draw(results: dict[str, Any], ink: str) -> Any:
         grid[1].plot(times, shares, label=entry["name"], **style)
     for axes, label in zip(grid, ("validation cost (nats)", "validation accuracy (%)"), strict=True):
         axes.set(xlabel="seconds of training", ylabel=label, xscale="log")
-        axes.tick_params(which="both", colors=ink)
-        axes.xaxis.label.set_color(ink)
-        axes.yaxis.label.set_color(ink)
-        axes.spines[["left", "bottom"]].set_color(ink)
-        axes.grid(color=ink, alpha=0.15, linewidth=0.6)
+        inked(axes, ink)
     grid[0].set_yscale("log")
     grid[1].legend(frameon=False, labelcolor=ink)
     return figure
@@ -182,11 +175,7 @@ def section(results: dict[str, Any], folder: Path) -> str:
             wanted = name == "curves.png" or entry["name"].startswith("unfrozen, patience")
             if wanted and path.is_file():
                 title = f"{entry['name']}: {words}"
-                data = base64.b64encode(path.read_bytes()).decode()
-                pictures.append(
-                    f'<figure class="card"><h3>{escape(title)}</h3><img class="sheet" alt="{escape(title)}"'
-                    f' src="data:image/png;base64,{data}"></figure>'
-                )
+                pictures.append(photograph(path, title, title))
     what = escape(f"{results['backbone']} pretrained on ImageNet, {results['dataset']}")
     return f"""<p class="note">{what}, Adam at 0.0001 in batches of 32, cross-entropy; a run stops when the validation
 cost has not fallen for ten (or fifteen) epochs, and keeps the weights of its lowest. Frozen: all but the last layer,

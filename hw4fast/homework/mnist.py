@@ -63,7 +63,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
         "dataset": options.dataset,
         "kernels": options.kernels,
         "seeds": options.seeds or 1,
-        "epochs": options.epochs or EPOCHS,
+        "epochs": min(EPOCHS, options.epochs or EPOCHS),
         "sweep_epochs": min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS),
         "rows": rows,
         "sweeps": sweeps,
@@ -83,7 +83,7 @@ def _table(options: Options) -> Iterator[tuple[str, Settings]]:
         for name in HOMEWORK:
             recipe = RECIPES.get(name)
             for seed in range(options.seeds or 1):
-                values = {"epochs": options.epochs or EPOCHS, "loss": loss, "seed": seed, "recipe": name}
+                values = {"epochs": min(EPOCHS, options.epochs or EPOCHS), "loss": loss, "seed": seed, "recipe": name}
                 if recipe.start:
                     values["init"] = f"{loss}/{recipe.start}-{seed}"
                 yield f"{loss}/{name}-{seed}", _settings(options, recipe.settings | values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot
-from hw4fast.homework.parts import drawing, save_png
+from hw4fast.homework.parts import aligned, drawing, inked, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.page import INK
 from hw4fast.stats import wilson
@@ -79,9 +79,7 @@ def finding(results: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    cells = [list(HEAD), *(_cells(row) for row in results["rows"])]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = aligned(HEAD, [_cells(row) for row in results["rows"]])
     lines += [f"{row['recipe']}: {reason(row)}" for row in results["rows"]]
     minutes = results["table_seconds"] / 60
     return [*lines, f"{_how_many(results)} took {minutes:.1f} min of training on {results['kernels']}’s kernels"]
@@ -123,11 +121,7 @@ def reason(row: dict[str, Any]) -> str:
 
 def _panel(axes: Any, ink: str, xlabel: str, ylabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.tick_params(which="both", colors=ink)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
-    axes.spines[["left", "bottom"]].set_color(ink)
-    axes.grid(color=ink, alpha=0.15, linewidth=0.6)
+    inked(axes, ink)
 
 
 def _mean(histories: list[dict[str, list[float]]], name: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -91,6 +92,32 @@ def save_png(figure: Any, path: Path) -> None:
     with writing(path) as temporary:
         figure.savefig(temporary, dpi=150)
     pyplot().close(figure)
+
+
+def inked(axes: Any, ink: str) -> None:
+    """Draws the axes, their words and their grid in the colour `ink`."""
+    axes.tick_params(which="both", colors=ink)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    axes.spines[["left", "bottom"]].set_color(ink)
+    axes.grid(color=ink, alpha=0.15, linewidth=0.6)
+
+
+def photograph(path: Path, title: str, description: str, caption: str = "") -> str:
+    """A PNG file as a card of the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure class="card"><h3>{escape(title)}</h3><div class="scroll" tabindex="0"><img class="sheet"'
+        f' alt="{escape(description)}" src="data:image/png;base64,{data}"></div>{below}</figure>'
+    )
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table for the terminal, columns under each other."""
+    cells = [head, *rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def drawing(figure: Any, name: str, title: str, caption: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast import page
-from hw4fast.errors import UsageError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.files import write_text
 from hw4fast.homework import corn, fast, flowers, mnist, parts, theory
 from hw4fast.homework.parts import Options, Part
@@ -20,11 +20,12 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Result:
-    """report: the page; results: {part: what it found}, of the parts that were asked for; works: all came out as they
-    should."""
+    """Of the parts that were asked for: report: the page; results: {part: what it found}; failed: {part: why it could
+    not run}; works: all that ran came out as they should."""
 
     report: Path
     results: dict[str, dict[str, Any]]
+    failed: dict[str, str]
     works: bool
 
 
@@ -32,8 +33,9 @@ def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", opt
     """Runs the parts of those names (mnist, fast, flowers, corn, theory, or all) and writes `out`/report.html over all
     parts that have run there.
 
-    What an earlier call finished in `out` is kept, and what was interrupted goes on. Raises UsageError for an unknown
-    part, UserError for data or weights that can't be had.
+    What an earlier call finished in `out` is kept, and what was interrupted goes on. A part whose data or weights can't
+    be had doesn't keep the others from running. Raises UsageError for an unknown part or settings other than those a
+    run was begun with, UserError when no part could run, Interrupted on Ctrl-C.
     """
     unknown = [name for name in names if name not in (*PARTS, "all")]
     if unknown:
@@ -41,12 +43,23 @@ def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", opt
     chosen = [name for name in PARTS if name in names or "all" in names]
     options, out = options or Options(), Path(out)
     results: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     try:
         for name in chosen:
-            results[name] = PARTS[name].run(out / name, options)
+            try:
+                results[name] = PARTS[name].run(out / name, options)
+            except (UsageError, Interrupted):
+                raise
+            except UserError as error:
+                failed[name] = str(error)
+    except (KeyboardInterrupt, Interrupted):
+        again = "finished runs and whole epochs are kept, the same command goes on"
+        raise Interrupted(f"interrupted in the part {name}; {again}") from None
     finally:
         report = write_report(out)
-    return Result(report, results, all(PARTS[name].works(found) for name, found in results.items()))
+    if not results:
+        raise UserError("\n".join(failed.values()))
+    return Result(report, results, failed, all(PARTS[name].works(found) for name, found in results.items()))
 
 
 def write_report(out: Path) -> Path:

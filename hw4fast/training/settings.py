@@ -129,10 +129,10 @@ def _check_model(s: Settings) -> None:
     """What goes with a net of ours, and what with an architecture of torchvision's."""
     if s.model in MODELS:
         own: tuple[str, ...] = ("weights", "preprocess", "tune")
-    elif s.model in architectures():
+    elif s.model in (known := architectures()):
         own = ("channels", "dropout", "batch_norm")
     else:
-        near = difflib.get_close_matches(s.model, [*MODELS, *architectures()], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(s.model, [*MODELS, *known], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(MODELS)}, torchvision's"
         raise UsageError(f"unknown model '{s.model}'; {hint}")
     for name in own:

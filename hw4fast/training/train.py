@@ -16,7 +16,7 @@ from torch import nn
 from hw4fast import data as datasets
 from hw4fast import kernels, record
 from hw4fast.data import Dataset
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.training import loop, pictures, runs
 from hw4fast.training.models import MODELS
 from hw4fast.training.recipes import RECIPES
@@ -42,12 +42,6 @@ class Result:
     left_out: tuple[str, ...] = ()
 
 
-class Interrupted(UserError):
-    """Ctrl-C: everything up to the last whole epoch is kept."""
-
-    exit_code = 130
-
-
 def train(
     settings: Settings | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
@@ -60,7 +54,8 @@ def train(
     `resume` what the run was begun with. A resumed run may be given more `epochs`, and nothing else that it wasn't
     begun with. An existing folder is never overwritten: without `resume` a numbered sibling is used.
     Raises UsageError for a bad setting, UserError when the data or the device can't be had, loop.Diverged when the
-    loss stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C.
+    loss stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C: everything up to
+    the last whole epoch is kept.
     """
     given = _located(asdict(settings) if isinstance(settings, Settings) else dict(settings or {}))
     folder = Path(out) if out else _usual_folder(given)

@@ -8,11 +8,11 @@ from functools import cache
 import pytest
 
 from hw4fast import data
+from hw4fast.errors import Interrupted
 from hw4fast.homework import fast
 from hw4fast.homework.parts import Options
 from hw4fast.homework.reproduce import reproduce
 from hw4fast.training.runs import load_record
-from hw4fast.training.train import Interrupted
 
 OPTIONS = Options(seeds=2, dataset="digits", epochs=1, threads=1, progress=False)
 
@@ -48,14 +48,9 @@ def test_each_seed_and_both_kernels(quiet, tmp_path, monkeypatch):
     assert "mean of 2 seeds" in page and "not in 1 epochs" in page and page.count("<svg") == 1
 
 
-def test_a_seed_that_was_interrupted_counts_its_accuracy_and_not_its_time(quiet, tmp_path, monkeypatch):
-    def ctrl_c(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hw4fast.training.loop._penalise", ctrl_c)
-        with pytest.raises(Interrupted):
-            reproduce(["fast"], tmp_path, OPTIONS)
+def test_a_seed_that_was_interrupted_counts_its_accuracy_and_not_its_time(quiet, tmp_path, ctrl_c_in_step):
+    with ctrl_c_in_step(1), pytest.raises(Interrupted, match="the same command goes on"):
+        reproduce(["fast"], tmp_path, OPTIONS)
     found = reproduce(["fast"], tmp_path, OPTIONS).results["fast"]
     accuracies, seconds = fast._of_ours(found)
     assert len(accuracies) == 2 and len(seconds) == 1

@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from hw4fast.errors import UsageError, UserError
+from hw4fast.cli import main
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.homework import finished, mnist, mnist_page
 from hw4fast.homework.parts import Options
 from hw4fast.homework.reproduce import reproduce
 from hw4fast.training import runs
-from hw4fast.training.train import Interrupted
 
 OPTIONS = Options(dataset="digits", epochs=1, threads=1, progress=False)
 RECIPES = {"l2": 99.0, "l1-from-l2": 97.0, "adam-bn": 100.0}
@@ -112,6 +112,20 @@ def test_without_mnist_there_is_one_clear_message(tmp_path, monkeypatch):
     monkeypatch.setenv("HW4FAST_MNIST_MIRRORS", "http://127.0.0.1:9/")
     with pytest.raises(UserError, match="MNIST can't be had"):
         reproduce(["mnist"], tmp_path / "homework", Options(progress=False))
+
+
+def test_a_part_without_its_data_keeps_no_other_from_running(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("HW4FAST_DATA", raising=False)
+    monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HW4FAST_MNIST_MIRRORS", "http://127.0.0.1:9/")
+    command = ["reproduce", "mnist", "corn", "--out", str(tmp_path / "homework")]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "MNIST can't be had" in said.err and "corn" in said.err and not said.out
+    assert main(["reproduce", "mnist", "theory", "--out", str(tmp_path / "homework")]) == 3
+    said = capsys.readouterr()
+    assert "hw4fast: mnist: MNIST can't be had" in said.err
+    assert "28 checks of the theory hold" in said.out and (tmp_path / "homework" / "report.html").exists()
 
 
 def row(whole, homework=97.0, seed=None, recipe="momentum"):

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hw4fast.cli import main
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.exporter import export
 from hw4fast.inference.classify import classify
 from hw4fast.training import frozen, loop
@@ -147,20 +147,10 @@ def test_two_steps_in_one_command(tune):
 
 
 @pytest.mark.parametrize("step", [2, 4, 5, 8])  # 2 steps make an epoch of 12 pictures: each stage, and between them
-def test_interrupted_two_steps_go_on_to_the_same_weights(step, tune, monkeypatch):
+def test_interrupted_two_steps_go_on_to_the_same_weights(step, tune, ctrl_c_in_step):
     whole = tune(out="whole", tune="head-then-all", epochs=2)
-    steps, penalise = [], loop._penalise
-
-    def ctrl_c(*arguments):
-        steps.append(1)
-        if len(steps) == step:
-            raise KeyboardInterrupt
-        penalise(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_penalise", ctrl_c)
-        with pytest.raises(UserError, match="interrupted"):
-            tune(out="cut", tune="head-then-all", epochs=2)
+    with ctrl_c_in_step(step), pytest.raises(Interrupted):
+        tune(out="cut", tune="head-then-all", epochs=2)
     resumed = tune(out="cut", resume=True)
     one, other = weights(resumed), weights(whole)
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

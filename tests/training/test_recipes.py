@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hw4fast.data import Split, load
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.training import loop
 from hw4fast.training.losses import LOSSES
 from hw4fast.training.recipes import RECIPES
@@ -71,17 +71,11 @@ def test_init_starts_from_the_weights_of_another_run(quick, tmp_path):
         assert not torch.allclose(weights(fresh)[name], tensor)
 
 
-def test_an_interrupted_run_with_init_starts_from_it_again(quick, tmp_path, monkeypatch):
+def test_an_interrupted_run_with_init_starts_from_it_again(quick, tmp_path, ctrl_c_in_step):
     first = str(quick(seed=1, out=tmp_path / "first").folder)
     whole = quick(init=first, out=tmp_path / "whole")
-
-    def ctrl_c(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_penalise", ctrl_c)
-        with pytest.raises(UserError, match="interrupted"):
-            quick(init=first, out=tmp_path / "cut")
+    with ctrl_c_in_step(1), pytest.raises(Interrupted):
+        quick(init=first, out=tmp_path / "cut")
     resumed = train(None, tmp_path / "cut", resume=True, progress=False)
     assert (resumed.folder / "weights.safetensors").read_bytes() == (whole.folder / "weights.safetensors").read_bytes()
 

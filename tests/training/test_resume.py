@@ -15,12 +15,11 @@ from safetensors.torch import load_file, save_file
 import hw4fast.data as datasets
 import hw4fast.training.train as train_module
 from hw4fast import kernels
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.files import write_json
-from hw4fast.training import loop
 from hw4fast.training.runs import alone, load_model, load_record, load_state, new_folder
 from hw4fast.training.settings import Settings
-from hw4fast.training.train import Interrupted, train
+from hw4fast.training.train import train
 from tests.training.conftest import NARROW, other_data
 
 HARD = [
@@ -40,28 +39,18 @@ def epochs_in_metrics(folder):
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-def interrupt_in_step(monkeypatch, quick, step, **settings):
+def interrupt_in_step(ctrl_c_in_step, quick, step, **settings):
     """A run that Ctrl-C stops in that step (5 steps make an epoch); the message."""
-    steps, penalise = [], loop._penalise
-
-    def ctrl_c(*arguments):
-        steps.append(1)
-        if len(steps) == step:
-            raise KeyboardInterrupt
-        penalise(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_penalise", ctrl_c)
-        with pytest.raises(Interrupted) as caught:
-            quick(**settings)
+    with ctrl_c_in_step(step), pytest.raises(Interrupted) as caught:
+        quick(**settings)
     assert caught.value.exit_code == 130
     return str(caught.value)
 
 
 @pytest.mark.parametrize("settings", HARD, ids=lambda value: "-".join(map(str, value.values())))
-def test_interrupted_and_resumed_is_uninterrupted(settings, quick, tmp_path, monkeypatch):
+def test_interrupted_and_resumed_is_uninterrupted(settings, quick, tmp_path, ctrl_c_in_step):
     settings = {**settings, "epochs": 4}
-    message = interrupt_in_step(monkeypatch, quick, 13, **settings)  # in the third epoch
+    message = interrupt_in_step(ctrl_c_in_step, quick, 13, **settings)  # in the third epoch
     folder = tmp_path / "run"
     assert shlex.quote(str(folder)) in message and "--resume" in message
     assert epochs_in_metrics(folder) == [1, 2]
@@ -77,8 +66,8 @@ def test_interrupted_and_resumed_is_uninterrupted(settings, quick, tmp_path, mon
     assert len(one["sessions"]) == 2 and len(other["sessions"]) == 1
 
 
-def test_interrupted_before_the_first_checkpoint(quick, tmp_path, monkeypatch):
-    interrupt_in_step(monkeypatch, quick, 2)
+def test_interrupted_before_the_first_checkpoint(quick, tmp_path, ctrl_c_in_step):
+    interrupt_in_step(ctrl_c_in_step, quick, 2)
     assert load_state(tmp_path / "run") is None
     assert weights(quick(resume=True).folder) == weights(quick().folder)
 
@@ -95,9 +84,9 @@ def test_interrupted_while_the_pictures_are_drawn(quick, tmp_path, monkeypatch):
     assert weights(quick(resume=True).folder) == weights(quick().folder)
 
 
-def test_the_command_survives_a_blank_in_the_path(quick, tmp_path, monkeypatch):
+def test_the_command_survives_a_blank_in_the_path(quick, tmp_path, ctrl_c_in_step):
     out = tmp_path / "my runs" / "it's one"
-    message = interrupt_in_step(monkeypatch, quick, 2, out=out)
+    message = interrupt_in_step(ctrl_c_in_step, quick, 2, out=out)
     assert shlex.split(message.split("go on with: ")[1]) == [
         "hw4fast", "train", "digits", "--resume", "--out", str(out),
     ]  # fmt: skip
@@ -193,10 +182,10 @@ def test_other_data_are_refused(quick, tiny, tmp_path, monkeypatch):
     assert load_record(tmp_path / "run")["settings"]["epochs"] == 2
 
 
-def test_a_run_that_goes_on_is_not_finished(quick, tiny, tmp_path, monkeypatch):
+def test_a_run_that_goes_on_is_not_finished(quick, tiny, tmp_path, ctrl_c_in_step):
     quick(epochs=1)
     load_model(tmp_path / "run", tiny)
-    interrupt_in_step(monkeypatch, quick, 2, resume=True, epochs=3)
+    interrupt_in_step(ctrl_c_in_step, quick, 2, resume=True, epochs=3)
     with pytest.raises(UserError, match=r"not finished; go on with: hw4fast train digits --resume --out "):
         load_model(tmp_path / "run", tiny)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from hw4fast.errors import UserError
@@ -26,6 +25,8 @@ def backbone(name: str, classes: int, weights: str | Path | None = None) -> tupl
 
 def bare(name: str, classes: int) -> nn.Module:
     """The same net with random weights."""
+    import torchvision
+
     return _with_classes(torchvision.models.get_model(name, weights=None), classes)
 
 

@@ -1,4 +1,7 @@
-"""torchvision's classification nets with trained weights: from a file, the data folder, the cache, or torchvision."""
+"""torchvision's classification nets with trained weights: from a file, the data folder, the cache, or torchvision.
+
+torchvision is imported where it is used: it takes longer than torch itself, and our own nets don't need it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import difflib
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ ENDINGS = (".pth", ".pt", ".safetensors")
 
 def architectures() -> list[str]:
     """Names of torchvision's classification nets."""
+    import torchvision
+
     return torchvision.models.list_models(module=torchvision.models)
 
 
@@ -33,6 +37,8 @@ def check_architecture(name: str) -> None:
 
 def labels(name: str) -> tuple[str, ...]:
     """ImageNet's 1000 class names in the order of the logits, as torchvision's weights carry them."""
+    import torchvision
+
     return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
@@ -43,6 +49,8 @@ def pretrained(name: str, weights: str | Path | None = None) -> tuple[nn.Module,
     `NAME.safetensors` in HW4FAST_DATA/models or in the cache's models/, else torchvision's, downloaded to the cache.
     Raises UsageError for an unknown name, UserError for weights that can't be had, are damaged or don't fit.
     """
+    import torchvision
+
     check_architecture(name)
     path = find_weights(name, weights)
     model = torchvision.models.get_model(name, weights=None)
@@ -93,6 +101,8 @@ def _no_weights(path: Path, error: Exception) -> str:
 
 def _downloaded(name: str) -> dict[str, Tensor]:
     """torchvision's default weights, kept in the cache."""
+    import torchvision
+
     weights = torchvision.models.get_model_weights(name).DEFAULT
     folder = cache_folder() / "torchvision"
     try:
