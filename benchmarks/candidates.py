@@ -12,6 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import candidates_batch_norm
 import candidates_blur
 import numpy as np
 import torch
@@ -203,12 +204,13 @@ def _numba_backward(grad: np.ndarray, code: np.ndarray, arrays: list[np.ndarray]
 # -- seed_cnn ----------------------------------------------------------------------------------------------------
 
 
-def train_step(batch: int, everything: bool = False) -> Candidates:
-    """Forward, loss, backward and SGD of seed_cnn on 28 × 28 pictures, dropout on."""
+def train_step(case: tuple[int, bool], everything: bool = False) -> Candidates:
+    """Forward, loss, backward and SGD of seed_cnn on 28 × 28 pictures, dropout on. case: batch, with batch norm."""
+    batch, batch_norm = case
 
     def step(kernels: str, prepare: Callable[[nn.Module], nn.Module], last: bool) -> Callable[[], float]:
         torch.manual_seed(0)
-        net = build("seed_cnn", (1, 28, 28), 10, {"kernels": kernels}).train()
+        net = build("seed_cnn", (1, 28, 28), 10, {"kernels": kernels, "batch_norm": batch_norm}).train()
         net = prepare(net.to(memory_format=torch.channels_last) if last else net)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         x = torch.rand(batch, 1, 28, 28, generator=torch.Generator().manual_seed(1))
@@ -322,6 +324,9 @@ COMPARISONS: dict[str, Comparison] = {
     ),
     "conv_block": Comparison(conv_block_forward, _BLOCKS, _NAMES, _VARIANTS, conv_card.cost),
     "conv_block_backward": Comparison(conv_block_backward, _BLOCKS, _NAMES, _VARIANTS, _three_times),
+    "batch_norm_block": Comparison(
+        candidates_batch_norm.candidates, candidates_batch_norm.CASES, _NAMES, _VARIANTS, candidates_batch_norm.cost
+    ),
     "conv": Comparison(conv_block_forward, _CONVOLUTIONS, _NAMES, _VARIANTS, conv_card.cost),
     "gaussian_blur": Comparison(
         candidates_blur.candidates,
@@ -331,5 +336,5 @@ COMPARISONS: dict[str, Comparison] = {
         candidates_blur.card.cost,
         bursts=True,
     ),
-    "train_step": Comparison(train_step, {"100": 100}, _NAMES),
+    "train_step": Comparison(train_step, {"100": (100, False), "100 with batch norm": (100, True)}, _NAMES),
 }

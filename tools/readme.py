@@ -98,7 +98,7 @@ def variants() -> str:
     )
 
 
-VARIANTS = ("softmax_xent", "bce_with_logits", "conv_block", "conv_block_backward", "gaussian_blur")
+VARIANTS = ("softmax_xent", "bce_with_logits", "conv_block", "conv_block_backward", "batch_norm_block", "gaussian_blur")
 
 
 def run(name: str) -> tuple[dict, str]:
@@ -171,6 +171,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "bce_with_logits": partial(comparison, "bce_with_logits", "Loss and gradient through autograd, float32"),
     "conv_block": partial(comparison, "conv_block", "Forward pass, batch 100, float32"),
     "conv_block_backward": partial(comparison, "conv_block_backward", "Forward and backward, batch 100, float32"),
+    "batch_norm_block": partial(comparison, "batch_norm_block", "Forward and backward of a training step, float32"),
     "conv": partial(comparison, "conv", "Convolution and bias, float32"),
     "gaussian_blur": partial(comparison, "gaussian_blur", "One picture, in bursts of three calls after a pause"),
     "variants": variants,

@@ -1,15 +1,18 @@
 """The kernels as torch operators with autograd, and as functions and modules in torch.nn's manner, a file each."""
 
+from hw4fast.nn.batch_norm_block import BatchNormBlock, batch_norm_block
 from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
 
 __all__ = [
+    "BatchNormBlock",
     "BinaryCrossEntropyWithLogits",
     "ConvBlock",
     "GaussianBlur",
     "SoftmaxCrossEntropy",
+    "batch_norm_block",
     "binary_cross_entropy_with_logits",
     "conv_block",
     "gaussian_blur",

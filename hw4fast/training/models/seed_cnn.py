@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from hw4fast.nn import ConvBlock
+from hw4fast.nn import BatchNormBlock, ConvBlock
 from hw4fast.training.models.registry import MODELS
 
 
@@ -29,14 +29,15 @@ def seed_cnn(
     depth, height, width = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, wide in enumerate(channels, 1):
-        alone = kernels == "hw4fast" and not batch_norm
         if kernels == "hw4fast":
-            layers[f"conv{i}"] = ConvBlock(depth, wide, 5, padding=2, bias=not batch_norm, relu=alone, pool=alone)
+            rest = not batch_norm  # ReLU and pool belong to the last block
+            layers[f"conv{i}"] = ConvBlock(depth, wide, 5, padding=2, bias=not batch_norm, relu=rest, pool=rest)
+            if batch_norm:
+                layers[f"norm{i}"] = BatchNormBlock(wide)
         else:
             layers[f"conv{i}"] = nn.Conv2d(depth, wide, 5, padding=2, bias=not batch_norm)
-        if batch_norm:
-            layers[f"norm{i}"] = nn.BatchNorm2d(wide)
-        if not alone:
+            if batch_norm:
+                layers[f"norm{i}"] = nn.BatchNorm2d(wide)
             layers[f"relu{i}"], layers[f"pool{i}"] = nn.ReLU(), nn.MaxPool2d(2)
         depth, height, width = wide, height // 2, width // 2
     layers["flatten"] = nn.Flatten()
