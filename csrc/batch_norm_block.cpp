@@ -50,22 +50,29 @@ template <class T> static BatchNorm<T> described(const Four &shape, const Four &
           mean,     scale};
 }
 
-// Calls work(first row, last row, sums [c], more sums [c]) for blocks of some 4096 numbers out of `rows` rows of
-// `row_size`, and adds their sums in order: how long a block is depends on the shape alone.
-template <class Work> static void sum_of_blocks(std::int64_t rows, std::int64_t row_size, std::int64_t c, int threads,
-                                                double *sums, const Work &work) {
-  const std::int64_t height = std::max<std::int64_t>(1, 4096 / row_size), blocks = (rows + height - 1) / height;
-  const Scratch<double> parts(blocks * 2 * c);
-  parallel_for(blocks, std::max<std::int64_t>(1, 8192 / (height * row_size)), threads,
+// work(first row, end, sums [c], more sums [c]) for pieces of some 4096 numbers out of `rows` rows of `row_size`, which
+// stay in the cache, and the total of their sums. How the pieces are grouped and added depends on the shape alone.
+template <class Work> static void sum_of_pieces(std::int64_t rows, std::int64_t row_size, std::int64_t c, int threads,
+                                                double *total, const Work &work) {
+  const std::int64_t height = std::max<std::int64_t>(1, 4096 / row_size), pieces = (rows + height - 1) / height;
+  const std::int64_t groups = std::min<std::int64_t>(pieces, 64), both = 2 * c;
+  const Scratch<double> sums(groups * both), own(groups * both);
+  const auto add = [&](const double *more, double *to) {
+    for (std::int64_t k = 0; k < both; ++k) to[k] += more[k];
+  };
+  parallel_for(groups, std::max<std::int64_t>(1, 8192 * groups / (rows * row_size + 1)), threads,
                [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t i = begin; i < end; ++i) {
-                   double *part = parts.get() + i * 2 * c;
-                   work(i * height, std::min((i + 1) * height, rows), part, part + c);
+                 for (std::int64_t group = begin; group < end; ++group) {
+                   double *sum = sums.get() + group * both, *piece = own.get() + group * both;
+                   std::fill(sum, sum + both, 0.0);
+                   for (std::int64_t i = pieces * group / groups; i < pieces * (group + 1) / groups; ++i) {
+                     work(i * height, std::min((i + 1) * height, rows), piece, piece + c);
+                     add(piece, sum);
+                   }
                  }
                });
-  std::fill(sums, sums + 2 * c, 0.0);
-  for (std::int64_t i = 0; i < blocks; ++i)
-    for (std::int64_t k = 0; k < 2 * c; ++k) sums[k] += parts.get()[i * 2 * c + k];
+  std::fill(total, total + both, 0.0);
+  for (std::int64_t group = 0; group < groups; ++group) add(sums.get() + group * both, total);
 }
 
 // Mean and biased variance of the batch, per channel, in double.
@@ -74,7 +81,7 @@ template <class T> static void statistics(const BatchNorm<T> &b, Isa isa, int th
   const Scratch<T> origin(b.c);  // the first pixel: sums of squares about it keep their digits under any offset
   for (std::int64_t k = 0; k < b.c; ++k) origin.get()[k] = *b.x.at(0, k, 0);
   const Scratch<double> sums(2 * b.c);
-  sum_of_blocks(b.n * b.h, b.w * b.c, b.c, threads, sums.get(),
+  sum_of_pieces(b.n * b.h, b.w * b.c, b.c, threads, sums.get(),
                 [&](std::int64_t begin, std::int64_t end, double *sum, double *square) {
                   sums_of(b, origin.get(), begin, end, sum, square);
                 });
@@ -152,7 +159,7 @@ static void batch_norm_block_backward(bool is_double, std::uintptr_t grad, const
     const Scratch<double> sums(2 * c);
     if (training || grad_weight || grad_bias) {
       const auto sums_of = HW4FAST_VARIANT(isa, batch_norm_gradient_sums<T>);
-      sum_of_blocks(b.n * b.rows, b.w * c * (pool ? 2 : 1), c, threads, sums.get(),
+      sum_of_pieces(b.n * b.rows, b.w * c * (pool ? 2 : 1), c, threads, sums.get(),
                     [&](std::int64_t begin, std::int64_t end, double *sum, double *product) {
                       sums_of(b, g, codes, begin, end, sum, product);
                     });

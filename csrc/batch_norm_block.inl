@@ -6,7 +6,7 @@
 //            ∂β = Σ g    ∂γ = Σ g·x̂    ∂x = scale·(g − ∂β/m − x̂·∂γ/m)
 //            (with a given mean and variance ∂x = scale·g)
 //
-// All sums over the batch are made in double, in blocks of rows that depend on the shape alone.
+// All sums over the batch are made in double, in an order that depends on the shape alone.
 
 // A vector of T as one or two of double.
 template <class T> struct Wide {

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from hw4fast import record
-from hw4fast.homework import fast, theory
+from hw4fast.homework import fast, mnist_page, theory
+from hw4fast.homework.mnist_why import conclusions
 from hw4fast.stats import percent
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +95,8 @@ def variants() -> str:
             lines.append(f"| {' | '.join(cells)} |")
     assert len(machines) == 1, f"records of several machines: {machines}"
     return "\n".join(lines) + (
-        f"\n\nThe bare kernels from NumPy arrays, {entry['results']['threads']} threads: medians, and how many times"
+        "\n\nThe bare kernels from NumPy arrays, conv_block_backward and batch_norm_block forward and backward (numba's"
+        f" batch_norm_block writes no codes), {entry['results']['threads']} threads: medians, and how many times"
         f" longer the others took. {where(entry, [])}."
     )
 
@@ -154,16 +157,36 @@ def reproduced() -> str:
             times, shares = sorted(row["seconds"] for row in rows), sorted(row["accuracy"] for row in results["fast"])
             spread = f"seeds: {100 * shares[0]:.2f} … {100 * shares[-1]:.2f} %, {times[0]:.1f} … {times[-1]:.1f} s"
             lines[-1] += (
-                f" ({spread}); PyTorch's example reaches 99 % {' and '.join(map(to_goal, results['examples']))}"
+                f" ({spread}); PyTorch's example first reaches 99 %"
+                f" {' and '.join(map(to_goal, results['examples']))}, one seed"
             )
     return "\n".join(lines) + f"\n\n{where(results, [])}."
 
 
+def homework_table() -> str:
+    """The MNIST table, what survives of it, and its time on either kernels."""
+    results, theirs = (
+        json.loads((RESULTS / f"homework-mnist{whose}.json").read_text(encoding="utf-8")) for whose in ("", "-torch")
+    )
+    lines = [f"| {' | '.join(mnist_page.HEAD)} |", "|---" * len(mnist_page.HEAD) + "|"]
+    lines += [f"| {' | '.join(mnist_page.cells(row))} |" for row in results["rows"]]
+    lines += ["", f"| {' | '.join(mnist_page.SURVIVAL)} |", "|---" * len(mnist_page.SURVIVAL) + "|"]
+    lines += [f"| {' | '.join(mnist_page.line(found))} |" for found in conclusions(results["rows"])]
+    ours, torchs = (entry["table_seconds"] / entry["seeds"] / 60 for entry in (results, theirs))
+    assert results["epochs"] == theirs["epochs"]
+    return "\n".join(lines) + (
+        f"\n\nAccuracies in %, 95 % Wilson intervals, {results['seeds']} seeds, {results['epochs']} epochs. The 18 runs"
+        f" of one seed take {ours:.1f} min on our kernels, {torchs:.1f} min with `--kernels torch`:"
+        f" {torchs / ours:.2f} times as long. {where(results, [])}."
+    )
+
+
 def to_goal(row: dict) -> str:
     whose = "torch’s kernels" if row["kernels"] == "torch" else "our kernels"
-    if row["seconds_to_goal"] is None:
+    if row["epochs_to_goal"] is None:
         return f"not in {len(row['epochs'])} epochs on {whose}"
-    return f"in {row['seconds_to_goal']:.0f} s on {whose}"
+    each = statistics.median(epoch["seconds"] for epoch in row["epochs"])
+    return f"in {row['seconds_to_goal']:.0f} s on {whose} (epoch {row['epochs_to_goal']}, {each:.0f} s each)"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -175,6 +198,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "conv": partial(comparison, "conv", "Convolution and bias, float32"),
     "gaussian_blur": partial(comparison, "gaussian_blur", "One picture, in bursts of three calls after a pause"),
     "variants": variants,
+    "homework": homework_table,
     "train_step": partial(comparison, "train_step", "Forward, loss, backward and SGD of `seed_cnn` at batch 100"),
     "accuracies": accuracies,
     "classify": classify,

@@ -8,15 +8,16 @@ Contract
     →  output [n, c, rows, cols], channels-last in memory
        code   uint8 [n, rows, cols, c], as conv_block's: which of the four values the maximum was, or 4 where ReLU left
               a zero
-       mean, var  [c], those that were used
+       mean, var  [c], those that were used, rounded to input's dtype: the gradients are those at the rounded ones
 
     x̂ = (input − mean) / √(var + eps)
     y = weight·x̂ + bias
     y = max(y, 0)            if relu
     output = 2×2 maximum     if pool; an odd last row or column is left out (of the output, not of the statistics)
 
-torch.nn.functional's max_pool2d(relu(batch_norm(…)), 2). The mean and the variance, and all sums of the backward pass,
-are summed in double, about the batch's first pixel, in an order that doesn't depend on the number of threads.
+torch.nn.functional's max_pool2d(relu(batch_norm(…)), 2). All sums are made in double, the
+statistics' about the batch's first pixel, the backward pass's about the mean, in an order that doesn't depend on the
+number of threads.
 
 Source: Ioffe, Szegedy, "Batch Normalization" (2015), algorithm 1 and the gradients after it; ReLU's gradient is 0 at 0.
 """
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from hw4fast.kernels import compiled, isas, threads_from_environment
-from hw4fast.kernels.batch_norm_block_checks import check, check_grad
+from hw4fast.kernels.batch_norm_block_checks import check, check_grad, check_options
 from hw4fast.kernels.batch_norm_block_numba import batch_norm_block_backward_numba, batch_norm_block_numba
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "cases",
     "check",
     "check_grad",
+    "check_options",
     "cost",
     "reference",
     "reference_backward",
@@ -279,7 +281,10 @@ def cases() -> Iterator[Case]:
     for offset in (1e2, 1e4, -1e6):
         yield Case(f"offset{offset:g}", (6, 9, 8, 8), offset=offset)
     yield Case("eps", (3, 4, 5, 6), eps=1.0)
-    yield Case("blocks", (40, 20, 29, 31))
+    for given in (False, True):
+        yield Case(f"threads{'-given' * given}", (16, 33, 29, 31), given=given, channels_last=False)
+    yield Case("threads-plain", (40, 20, 29, 31), relu=False, pool=False)
+    yield Case("threads-wide", (8, 700, 6, 8))
     yield Case("empty", (0, 3, 4, 4), given=True)
 
 

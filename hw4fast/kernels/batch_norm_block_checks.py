@@ -17,16 +17,21 @@ def check(
             raise ValueError(f"{name} must be [{c}], one number per channel, not {list(array.shape)}")
     if (mean is None) != (var is None):
         raise ValueError("mean and var go together: give both, or neither for those of the batch")
-    if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps must be 0 or more, not {eps}")
-    for name, value in (("relu", relu), ("pool", pool)):
-        if value not in (True, False):
-            raise ValueError(f"{name} must be True or False, not {value!r}")
+    check_options(eps, relu, pool)
     if pool and min(h, w) < 2:
         raise ValueError(f"an input of {[h, w]} is too small for the pool")
     if mean is None and n * h * w < 2:
         raise ValueError(f"an input of {list(input.shape)} has no two values per channel, so no variance")
     return (n, c, h // 2, w // 2) if pool else (n, c, h, w)
+
+
+def check_options(eps: float, relu: bool, pool: bool) -> None:
+    """What can be checked before there is an input. Raises ValueError."""
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps must be 0 or more, not {eps}")
+    for name, value in (("relu", relu), ("pool", pool)):
+        if value not in (True, False):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
 
 
 def check_grad(grad: Any, code: Any, shape: tuple[int, int, int, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -233,8 +234,7 @@ torch.library.register_autograd("hw4fast::batch_norm_block", _backward, setup_co
 
 
 class _Eager(torch.autograd.Function):
-    """The operator's road past the dispatcher, as conv_block has it: 0.8 ms less of 4.5, forward and backward of
-    seed_cnn's two at batch 100."""
+    """The operator's road past the dispatcher, as conv_block has it."""
 
     @staticmethod
     def forward(
@@ -316,37 +316,49 @@ def batch_norm_block(
 
 
 class BatchNormBlock(nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d, with ReLU and 2×2 max-pool in the same pass: its parameters, its running statistics, its
-    state dict. In training the running variance is the unbiased one, as in torch.
+    """torch.nn.BatchNorm2d, with ReLU and 2×2 max-pool in the same pass: its parameters, its running statistics (of the
+    unbiased variance), its state dict. A momentum of None makes them means over all batches, as in torch.
 
-    Raises as `batch_norm_block` does, and ValueError for a momentum of None, which torch takes for a mean over all
-    batches."""
+    Raises as `batch_norm_block` does, and when it is built for what needs no input to be wrong. What replaces batch
+    normalisation by type, such as SyncBatchNorm.convert_sync_batchnorm, loses ReLU and pool.
+    """
+
+    relu: bool
+    pool: bool
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, relu: bool = True, pool: bool = True
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        relu: bool = True,
+        pool: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum)
-        for name, value in (("relu", relu), ("pool", pool)):
-            if value not in (True, False):
-                raise ValueError(f"{name} must be True or False, not {value!r}")
-        if momentum is None:
-            raise ValueError("momentum must be a number")
+        card.check_options(eps, relu, pool)
+        if not isinstance(num_features, Integral) or num_features < 1:
+            raise ValueError(f"num_features must be a whole number from 1 on, not {num_features!r}")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must lie in 0 … 1, or be None, not {momentum!r}")
+        super().__init__(int(num_features), eps, momentum)
         self.relu, self.pool = relu, pool
 
     def forward(self, input: Tensor) -> Tensor:
         given = (None, None) if self.training else (self.running_mean, self.running_var)
         parameters = (self.weight, self.bias)
         output, mean, var = batch_norm_block(input, *parameters, *given, self.eps, self.relu, self.pool)
-        if not self.training:
-            return output
-        m = input.numel() // input.shape[1]
-        with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None
-            assert self.num_batches_tracked is not None and self.momentum is not None
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (m / (m - 1)), self.momentum)
+        if self.training and self.track_running_stats:
+            self._follow(mean, var, input.numel() // input.shape[1])
         return output
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor, m: int) -> None:
+        """Moves the running statistics towards those of a batch of m values per channel."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(var * (m / (m - 1)), share)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}, pool={self.pool}"

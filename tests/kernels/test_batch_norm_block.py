@@ -47,17 +47,37 @@ def assert_close(mine, theirs, reference, what):
     assert error(mine, reference) <= 2 * error(theirs, reference) + 2 * np.finfo(np.float32).eps * largest, what
 
 
+def clear(arrays, options):
+    """[n, c, rows, cols]: where float32 can't mistake another of the four for the maximum, nor the sign before ReLU."""
+    whole, *_ = card.reference(*arrays, **{**options, "relu": False, "pool": False})
+    doubt = 1e-4 * (1 + np.abs(whole).max(initial=0))
+    if not options["pool"]:
+        return np.abs(whole) > doubt
+    n, c, h, w = whole.shape
+    four = whole[:, :, : h // 2 * 2, : w // 2 * 2].reshape(n, c, h // 2, 2, w // 2, 2)
+    four = np.sort(four.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, h // 2, w // 2, 4), axis=-1)
+    return (four[..., 3] - four[..., 2] > doubt) & (np.abs(four[..., 3]) > doubt)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_float32_error_is_within_twice_torchs(case, isa):
+    """Nothing of the reference comes from our kernel. Gradients that another maximum would send elsewhere are 0."""
     *arrays, options = case.make()
     before = [array.copy() for array in (*arrays, *(options[name] for name in ("mean", "var") if case.given))]
-    output, _, mean, var, grad, gradients, wanted = forward_and_backward(arrays, options, isa)
-    reference, _, *statistics = card.reference(*arrays, **options)
+    reference, true_code, *statistics = card.reference(*arrays, **options)
+    sure = clear(arrays, options)
+    assert sure.size == 0 or sure.mean() > 0.9
+    grad = np.where(sure, grad_like(reference), 0).astype(np.float32)
+    output, code, mean, var = card.batch_norm_block(*arrays, **options, isa=isa)
+    assert np.array_equal(code.transpose(0, 3, 1, 2)[sure], true_code.transpose(0, 3, 1, 2)[sure])
     theirs, their_gradients = torch_result(arrays, options, grad)
     assert_close(output, theirs, reference, "output")
     for mine, exact in zip((mean, var), statistics, strict=True):
-        np.testing.assert_allclose(mine, exact, rtol=2e-7)
+        np.testing.assert_allclose(mine, exact, rtol=2e-7, atol=1e-9)
+    rest = ("mean" not in options, options["eps"], options["pool"])
+    gradients = card.batch_norm_block_backward(grad, code, *arrays[:2], mean, var, *rest, isa=isa)
+    wanted = card.reference_backward(grad, true_code, *arrays[:2], *statistics, *rest)
     for name, mine, other, value in zip(GRADIENTS, gradients, their_gradients, wanted, strict=True):
         assert_close(mine, other, value, name)
     after = (*arrays, *(options[name] for name in ("mean", "var") if case.given))
@@ -132,7 +152,7 @@ def test_the_forced_variant_is_the_one_that_ran(isa):
         assert {i: after[name][i] - before[name][i] for i in ISAS} == {i: int(i == isa) for i in ISAS}
 
 
-@pytest.mark.parametrize("name", ["blocks", "c33", "options-relu-pool-nchw"])
+@pytest.mark.parametrize("name", ["threads", "threads-given", "threads-plain", "threads-wide"])
 def test_the_result_does_not_depend_on_the_number_of_threads(name):
     (case,) = [case for case in CASES if case.name == name]
     *arrays, options = case.make()

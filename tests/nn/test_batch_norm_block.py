@@ -170,9 +170,68 @@ def test_bad_input_raises(change, kind, message):
 
 
 def test_a_module_that_could_only_fail_is_not_built():
-    for options in ({"relu": "relu"}, {"pool": 2}, {"momentum": None}):
-        with pytest.raises(ValueError, match="must be"):
-            hn.BatchNormBlock(3, **options)
+    for options in ({"relu": "relu"}, {"pool": 2}, {"momentum": 2}, {"eps": -1}, {"num_features": 0}):
+        with pytest.raises(ValueError, match=r"must (be|lie)"):
+            hn.BatchNormBlock(**({"num_features": 3} | options))
+    with pytest.raises(TypeError, match="positional"):
+        hn.BatchNormBlock(3, 1e-5, 0.1, False)  # BatchNorm2d's fourth is affine
+
+
+def test_what_torch_does_to_batch_normalisation_it_can_do_to_ours():
+    ours, theirs = twins(3)
+    pictures = [torch.randn(4, 3, 6, 6) + k for k in range(3)]
+    for net in (ours, theirs):
+        torch.optim.swa_utils.update_bn(pictures, net)  # a momentum of None: means over the batches
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    kept = ours.running_mean.clone()
+    ours.track_running_stats = False
+    ours.train()(pictures[0])
+    assert torch.equal(ours.running_mean, kept)
+    ours.double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    ours.eval()(x).sum().backward()
+    theirs.double().eval()
+    (wanted,) = torch.autograd.grad(F.max_pool2d(F.relu(theirs(x)), 2).sum(), x)
+    torch.testing.assert_close(x.grad, wanted)
+
+
+def test_parameters_that_are_fixed_take_no_gradient():
+    block = hn.BatchNormBlock(3).eval().requires_grad_(False)
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    block(x).sum().backward()
+    assert x.grad.abs().sum() > 0 and block.weight.grad is None
+
+
+def test_a_weight_that_its_owner_converts_before_backward_ends_in_an_error():
+    block, x = hn.BatchNormBlock(8), torch.randn(4, 8, 6, 6, requires_grad=True)
+    y = block(x)
+    block.double()
+    with pytest.raises(TypeError, match=r"must be torch\.float32"):
+        y.sum().backward()
+
+
+def test_the_operators_themselves_refuse_what_would_crash():
+    (x, w, b), options = tensors(CASES[0])
+    options = tuple(options.values())
+    with torch.no_grad():
+        output, code, mean, var = torch.ops.hw4fast.batch_norm_block(x, w, b, None, None, *options, True)
+        for arguments, kind in (
+            ((x, w[:1], b, None, None), ValueError),
+            ((x, w, b.double(), None, None), TypeError),
+            ((x, w, b, mean[:1], var), ValueError),
+        ):
+            with pytest.raises(kind):
+                torch.ops.hw4fast.batch_norm_block(*arguments, *options, True)
+        for grad, codes, used, kind in (
+            (output[:1], code, mean, ValueError),
+            (output, code[:1], mean, ValueError),
+            (output.double(), code, mean, TypeError),
+            (output, code.int(), mean, TypeError),
+            (output, code, mean[:1], ValueError),
+        ):
+            with pytest.raises(kind):
+                torch.ops.hw4fast.batch_norm_block_backward(grad, codes, x, w, used, var, True, *options, [True] * 3)
 
 
 @pytest.mark.parametrize(
