@@ -47,6 +47,18 @@ def writing(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def memory_map(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """A new .npy file as an array that is written to the disk. Its whole size is taken at once, so that a full disk is
+    an OSError here and not the end of the process when a page is touched."""
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def write_text(path: str | Path, text: str) -> None:
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

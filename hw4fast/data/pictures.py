@@ -19,7 +19,7 @@ from hw4fast.data.folder import EXTENSIONS, LABELS_FILE, read_folder
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
-from hw4fast.files import cache_folder, write_json, writing
+from hw4fast.files import cache_folder, memory_map, write_json, writing
 
 SPLITS = ("train", "val", "test")
 PICTURE_SETS: set[str] = set()  # names in DATASETS that give Pictures
@@ -217,7 +217,7 @@ def _decode(pictures: Pictures, preprocessing: Preprocessing, array: Path, note:
     failures: dict[str, str] = {}
     shape = (len(pictures.files), *preprocessing.crop, preprocessing.channels)
     with writing(array) as temporary:
-        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        images = memory_map(temporary, np.uint8, shape)
         with ThreadPoolExecutor() as pool, tqdm(total=shape[0], unit="img", disable=None if progress else True) as bar:
             bar.set_description("reading pictures")
             for number, image, reason in pool.map(one, range(shape[0])):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hw4fast.data import Dataset
-from hw4fast.files import cache_folder, writing
+from hw4fast.files import cache_folder, memory_map, writing
 from hw4fast.training.models.backbone import Tail, features, freeze, state_of_the_rest
 
 BATCH = 32
@@ -57,7 +57,7 @@ def _compute(model: nn.Module, tail: Tail, split: Any, path: Any, progress: bool
     with tqdm(total=len(split), unit="img", desc="frozen features", disable=None if progress else True) as bar:
         for values in features(model, tail, batches):
             if array is None:
-                array = np.lib.format.open_memmap(path, "w+", np.float32, (len(split), *values.shape[1:]))
+                array = memory_map(path, np.float32, (len(split), *values.shape[1:]))
             array[done : done + len(values)] = values.cpu().numpy()
             done += len(values)
             bar.update(len(values))

@@ -29,16 +29,18 @@ from hw4fast.training.settings import OPTIMIZERS, SCHEDULES, STAGES, Settings
 
 
 class Diverged(UserError):
-    """The loss stopped being finite. epoch, step: where, both from 1; loss: what it was."""
+    """The loss stopped being finite. epoch, step: where, both from 1; loss: what it was; kept: what is left of the run,
+    in words."""
 
-    def __init__(self, settings: Settings, folder: Path, epoch: int, step: int, loss: float) -> None:
-        self.epoch, self.step, self.loss = epoch, step, loss
-        kept = f"; the weights of epoch {epoch - 1} are kept in {folder}" if epoch > 1 else ""
-        way = f"lr {settings.lr:g}" + (f", momentum {settings.momentum:g}" if settings.momentum else "")
-        super().__init__(
-            f"the loss is no longer finite ({loss}) in epoch {epoch}, step {step} ({way}){kept}; begin a run with a"
-            " smaller --lr" + (" or --momentum" if abs(settings.momentum) >= 1 else "")
-        )
+    def __init__(self, settings: Settings, epoch: int, step: int, loss: float) -> None:
+        self.epoch, self.step, self.loss, self.kept = epoch, step, loss, ""
+        self.way = f"lr {settings.lr:g}" + (f", momentum {settings.momentum:g}" if settings.momentum else "")
+        self.less = "a smaller --lr" + (" or --momentum" if abs(settings.momentum) >= 1 else "")
+        super().__init__()
+
+    def __str__(self) -> str:
+        where = f"in epoch {self.epoch}, step {self.step} ({self.way})"
+        return f"the loss is no longer finite ({self.loss}) {where}{self.kept}; begin a run with {self.less}"
 
 
 class Batches(Protocol):
@@ -93,9 +95,11 @@ def run(settings: Settings, data: Dataset, folder: Path, model: nn.Module, progr
     device = torch.device(settings.device)
     model = model.to(device)
     state = runs.load_state(folder) or State()
-    for name in STAGES[settings.tune]:
+    names = STAGES[settings.tune]
+    for number, name in enumerate(names):
         done = [row for row in state.history if row.stage == name]
-        if _over(done, settings):
+        followed = any(row.stage in names[number + 1 :] for row in state.history)
+        if followed or _over(done, settings):
             continue
         if not done and state.best:
             _load(folder, model, state.best)
@@ -140,7 +144,7 @@ def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path,
     label = stage.name if len(STAGES[settings.tune]) > 1 else ""
     with Bar(len(stage.train), settings.epochs, len(done), progress, label) as bar:
         while not _over(done, settings):
-            row = _one_epoch(settings, stage, optimizer, len(done) + 1, folder, bar)
+            row = _one_epoch(settings, stage, optimizer, len(done) + 1, bar)
             history.append(row)
             done.append(row)
             if row.val_cost is not None and row.val_cost == min(r.val_cost for r in history if r.val_cost is not None):
@@ -155,15 +159,13 @@ def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path,
     return state
 
 
-def _one_epoch(
-    settings: Settings, stage: Stage, optimizer: torch.optim.Optimizer, number: int, folder: Path, bar: Bar
-) -> Epoch:
+def _one_epoch(settings: Settings, stage: Stage, optimizer: torch.optim.Optimizer, number: int, bar: Bar) -> Epoch:
     start = time.perf_counter()
-    cost, accuracy, last = _epoch(settings, stage.net, optimizer, stage.train, number, folder, bar)
+    cost, accuracy, last = _epoch(settings, stage.net, optimizer, stage.train, number, bar)
     held_cost, logits = evaluate(stage.net, stage.held_out, settings.loss)
     right = logits.argmax(1) == stage.held_out.labels
     if not math.isfinite(held_cost):
-        raise Diverged(settings, folder, number, math.ceil(len(stage.train) / settings.batch_size), held_cost)
+        raise Diverged(settings, number, math.ceil(len(stage.train) / settings.batch_size), held_cost)
     n = len(stage.held_out)
     last_right = right[-_last_batch(n, settings.batch_size) :]
     held = {f"{stage.split}_cost": held_cost, f"{stage.split}_correct": int(right.sum()), f"{stage.split}_images": n}
@@ -222,7 +224,6 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     train: Batches,
     number: int,
-    folder: Path,
     bar: Bar,
 ) -> tuple[float, float, float]:
     """One pass over the training images; the mean cost and accuracy as they were on the way, and the last batch's."""
@@ -245,7 +246,7 @@ def _epoch(
         optimizer.step()
         cost = loss.item()
         if not math.isfinite(cost):
-            raise Diverged(settings, folder, number, step, cost)
+            raise Diverged(settings, number, step, cost)
         correct = int((logits.detach().argmax(1) == y).sum())
         total_cost += cost * len(y)
         total_correct += correct
@@ -272,11 +273,11 @@ def _batches(n: int, size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
 def evaluate(model: nn.Module, batches: Batches, loss: str, batch: int | None = None) -> tuple[float, Tensor]:
     """Mean loss of a net in evaluation mode, and its logits, float32 [n, classes].
 
-    batch: inputs at a time; None: as many as 2 million numbers, which stay in the cache, from 16 on.
+    batch: inputs at a time; None: as many as 2 million numbers, from 16 to 250.
     """
     model.eval()
     n, cost, logits = len(batches), 0.0, []
-    batch = batch or max(16, min(n, 2**21 // batches[:1][0].numel()))
+    batch = batch or min(250, max(16, 2**21 // batches[:1][0].numel()))
     with torch.inference_mode():
         for start in range(0, n, batch):
             x, y = batches[start : start + batch]

@@ -222,9 +222,11 @@ def load_model(folder: Path, data: Dataset) -> nn.Module:
 
 
 def _finished_weights(folder: Path, record: dict[str, Any]) -> dict[str, Tensor]:
-    """{name: tensor} of a run that is finished."""
-    path = folder / WEIGHTS
-    if record.get("status") != "finished" or not path.is_file():
+    """{name: tensor} of a run that is finished, or diverged after whole epochs."""
+    path, status = folder / WEIGHTS, record.get("status")
+    if status == "diverged" and not path.is_file():
+        raise UserError(f"{folder} diverged in its first epoch and has no weights; begin a run with a smaller --lr")
+    if status not in ("finished", "diverged") or not path.is_file():
         settings = Settings.from_json(record["settings"])
         raise UserError(f"{folder} is not finished; go on with: {how_to_resume(settings, folder)}")
     try:

@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] 
     "adadelta": (torch.optim.Adadelta, 1.0, False),
 }
 MAX_CHANNELS = 4096
+AUXILIARY = ("googlenet", "inception_v3")  # of torchvision's nets: their losses are sums over several outputs
 MAX_SEED = 2**32 - 1  # (seed << 20) + epoch must fit into torch's 64 bits
 
 
@@ -131,6 +132,8 @@ def _check_model(s: Settings) -> None:
         own: tuple[str, ...] = ("weights", "preprocess", "tune")
     elif s.model in (known := architectures()):
         own = ("channels", "dropout", "batch_norm")
+        if s.model in AUXILIARY:
+            raise UsageError(f"{s.model} has more than one output in training; take another backbone")
     else:
         near = difflib.get_close_matches(s.model, [*MODELS, *known], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(MODELS)}, torchvision's"

@@ -65,6 +65,7 @@ def train(
     settings = replace(settings, lr=settings.lr or OPTIMIZERS[settings.optimizer][1])
     start = time.perf_counter()
     data = datasets.load(settings.dataset, settings.preprocess, progress)
+    _check_data(settings, data)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads or threads)
     try:
@@ -78,6 +79,7 @@ def train(
             except loop.Diverged as error:
                 where = {"epoch": error.epoch, "step": error.step, "loss": str(error.loss)}
                 runs.save_record(folder, entry | {"status": "diverged", "diverged": where})
+                error.kept = _keep_the_last_good_weights(folder)
                 raise
             entry["sessions"][-1]["wall_seconds"] = time.perf_counter() - start
             return _finish(folder, settings, data, model, state, entry)
@@ -96,9 +98,9 @@ def train(
 
 def _located(given: dict[str, Any]) -> dict[str, Any]:
     """The same with the paths of pictures and weights made absolute: --resume and export may be called elsewhere."""
-    for name in ("dataset", "weights"):
+    for name in ("dataset", "weights", "init"):
         value = given.get(name)
-        if value and value not in datasets.DATASETS and Path(value).exists():
+        if value and (name != "dataset" or value not in datasets.DATASETS) and Path(value).exists():
             given[name] = str(Path(value).resolve())
     return given
 
@@ -131,6 +133,28 @@ def _check_start(settings: Settings) -> None:
         )
 
 
+def _keep_the_last_good_weights(folder: Path) -> str:
+    """Writes those of the last whole epoch, so that the run can be exported, studied or started from; says so."""
+    state = runs.load_state(folder)
+    if state is None:
+        return ""
+    runs.save_weights(folder, state.weights)
+    last = state.history[-1]
+    stage = f" of the stage {last.stage}" if last.stage != "all" else ""
+    return f"; the weights of epoch {last.epoch}{stage} are kept in {folder}, which can be exported like any run"
+
+
+def _check_data(settings: Settings, data: Dataset) -> None:
+    """Raises UsageError for what doesn't go with these pictures."""
+    if settings.patience and data.val is None:
+        raise UsageError(
+            f"patience goes by the cost on a validation split, and {data.name} has none: the test split must not decide"
+            " when to stop; leave --patience and --recipe finetune out"
+        )
+    if settings.model not in MODELS and data.preprocessing.channels != 3:
+        raise UsageError(f"{settings.model} takes colour pictures; those of {data.name} are grey")
+
+
 def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
     """What the run in `folder` was begun with, and the epochs that are asked for now."""
     begun = Settings.from_json(runs.load_record(folder)["settings"])
@@ -139,8 +163,10 @@ def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
             raise UsageError(f"{folder} was begun with {name} = {getattr(begun, name)}, not {value}")
     epochs = given.get("epochs", begun.epochs)
     state = runs.load_state(folder)
-    if state and epochs < len(state.history):
-        raise UsageError(f"{folder} has done {len(state.history)} epochs already, more than the {epochs} asked for")
+    stages = [row.stage for row in state.history] if state else []
+    done = max((stages.count(stage) for stage in stages), default=0)
+    if epochs < done:
+        raise UsageError(f"{folder} has done {done} epochs already, more than the {epochs} asked for")
     if epochs != begun.epochs and begun.schedule == "one-cycle":
         raise UsageError(f"the schedule one-cycle is made for {begun.epochs} epochs; begin a run for {epochs}")
     return replace(begun, epochs=epochs)

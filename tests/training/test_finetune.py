@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -146,7 +148,7 @@ def test_two_steps_in_one_command(tune):
     }
 
 
-@pytest.mark.parametrize("step", [2, 4, 5, 8])  # 2 steps make an epoch of 12 pictures: each stage, and between them
+@pytest.mark.parametrize("step", [2, 5, 8, 10, 11])  # 3 steps make an epoch of 18 pictures: each epoch of each stage
 def test_interrupted_two_steps_go_on_to_the_same_weights(step, tune, ctrl_c_in_step):
     whole = tune(out="whole", tune="head-then-all", epochs=2)
     with ctrl_c_in_step(step), pytest.raises(Interrupted):
@@ -154,6 +156,41 @@ def test_interrupted_two_steps_go_on_to_the_same_weights(step, tune, ctrl_c_in_s
     resumed = tune(out="cut", resume=True)
     one, other = weights(resumed), weights(whole)
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_more_epochs_go_to_the_last_stage(tune, tmp_path, ctrl_c_in_step):
+    with ctrl_c_in_step(11), pytest.raises(Interrupted):
+        tune(out="longer", tune="head-then-all", epochs=2)
+    resumed = train({"epochs": 3}, tmp_path / "longer", resume=True, progress=False)
+    assert [(row["stage"], row["epoch"]) for row in rows(resumed)] == [
+        ("head", "1"), ("head", "2"), ("all", "1"), ("all", "2"), ("all", "3"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_nets_with_several_outputs_are_refused(name, tune):
+    with pytest.raises(UsageError, match="more than one output in training"):
+        tune(model=name)
+
+
+def test_a_grey_data_set_is_no_backbones(tmp_path):
+    with pytest.raises(UsageError, match="takes colour pictures; those of digits are grey"):
+        train({"dataset": "digits", "model": NET, "recipe": None, "patience": None}, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    command = ["train", str(world / "photos"), "--backbone", NET, "--weights", str(world / "net.pth"), "--freeze"]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_paths_are_found_again_from_another_folder(tune, world, tmp_path, monkeypatch):

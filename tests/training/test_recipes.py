@@ -32,8 +32,9 @@ def test_a_recipe_is_its_settings(name, quick, tiny, tmp_path):
     recipe = RECIPES.get(name)
     check(Settings(**recipe.settings))
     start = {"init": str(quick(out=tmp_path / "start").folder)} if recipe.start else {}
-    by_name = train({"recipe": name, **NARROW, **start}, tmp_path / "a", progress=False)
-    by_hand = train({**recipe.settings, **NARROW, **start}, tmp_path / "b", progress=False)
+    said = {**NARROW, **start, "patience": None}  # digits have no validation split
+    by_name = train({"recipe": name, **said}, tmp_path / "a", progress=False)
+    by_hand = train({**recipe.settings, **said}, tmp_path / "b", progress=False)
     assert by_name.settings.recipe == name and by_hand.settings.recipe is None
     assert (by_name.folder / "weights.safetensors").read_bytes() == (
         by_hand.folder / "weights.safetensors"
@@ -169,6 +170,13 @@ def test_momentum_is_the_formula_below_zero_too(momentum):
         v = momentum * v + g
         w -= 0.1 * v
         assert net.weight.item() == pytest.approx(w, rel=1e-5)
+
+
+def test_patience_needs_a_validation_split(quick, tmp_path):
+    for settings in ({"patience": 3}, {"recipe": "finetune", "patience": 10}):
+        with pytest.raises(UsageError, match="the test split must not decide when to stop"):
+            quick(**settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_momentum_above_one_diverges_with_a_message(quick, tmp_path):

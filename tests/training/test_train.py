@@ -335,7 +335,13 @@ def test_the_epochs_before_it_are_kept(quick, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"no longer finite \(nan\) in epoch 3, .*epoch 2 are kept"):
             quick(epochs=4)
     assert len(rows(folder)) == 2
-    assert not (folder / "weights.safetensors").exists()
+    kept = (folder / "weights.safetensors").read_bytes()
+    assert kept == (quick(epochs=2, out=tmp_path / "two").folder / "weights.safetensors").read_bytes()
+    with pytest.raises(UserError, match="diverged in its first epoch and has no weights"):
+        (folder / "weights.safetensors").unlink()
+        quick(init=str(folder), out=tmp_path / "next")
+    (folder / "weights.safetensors").write_bytes(kept)
+    quick(init=str(folder), out=tmp_path / "next")
     assert quick(resume=True, epochs=4).folder == folder
     assert (folder / "weights.safetensors").read_bytes() == (
         quick(epochs=4).folder / "weights.safetensors"

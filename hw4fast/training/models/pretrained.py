@@ -61,6 +61,8 @@ def pretrained(name: str, weights: str | Path | None = None) -> tuple[nn.Module,
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the weights in {path} don't fit {name}: {reason}") from None
+    if hasattr(model, "transform_input"):  # GoogLeNet and Inception: torchvision sets it with its weights
+        model.transform_input = True
     return model.eval(), source
 
 
