@@ -59,7 +59,8 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
             continue
         found.append(_one(classifier, photo, picture))
         if number < SHOWN:
-            page.save_row(folder, photo.stem, picture, found[-1])
+            found[-1]["drawing"] = f"{number}-{photo.stem}.png"
+            page.save_row(folder / found[-1]["drawing"], picture, found[-1])
     if not found:
         raise UserError(f"no picture could be read: {unreadable[0]['reason']}")
     results = {
@@ -69,7 +70,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
         "unreadable": unreadable,
     }
     save_csv(folder / "corn.csv", [_flat(entry) for entry in found])
-    save(folder, results)
+    save(folder, results, options)
     return results
 
 

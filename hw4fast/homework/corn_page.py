@@ -24,8 +24,8 @@ def best(row: np.ndarray, labels: tuple[str, ...]) -> list[tuple[str, float]]:
     return [(labels[index], float(row[index])) for index in np.argsort(-row, kind="stable")[:TOP]]
 
 
-def save_row(folder: Path, stem: str, picture: np.ndarray, entry: dict[str, Any]) -> None:
-    """STEM.png: the picture as the net saw it under each transform, the five best answers as bars under it."""
+def save_row(path: Path, picture: np.ndarray, entry: dict[str, Any]) -> None:
+    """A PNG: the picture as the net saw it under each transform, the five best answers as bars under it."""
     names = list(entry["answers"])
     figure, grid = pyplot().subplots(
         2, len(names), figsize=(2.3 * len(names), 3.9), layout="constrained", height_ratios=(2, 1.5)
@@ -46,7 +46,7 @@ def save_row(folder: Path, stem: str, picture: np.ndarray, entry: dict[str, Any]
         below.set_xlabel("probability (%)", fontsize=7)
         below.tick_params(labelsize=7)
         below.grid(visible=False)
-    save_png(figure, folder / f"{stem}.png")
+    save_png(figure, path)
 
 
 def finding(results: dict[str, Any]) -> str:
@@ -106,7 +106,7 @@ def hot_pot(results: dict[str, Any]) -> str:
 def section(results: dict[str, Any], folder: Path) -> str:
     cards = []
     for entry in results["photos"]:
-        path = folder / f"{Path(entry['photo']).stem}.png"
+        path = folder / entry.get("drawing", "")
         if path.is_file():
             name, note = entry["photo"], "Blue: the answer of the clean picture. Red: another one."
             cards.append(photograph(path, name, f"{name} under each transform, its five best answers below", note))

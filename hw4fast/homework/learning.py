@@ -37,8 +37,8 @@ def decay() -> list[Check]:
 
 @claim("2.2")
 def vanishing_gradient() -> list[Check]:
-    """With depth the error δ of the first layers vanishes for σ whatever the scale of the weights; for tanh and ReLU it
-    depends on that scale, and there is one at which it stays."""
+    """With depth the error δ of the first layers vanishes for σ at every usual scale of the weights; for tanh and ReLU
+    it depends on that scale, and there is a usual one at which it stays."""
     found = {name: [backpropagate(name, gain) for gain in GAINS] for name in ACTIVATIONS}
     rates = {name: [float((d[0] / d[-1]) ** (1 / (DEPTH - 1))) for _, d in runs] for name, runs in found.items()}
     told = {name: ", ".join(f"{rate:.2f}" for rate in rates[name]) for name in rates}
@@ -46,10 +46,13 @@ def vanishing_gradient() -> list[Check]:
     what = f"{{}}: factor of ‖δ‖ per layer towards the first of {DEPTH}; weights N(0, g²/n), g = {gains}"
     small = [rates[name][0] < 0.7 for name in ("tanh", "ReLU")]
     stays = [min(abs(math.log(rate)) for rate in rates[name]) < 0.1 for name in ("tanh", "ReLU")]
+    huge = (16.0, [backpropagate("σ", 16.0)[1]])
+    far = float((huge[1][0][0] / huge[1][0][-1]) ** (1 / (DEPTH - 1)))
     first, twentieth = ([backpropagate(name, GAIN[name], n)[0][0] for name in ACTIVATIONS] for n in (2, DEPTH))
     least = ", ".join(f"{n} {b / a:.1e}" for n, a, b in zip(ACTIVATIONS, first, twentieth, strict=True))
     return [
         check(what.format("σ"), f"{told['σ']}: vanishes at each", max(rates["σ"]) < 0.7),
+        check(f"σ at g = {huge[0]:g}, far from usual: the same factor", f"{far:.2f}: it does not vanish", far > 1),
         check(what.format("tanh"), f"{told['tanh']}: vanishes if small, stays near g = 1", small[0] and stays[0]),
         check(what.format("ReLU"), f"{told['ReLU']}: vanishes if small, stays near g = √2", small[1] and stays[1]),
         check(
@@ -143,8 +146,8 @@ def measured_width(w: float) -> float:
 
 @claim("2.4")
 def momentum() -> list[Check]:
-    """Momentum, v ← μv + g and w ← w − lr·v, diverges for μ ≥ 1 and μ ≤ −1 whatever the learning rate; on ½w² it
-    converges just when |μ| < 1 and lr < 2(1 + μ)."""
+    """Momentum, v ← μv + g and w ← w − lr·v, does not converge for μ ≥ 1 nor for μ ≤ −1, whatever the learning rate; on
+    ½w² it converges just when |μ| < 1 and lr < 2(1 + μ)."""
     mu, lr = (axis.ravel() for axis in np.meshgrid(np.linspace(-1.45, 1.45, 30), np.linspace(0.13, 3.93, 20)))
     w, v = np.ones_like(mu), np.zeros_like(mu)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -152,6 +155,7 @@ def momentum() -> list[Check]:
             v = mu * v + w
             w = w - lr * v
         right = (np.abs(w) < 1e-3) == ((np.abs(mu) < 1) & (lr < 2 * (1 + mu)))
+    edge = _largest(1.0, 0.1, 3000), _largest(1.05, 0.1, 3000)
     slow, fast = (_steps_to(0.01, 0.1, momentum) for momentum in (0.0, 0.5))
     ours = [_descend(lambda w: w**2 / 2, 0.1, momentum, 30) for momentum in (0.5, 1.2)]
     torchs = [_torch_sgd(0.1, momentum, 30) for momentum in (0.5, 1.2)]
@@ -165,6 +169,11 @@ def momentum() -> list[Check]:
             "this formula against torch.optim.SGD, 30 steps, μ = 0.5 and 1.2",
             f"w = {torchs[0]:.6f} and {torchs[1]:.6f}: the same",
             bool(np.allclose(ours, torchs, rtol=1e-12)),
+        ),
+        check(
+            "largest |w| in 3000 steps at lr 0.1: μ = 1 and 1.05",
+            f"{edge[0]:.2f}: it swings for ever; {edge[1]:.0e}: it diverges",
+            0.9 < edge[0] < 2 and edge[1] > 1e6,
         ),
         check("steps to |w| < 0.01 at lr 0.1", f"{slow} with μ = 0, {fast} with μ = 0.5", fast < slow),
     ]
@@ -190,6 +199,16 @@ def _torch_sgd(lr: float, mu: float, steps: int) -> float:
         (w**2 / 2).backward()
         optimizer.step()
     return w.item()
+
+
+def _largest(mu: float, lr: float, steps: int) -> float:
+    """The largest |w| in the last hundred of that many steps on ½w² from 1."""
+    w, v, seen = 1.0, 0.0, []
+    for _ in range(steps):
+        v = mu * v + w
+        w -= lr * v
+        seen.append(abs(w))
+    return max(seen[-100:])
 
 
 def _steps_to(goal: float, lr: float, mu: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import statistics
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from hw4fast import data as datasets
+from hw4fast.files import write_json
 from hw4fast.homework import mnist_page as page
 from hw4fast.homework.finished import finished
 from hw4fast.homework.parts import Options, Part, save, save_csv
-from hw4fast.training import runs
+from hw4fast.training import loop, losses, runs
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.settings import Settings
 
@@ -31,6 +36,8 @@ HOMEWORK = {
 }
 LOSSES = ("seed", "cross-entropy")
 EPOCHS, SWEEP_EPOCHS = 10, 2
+NEVER = "never_answered.json"
+HISTORY = ("train_cost", "train_accuracy", "test_cost", "test_accuracy")
 # setting → its values, all else as in the recipe sgd with cross-entropy
 SWEEPS: dict[str, tuple[float, ...]] = {
     "lr": (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -43,16 +50,21 @@ SWEEPS: dict[str, tuple[float, ...]] = {
 def run(folder: Path, options: Options) -> dict[str, Any]:
     """Trains what is not trained yet; writes table.csv, runs.csv, sweeps.csv, the curves and results.json."""
     wanted = [*_table(options), *_sweeps(options)]
-    found = []
+    n, found = len(list(_table(options))), []
     for number, (place, settings) in enumerate(wanted, 1):
         if options.progress:
             print(f"hw4fast: run {number} of {len(wanted)}: {place}", file=sys.stderr)
         path = folder / "runs" / place
         start = settings.init and str(folder / "runs" / settings.init)
+        if start and runs.load_record(Path(start))["status"] == "diverged":
+            found.append(_without_start(settings))
+            continue
         finished(path, replace(settings, init=start), options.progress)
         found.append(_outcome(path))
-    n = len(list(_table(options)))
+        if found[-1]["result"] and number <= n:
+            found[-1]["never"] = _never_answered(path)
     rows = _rows(found[:n])
+    next(row for row in rows if row["recipe"] == "l1")["pull"] = _pull(wanted[0][1])
     sweeps = [
         {"setting": setting, "value": value, **outcome}
         for (setting, value), outcome in zip(
@@ -73,7 +85,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
     save_csv(folder / "runs.csv", [_flat(outcome) for outcome in found[:n]])
     save_csv(folder / "sweeps.csv", [_flat(outcome) for outcome in sweeps])
     page.save_drawings(results, folder)
-    save(folder, results)
+    save(folder, results, options)
     return results
 
 
@@ -106,9 +118,7 @@ def _outcome(folder: Path) -> dict[str, Any]:
     """Settings, history and result of a run that is over."""
     entry = runs.load_record(folder)
     settings = entry["settings"]
-    history: dict[str, list[float]] = {
-        name: [] for name in ("train_cost", "train_accuracy", "test_cost", "test_accuracy")
-    }
+    history: dict[str, list[float]] = {name: [] for name in HISTORY}
     seconds = 0.0
     if (folder / runs.METRICS).exists():
         with (folder / runs.METRICS).open(encoding="utf-8", newline="") as file:
@@ -130,6 +140,39 @@ def _outcome(folder: Path) -> dict[str, Any]:
     }
 
 
+def _without_start(settings: Settings) -> dict[str, Any]:
+    """The outcome of a run that could not begin, because the one it starts from diverged."""
+    history: dict[str, list[float]] = {name: [] for name in HISTORY}
+    names = {"recipe": settings.recipe, "loss": settings.loss, "seed": settings.seed}
+    rest = {"status": "its start diverged", "diverged": None, "result": None, "history": history, "seconds": 0.0}
+    return names | rest
+
+
+def _pull(settings: Settings) -> dict[str, float]:
+    """The mean |gradient| per weight at the start of the first run, on its first batch, under each loss; and λ."""
+    data = datasets.load(settings.dataset)
+    model, found = runs.build_model(settings, data), {"l1": RECIPES.get("l1").settings["l1"]}
+    x, y = loop.Pictures(data, data.train, torch.device("cpu"))[slice(0, settings.batch_size)]
+    weights = [weight for weight in model.parameters() if weight.dim() > 1]
+    for loss in LOSSES:
+        gradients = torch.autograd.grad(losses.LOSSES[loss](model(x), y, settings.kernels, 0.0), weights)
+        found[loss] = float(torch.cat([gradient.flatten() for gradient in gradients]).abs().mean())
+    return found
+
+
+def _never_answered(folder: Path) -> list[str]:
+    """Names of the classes that a finished run answers for no test image; found once, kept beside the run."""
+    path = folder / NEVER
+    if not path.exists():
+        data = runs.load_data(runs.load_record(folder))
+        pictures = loop.Pictures(data, data.test, torch.device("cpu"))
+        _, logits = loop.evaluate(runs.load_model(folder, data), pictures, "cross-entropy")
+        answered = set(logits.argmax(1).tolist())
+        write_json(path, [name for index, name in enumerate(data.class_names) if index not in answered])
+    names: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    return names
+
+
 def _rows(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per recipe: the homework's number, and of each loss the means over the seeds."""
     rows = []
@@ -141,11 +184,14 @@ def _rows(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
             whole = [100 * result["test_correct"] / result["test_images"] for result in done]
             last = [100 * result["test_last_correct"] / result["test_last_images"] for result in done]
             row[loss] = {
+                "wholes": whole,
                 "whole": statistics.fmean(whole) if done else None,
                 "least": min(whole, default=None),
                 "most": max(whole, default=None),
                 "last": statistics.fmean(last) if done else None,
                 "cost": statistics.fmean(result["test_cost"] for result in done) if done else None,
+                "never": [outcome["never"] for outcome in own if outcome["result"]],
+                "still": _still_falling([outcome["history"]["train_cost"] for outcome in own]),
                 "diverged": len(own) - len(done),
                 "test_images": done[0]["test_images"] if done else 0,
                 "last_images": done[0]["test_last_images"] if done else 0,
@@ -156,9 +202,16 @@ def _rows(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _still_falling(costs: list[list[float]]) -> float | None:
+    """By what share of itself the training cost fell in the last epoch, the least of the seeds; None for costs that
+    are not above 0, as −p_y isn't, and for less than two epochs."""
+    falls = [1 - cost[-1] / cost[-2] for cost in costs if len(cost) > 1 and cost[-2] > 0]
+    return min(falls) if len(falls) == len(costs) else None
+
+
 def _flat(outcome: dict[str, Any]) -> dict[str, Any]:
     """An outcome as one line of a CSV."""
-    kept = {name: value for name, value in outcome.items() if name not in ("result", "history", "diverged")}
+    kept = {name: value for name, value in outcome.items() if name not in ("result", "history", "diverged", "never")}
     where = outcome["diverged"] or {"epoch": "", "step": "", "loss": ""}
     names = ("test_correct", "test_images", "test_cost", "test_last_correct", "test_last_images")
     result = outcome["result"] or dict.fromkeys(names, "")

@@ -6,8 +6,9 @@ import base64
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,21 @@ class Part:
     works: Callable[[dict[str, Any]], bool] = lambda results: True
 
 
-def save(folder: Path, results: dict[str, Any]) -> None:
-    """results.json, with the machine and the versions that gave them."""
+def save(folder: Path, results: dict[str, Any], options: Options) -> None:
+    """results.json, with what was asked for, and the machine and the versions that gave them."""
     origin = {"finished": record.now(), "machine": record.machine(), "versions": record.versions()}
+    origin["asked"] = {
+        field.name: getattr(options, field.name)
+        for field in fields(Options)
+        if field.name != "progress" and getattr(options, field.name) != field.default
+    }
     write_json(folder / RESULTS, results | origin | {"commit": record.commit()})
+
+
+def command(name: str, results: dict[str, Any]) -> str:
+    """The command that gave a part's results, fit to be copied into a shell."""
+    flags = [f"--{key} {shlex.quote(str(value))}" for key, value in results.get("asked", {}).items()]
+    return " ".join(["hw4fast reproduce", name, *flags])
 
 
 def load(folder: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast import page
+from hw4fast.data import DATASETS
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.files import write_text
 from hw4fast.homework import corn, fast, flowers, mnist, parts, theory
@@ -34,7 +35,7 @@ def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", opt
     parts that have run there.
 
     What an earlier call finished in `out` is kept, and what was interrupted goes on. A part whose data or weights can't
-    be had doesn't keep the others from running. Raises UsageError for an unknown part or settings other than those a
+    be had doesn't keep the others from running. Raises UsageError for an unknown name or settings other than those a
     run was begun with, UserError when no part could run, Interrupted on Ctrl-C.
     """
     unknown = [name for name in names if name not in (*PARTS, "all")]
@@ -42,6 +43,7 @@ def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", opt
         raise UsageError(f"unknown part '{unknown[0]}'; known: {', '.join(PARTS)}, all")
     chosen = [name for name in PARTS if name in names or "all" in names]
     options, out = options or Options(), Path(out)
+    _check(options)
     results: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     try:
@@ -62,6 +64,17 @@ def reproduce(names: Sequence[str] = ("all",), out: str | Path = "homework", opt
     return Result(report, results, failed, all(PARTS[name].works(found) for name, found in results.items()))
 
 
+def _check(options: Options) -> None:
+    """Raises UsageError for names that a part would stumble on after hours of another one."""
+    for name, folder_too in (("dataset", False), ("pictures", True)):
+        value = getattr(options, name)
+        if value not in DATASETS and not (folder_too and Path(value).is_dir()):
+            known = f"a folder, or {', '.join(DATASETS)}" if folder_too else ", ".join(DATASETS)
+            raise UsageError(f"--{name} {value}: there is no such data set; known: {known}")
+    if options.photo is not None and not Path(options.photo).exists():
+        raise UsageError(f"--photo {options.photo}: there is no such picture or folder")
+
+
 def write_report(out: Path) -> Path:
     """The page of all parts that have results in `out`."""
     found = {name: results for name in PARTS if (results := parts.load(out / name))}
@@ -78,7 +91,7 @@ def write_report(out: Path) -> Path:
         kicker="<b>hw4fast reproduce</b> · the homework’s numbers beside ours",
         headline=headline,
         header=nav,
-        main=sections + page.repeat(f"hw4fast reproduce {' '.join(found)}", _record(found)),
+        main=sections + page.repeat("\n".join(parts.command(*pair) for pair in found.items()), _record(found)),
     )
     write_text(out / REPORT, text)
     return out / REPORT

@@ -33,7 +33,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
     )
     for name, (draw, _, _) in DRAWINGS.items():
         save_png(draw("black"), folder / f"{name}.png")
-    save(folder, results)
+    save(folder, results, options)
     return results
 
 

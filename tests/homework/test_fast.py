@@ -56,16 +56,19 @@ def test_a_seed_that_was_interrupted_counts_its_accuracy_and_not_its_time(quiet,
     assert len(accuracies) == 2 and len(seconds) == 1
 
 
-def results(accuracy, seconds):
+def results(accuracy, seconds, sessions=1):
     run = {"accuracy": accuracy, "seconds": seconds, "sessions": 1, "seed": 0}
     epochs = [{"accuracy": 0.98, "seconds": 20.0}, {"accuracy": 0.991, "seconds": 20.0}]
     example = {"kernels": "torch", "accuracy": 0.991, "seconds": 41.0, "seconds_to_goal": 41.0, "epochs": epochs}
+    example |= {"epochs_to_goal": 2, "sessions": sessions}
     return {"dataset": "mnist", "goal": 0.99, "fast": [run, run], "examples": [example]}
 
 
 def test_what_is_said():
     assert fast.finding(results(0.9912, 2.04)) == (
-        "99.12 % on mnist in 2.0 s from before the data is read, mean of 2 seeds"
+        "99.12 % on mnist (mean of 2 seeds) in 2.0 s (median) from before the data is read"
     )
     lines = fast.table(results(0.9912, 2.04))
-    assert "99.120 %" in lines[1] and "41.0" in lines[2] and "0.76 s" in lines[-1]
+    assert "99.120 %" in lines[1] and "41.0 (2 epochs)" in lines[2] and "0.76 s" in lines[-1]
+    lines = fast.table(results(0.9912, 2.04, sessions=2))
+    assert "interrupted (2 epochs)" in lines[2] and "41.0" not in lines[2]
