@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hw4fast import record
 from hw4fast.homework import fast, mnist_page, theory
-from hw4fast.homework.mnist_why import conclusions
+from hw4fast.homework.mnist_why import SEED, conclusions, spread
 from hw4fast.stats import percent
 
 ROOT = Path(__file__).parents[1]
@@ -164,20 +164,35 @@ def reproduced() -> str:
 
 
 def homework_table() -> str:
-    """The MNIST table, what survives of it, and its time on either kernels."""
-    results, theirs = (
-        json.loads((RESULTS / f"homework-mnist{whose}.json").read_text(encoding="utf-8")) for whose in ("", "-torch")
-    )
+    """The MNIST table, what survives of it, and, where it was measured, its time on torch's kernels."""
+    results = json.loads((RESULTS / "homework-mnist.json").read_text(encoding="utf-8"))
     lines = [f"| {' | '.join(mnist_page.HEAD)} |", "|---" * len(mnist_page.HEAD) + "|"]
     lines += [f"| {' | '.join(mnist_page.cells(row))} |" for row in results["rows"]]
     lines += ["", f"| {' | '.join(mnist_page.SURVIVAL)} |", "|---" * len(mnist_page.SURVIVAL) + "|"]
     lines += [f"| {' | '.join(mnist_page.line(found))} |" for found in conclusions(results["rows"])]
-    ours, torchs = (entry["table_seconds"] / entry["seeds"] / 60 for entry in (results, theirs))
-    assert results["epochs"] == theirs["epochs"]
+    ours = results["table_seconds"] / results["seeds"] / 60
+    time = f"The 18 runs of one seed take {ours:.1f} min on our kernels"
+    path = RESULTS / "homework-mnist-torch.json"
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        assert (results["epochs"], results["machine"]) == (theirs["epochs"], theirs["machine"])
+        torchs = theirs["table_seconds"] / theirs["seeds"] / 60
+        time += f", {torchs:.1f} min with `--kernels torch`: {torchs / ours:.2f} times as long"
     return "\n".join(lines) + (
-        f"\n\nAccuracies in %, 95 % Wilson intervals, {results['seeds']} seeds, {results['epochs']} epochs. The 18 runs"
-        f" of one seed take {ours:.1f} min on our kernels, {torchs:.1f} min with `--kernels torch`:"
-        f" {torchs / ours:.2f} times as long. {where(results, [])}."
+        f"\n\n{dead_digits(results)} Means of {results['seeds']} seeds, and from the lowest to the highest bound of"
+        f" their 95 % Wilson intervals; {results['epochs']} epochs. {time}. {where(results, [])}."
+    )
+
+
+def dead_digits(results: dict) -> str:
+    """What the seeds of `sgd` tell of the homework's 88 %."""
+    found = next(row for row in results["rows"] if row["recipe"] == "sgd")[SEED]
+    pairs = list(zip(found["never"], found["wholes"], strict=True))
+    dead, whole = ([share for never, share in pairs if bool(never) is kind] for kind in (True, False))
+    assert dead and whole
+    return (
+        f"Under −p_y {len(dead)} of {len(pairs)} nets of `sgd` never answer one of the digits: these reach {spread(dead)},"
+        f" with the other seed{'s' * (len(whole) > 1)} it is {spread(whole)}. That alone makes the homework's 88 and 97 %."
     )
 
 

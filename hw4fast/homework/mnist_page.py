@@ -71,7 +71,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 def line(conclusion: Conclusion) -> list[str]:
     """A conclusion as text, under SURVIVAL."""
     found = [
-        " … ".join(dict.fromkeys(f"{value:+.{digits}f}" for value in (min(points), max(points))))
+        " … ".join(dict.fromkeys(f"{value:+.{digits}f}" for value in (min(points), max(points)))).replace("-", "−")
         if points
         else "diverged"
         for points, digits in ((conclusion.seed, 1), (conclusion.right, 2))
