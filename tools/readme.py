@@ -191,8 +191,9 @@ def dead_digits(results: dict) -> str:
     dead, whole = ([share for never, share in pairs if bool(never) is kind] for kind in (True, False))
     assert dead and whole
     return (
-        f"Under −p_y {len(dead)} of {len(pairs)} nets of `sgd` never answer one of the digits: these reach {spread(dead)},"
-        f" with the other seed{'s' * (len(whole) > 1)} it is {spread(whole)}. That alone makes the homework's 88 and 97 %."
+        f"Under −p_y {len(dead)} of {len(pairs)} nets of `sgd` never answer one of the digits: these reach"
+        f" {spread(dead)}, with the other seed{'s' * (len(whole) > 1)} it is {spread(whole)}, as far apart as the"
+        " homework's 88 % without and 97 % with momentum."
     )
 
 
