@@ -103,6 +103,26 @@ def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, mon
     assert comparable(resumed) == comparable(trained.results["mnist"]["rows"])
 
 
+def test_a_start_that_diverges_ends_no_table(tmp_path, monkeypatch):
+    whole = loop._epoch
+
+    def diverges(settings, *arguments):
+        if settings.recipe == "l2":
+            raise loop.Diverged(settings, 1, 1, float("nan"))
+        return whole(settings, *arguments)
+
+    monkeypatch.setattr(loop, "_epoch", diverges)
+    result = reproduce(["mnist"], tmp_path, OPTIONS)
+    rows = {entry["recipe"]: entry for entry in result.results["mnist"]["rows"]}
+    for name in ("l2", "l1-from-l2"):
+        assert rows[name]["cross-entropy"]["diverged"] == 1 and rows[name]["cross-entropy"]["whole"] is None
+        assert "with cross-entropy it diverges, too" in mnist_why.reason(rows[name])
+    assert rows["l1"]["cross-entropy"]["whole"] > 0
+    assert "its start diverged" in (tmp_path / "mnist" / "runs.csv").read_text(encoding="utf-8")
+    again = reproduce(["mnist"], tmp_path, OPTIONS)
+    assert again.results["mnist"]["rows"] == result.results["mnist"]["rows"]
+
+
 def test_other_settings_in_the_same_folder_are_refused(trained, out):
     with pytest.raises(UsageError, match=r"was begun with epochs = 1, not 2; name another --out"):
         reproduce(["mnist"], out, Options(dataset="digits", epochs=2, threads=1, progress=False))

@@ -245,7 +245,7 @@ def test_a_gradient_or_code_that_does_not_fit_raises():
             card.batch_norm_block_backward(grad, codes, *arrays[:2], mean, var)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9)),
     relu=st.booleans(),
