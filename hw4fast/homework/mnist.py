@@ -79,7 +79,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
         "sweep_epochs": min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS),
         "rows": rows,
         "sweeps": sweeps,
-        "table_seconds": sum(outcome["seconds"] for outcome in found[:n]),
+        "table_seconds": sum(statistics.median(row[loss]["seconds"]) for row in rows for loss in LOSSES),
     }
     save_csv(folder / "table.csv", page.plain(rows))
     save_csv(folder / "runs.csv", [_flat(outcome) for outcome in found[:n]])
@@ -195,7 +195,7 @@ def _rows(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "diverged": len(own) - len(done),
                 "test_images": done[0]["test_images"] if done else 0,
                 "last_images": done[0]["test_last_images"] if done else 0,
-                "seconds": sum(outcome["seconds"] for outcome in own),
+                "seconds": [outcome["seconds"] for outcome in own],
                 "histories": [outcome["history"] for outcome in own],
             }
         rows.append(row)

@@ -36,8 +36,9 @@ def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for loss in (SEED, RIGHT):
             found = row[loss]
             low, high = _interval(found)
-            names = ("last", "whole", "least", "most", "cost", "diverged", "seconds")
+            names = ("last", "whole", "least", "most", "cost", "diverged")
             line |= {f"{loss} {name}": found[name] for name in names}
+            line[f"{loss} seconds"] = statistics.median(found["seconds"])
             line |= {f"{loss} low": low, f"{loss} high": high}
         lines.append(line)
     return lines
@@ -95,7 +96,8 @@ def table(results: dict[str, Any]) -> list[str]:
     lines += [f"{row['recipe']}: {reason(row)}" for row in results["rows"]]
     lines += aligned(SURVIVAL, [line(conclusion) for conclusion in conclusions(results["rows"])])
     minutes = results["table_seconds"] / 60
-    return [*lines, f"{_how_many(results)} took {minutes:.1f} min of training on {results['kernels']}’s kernels"]
+    took = f"one seed takes {minutes:.1f} min of training on {results['kernels']}’s kernels"
+    return [*lines, f"{_how_many(results)}; {took} (medians of the seeds)"]
 
 
 def _how_many(results: dict[str, Any]) -> str:

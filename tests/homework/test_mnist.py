@@ -166,7 +166,7 @@ def row(right, homework=97.0, seed=None, recipe="momentum"):
         mean = sum(values) / len(values) if values else None
         return {
             "wholes": values, "whole": mean, "least": mean, "most": mean, "last": mean, "diverged": not values,
-            "test_images": 10_000, "last_images": 100, "cost": 0.1, "seconds": 1.0, "histories": [],
+            "test_images": 10_000, "last_images": 100, "cost": 0.1, "seconds": [1.0], "histories": [],
         }  # fmt: skip
 
     return {"recipe": recipe, "homework": homework, "cross-entropy": found(right), "seed": found(seed or right)}
