@@ -174,6 +174,7 @@ img.small { image-rendering: pixelated; }
 .claims b { font-weight: 680; }
 ul.why { padding-left: 1.2rem; max-width: 56em; }
 .numbers table { font-size: .9rem; min-width: 44rem; }
+.numbers + * { margin-top: 1.5rem; }
 .numbers th, .numbers td { padding: .34rem .8rem; text-align: right; white-space: nowrap; }
 .numbers thead th {
   color: var(--soft); font-weight: 600; font-size: .8rem; border-bottom: 1px solid var(--line);

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot
-from hw4fast.homework.mnist_why import RIGHT, SEED, Conclusion, conclusions, reason
+from hw4fast.homework.mnist_why import RIGHT, SEED, WHY, Conclusion, conclusions, reason
 from hw4fast.homework.parts import aligned, drawing, inked, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.page import INK
@@ -25,7 +25,13 @@ HEAD = (
     "cross-entropy, whole test set",
 )
 
-SURVIVAL = ("The homework’s conclusion", "its points", "points under −p_y", "under cross-entropy", "Verdict")
+SURVIVAL = (
+    "The homework’s conclusion",
+    "With the right loss",
+    "its points",
+    "points under −p_y",
+    "under cross-entropy",
+)
 
 
 def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -77,7 +83,7 @@ def line(conclusion: Conclusion) -> list[str]:
         else "diverged"
         for points, digits in ((conclusion.seed, 1), (conclusion.right, 2))
     ]
-    return [conclusion.statement, f"{conclusion.homework:+g}", *found, conclusion.verdict]
+    return [conclusion.statement, conclusion.verdict, f"{conclusion.homework:+g}", *found]
 
 
 def finding(results: dict[str, Any]) -> str:
@@ -93,7 +99,7 @@ def finding(results: dict[str, Any]) -> str:
 
 def table(results: dict[str, Any]) -> list[str]:
     lines = aligned(HEAD, [cells(row) for row in results["rows"]])
-    lines += [f"{row['recipe']}: {reason(row)}" for row in results["rows"]]
+    lines += [WHY, *(f"{row['recipe']}: {reason(row)}" for row in results["rows"])]
     lines += aligned(SURVIVAL, [line(conclusion) for conclusion in conclusions(results["rows"])])
     minutes = results["table_seconds"] / 60
     took = f"one seed takes {minutes:.1f} min of training on {results['kernels']}’s kernels"
@@ -148,6 +154,8 @@ def draw_optimisers(results: dict[str, Any], ink: str) -> Any:
             values = [100 * (1 - value) for value in _mean(row[RIGHT]["histories"], "test_accuracy")]
             axes.plot(range(1, len(values) + 1), values, label=row["recipe"])
     axes.set_yscale("log")
+    for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_format("{x:g}")
     _panel(axes, ink, "epoch", "test error (%)")
     axes.legend(frameon=False, labelcolor=ink, ncols=2)
     return figure
@@ -222,11 +230,11 @@ negative; its accuracies are those of the last batch. Both are shown beside cros
 Wilson interval{of_seeds}). A last batch has {lasts} images. Each is an ordinary run, such as <code>hw4fast train
 {escape(results["dataset"])} --recipe sgd --loss seed --seed 1</code>.</p>
 {html_table(HEAD, [cells(row) for row in rows], label="Recipes")}
-<h3>Why they differ</h3><ul class="why">{why}</ul>
+<h3>Why they differ</h3><p>{escape(WHY)}.</p><ul class="why">{why}</ul>
 <h3>What survives</h3>
 <p class="note">Of what the homework’s table says: how many points the better one is ahead, there and here, from the
 lowest to the highest of the seeds. It survives if with each seed the lead is larger than two such test sets leave to
 chance.</p>
-{html_table(SURVIVAL, [line(conclusion) for conclusion in conclusions(rows)], label="Conclusions")}
+{html_table(SURVIVAL, [line(conclusion) for conclusion in conclusions(rows)], left=2, label="Conclusions")}
 <div class="grid strips">{optimisers}</div>
 <div class="grid wide">{sweeps}{curves}</div>"""

@@ -23,6 +23,13 @@ PAIRS = (
 )
 
 
+WHY = (
+    "−p_y does worse because its gradient is p_y times cross-entropy’s: what the net gets thoroughly wrong teaches it"
+    " next to nothing, and a digit that begins badly may never be answered at all. Which seeds begin badly is chance,"
+    " so one run of each recipe can show any order"
+)
+
+
 def spread(values: list[float], digits: int = 1) -> str:
     """Lowest and highest, or the one value there is, in %."""
     low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
@@ -61,14 +68,13 @@ def reason(row: dict[str, Any]) -> str:
 
 def _why(row: dict[str, Any], gain: float) -> str:
     """Why −p_y does so much worse."""
-    text = f"−p_y costs {gain:.1f} points: its gradient is p_y times cross-entropy’s"
-    pull = row.get("pull")
+    text, pull = f"−p_y costs {gain:.1f} points{_dead(row[SEED])}", row.get("pull")
     if pull:
-        return (
-            f"{text}, at the start {pull[SEED]:.1g} per weight instead of {pull[RIGHT]:.1g}, and L1 pulls each weight"
-            f" with {pull['l1']:g} towards 0{_dead(row[SEED])}"
+        text += (
+            f": its gradient begins at {pull[SEED]:.1g} per weight (mean size) instead of {pull[RIGHT]:.1g}, and L1"
+            f" pulls each weight with {pull['l1']:g} towards 0"
         )
-    return f"{text}, so what the net gets thoroughly wrong teaches it nothing{_dead(row[SEED])}"
+    return text
 
 
 def _dead(found: dict[str, Any]) -> str:
@@ -78,7 +84,7 @@ def _dead(found: dict[str, Any]) -> str:
         if names:
             what = f"{len(names)} classes" if len(names) > 4 else " and ".join(names)
             told.append(f"{what} (seed {seed})" if len(found["never"]) > 1 else what)
-    return f". On the whole test set the net never answers {', '.join(told)}" if told else ""
+    return f", for the net never answers {', '.join(told)}" if told else ""
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def test_reasons_follow_from_the_numbers():
     assert why([97.3]).startswith("with its loss −p_y 97.3 % here, so its 97 % of one batch (95 %: 91.5 … 99.0)")
     assert "not its 97 % of one batch" in why([99.0], seed=[88.5, 88.1])
     assert "is to be had, if not with each seed (88.5 %)" in why([99.0], seed=[88.5, 98.1])
-    assert "−p_y costs 10.0 points: its gradient is p_y times" in why([99.0], seed=[89.0])
+    assert why([99.0], seed=[89.0]).endswith("−p_y costs 10.0 points")
     assert "costs" not in why([99.0])
     assert "100 % was one batch" in why([99.4], 100.0, recipe="adam-bn")
     assert "with cross-entropy it diverges, too" in mnist_why.reason(row([]))
@@ -197,11 +197,11 @@ def test_classes_that_are_never_answered_are_named():
     dead = row([99.0], seed=[89.0])
     dead["seed"]["never"] = [["8"], [], ["8", "2"]]
     told = mnist_why.reason(dead)
-    assert told.endswith("nothing. On the whole test set the net never answers 8 (seed 0), 8 and 2 (seed 2)")
+    assert told.endswith("points, for the net never answers 8 (seed 0), 8 and 2 (seed 2)")
     dead["seed"]["never"] = [list("023456789")]
     assert mnist_why.reason(dead).endswith("the net never answers 9 classes")
     dead["pull"] = {"l1": 0.001, "seed": 0.00012, "cross-entropy": 0.0012}
-    assert "0.0001 per weight instead of 0.001, and L1 pulls each weight with 0.001 towards 0" in mnist_why.reason(dead)
+    assert "begins at 0.0001 per weight (mean size) instead of 0.001, and L1 pulls" in mnist_why.reason(dead)
 
 
 @pytest.mark.parametrize(
