@@ -24,6 +24,7 @@ for _ in range(3):
         block = hn.conv_block(x.requires_grad_(), w.requires_grad_(), padding=2, pool=pool)
         block.sum().backward()
     hn.conv_block(x, torch.rand(16, 1, 3, 3), groups=16).sum().backward()
+    hn.BatchNormBlock(16)(x).sum().backward()
     logits = torch.rand(4096, 1000, requires_grad=True)
     hn.softmax_cross_entropy(logits, torch.zeros(4096, dtype=torch.int64)).backward()
     hn.binary_cross_entropy_with_logits(logits, torch.rand(4096, 1000)).backward()
