@@ -188,7 +188,7 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(world, tmp_path,
     monkeypatch.setattr(os, "posix_fallocate", full)
     command = ["train", str(world / "photos"), "--backbone", NET, "--weights", str(world / "net.pth"), "--freeze"]
     assert main([*command, "--out", str(tmp_path / "run")]) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    assert f"No space left on device: {tmp_path / 'cache'}" in capsys.readouterr().err
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
     assert not (tmp_path / "run").exists()
 
