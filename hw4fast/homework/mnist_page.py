@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot
-from hw4fast.homework.mnist_why import RIGHT, SEED, WHY, Conclusion, conclusions, reason
+from hw4fast.homework.mnist_why import RIGHT, SEED, Conclusion, conclusions, mechanism, reason
 from hw4fast.homework.parts import aligned, drawing, inked, save_png
 from hw4fast.homework.parts import table as html_table
 from hw4fast.page import INK
@@ -99,7 +99,9 @@ def finding(results: dict[str, Any]) -> str:
 
 def table(results: dict[str, Any]) -> list[str]:
     lines = aligned(HEAD, [cells(row) for row in results["rows"]])
-    lines += [WHY, *(f"{row['recipe']}: {reason(row)}" for row in results["rows"])]
+    if general := mechanism(results["rows"]):
+        lines.append(general)
+    lines += [f"{row['recipe']}: {reason(row)}" for row in results["rows"]]
     lines += aligned(SURVIVAL, [line(conclusion) for conclusion in conclusions(results["rows"])])
     minutes = results["table_seconds"] / 60
     took = f"one seed takes {minutes:.1f} min of training on {results['kernels']}’s kernels"
@@ -202,6 +204,7 @@ def section(results: dict[str, Any], folder: Path) -> str:
     if results["seeds"] > 1:
         of_seeds = "; the mean of the seeds, and from the lowest to the highest bound of their intervals"
     why = "".join(f"<li><b>{escape(row['recipe'])}</b>: {escape(reason(row))}.</li>" for row in rows)
+    general = f"<p>{escape(mechanism(rows))}.</p>" if mechanism(rows) else ""
     optimisers = drawing(
         draw_optimisers(results, INK),
         "optimisers",
@@ -230,7 +233,7 @@ negative; its accuracies are those of the last batch. Both are shown beside cros
 Wilson interval{of_seeds}). A last batch has {lasts} images. Each is an ordinary run, such as <code>hw4fast train
 {escape(results["dataset"])} --recipe sgd --loss seed --seed 1</code>.</p>
 {html_table(HEAD, [cells(row) for row in rows], label="Recipes")}
-<h3>Why they differ</h3><p>{escape(WHY)}.</p><ul class="why">{why}</ul>
+<h3>Why they differ</h3>{general}<ul class="why">{why}</ul>
 <h3>What survives</h3>
 <p class="note">Of what the homework’s table says: how many points the better one is ahead, there and here, from the
 lowest to the highest of the seeds. It survives if with each seed the lead is larger than two such test sets leave to

@@ -11,6 +11,7 @@ from hw4fast.stats import wilson
 
 SEED, RIGHT = "seed", "cross-entropy"
 BATCH = 100  # images of the homework's accuracies
+COSTS = 0.5  # points from which on −p_y is said to do worse
 # what the homework's table says is worse, and what better
 PAIRS = (
     ("l1", "l2", "L2 does better than L1"),
@@ -56,7 +57,7 @@ def reason(row: dict[str, Any]) -> str:
         return "; ".join([*parts, "with cross-entropy it diverges, too"])
     gain = statistics.fmean(right["wholes"]) - statistics.fmean(seed["wholes"]) if seed["wholes"] else None
     parts.append(f"with cross-entropy {spread(right['wholes'], 2)}")
-    if gain is not None and gain > 0.5:
+    if gain is not None and gain > COSTS:
         parts.append(_why(row, gain))
     if statistics.fmean(right["wholes"]) < 98 and right.get("still") and right["still"] > 0.02:
         share = f"{100 * right['still']:.0f} %"
@@ -64,6 +65,12 @@ def reason(row: dict[str, Any]) -> str:
     if row["recipe"] == "adam-bn" and max(right["wholes"]) < 100:
         parts.append("100 % was one batch: on the whole test set no net here reaches it")
     return "; ".join(parts)
+
+
+def mechanism(rows: list[dict[str, Any]]) -> str:
+    """WHY, if −p_y does worse in any row, else nothing."""
+    pairs = [(row[SEED]["whole"], row[RIGHT]["whole"]) for row in rows]
+    return WHY if any(None not in pair and pair[1] - pair[0] > COSTS for pair in pairs) else ""
 
 
 def _why(row: dict[str, Any], gain: float) -> str:
@@ -90,7 +97,7 @@ def _dead(found: dict[str, Any]) -> str:
 @dataclass(frozen=True)
 class Conclusion:
     """statement: the homework's; homework: by how many points the better is ahead in its table; seed, right: the same
-    under −p_y and cross-entropy, seed by seed, where neither diverged; verdict: what is left of it under
+    under −p_y and cross-entropy, seed by seed, empty where a run diverged; verdict: what is left of it under
     cross-entropy."""
 
     statement: str
@@ -118,13 +125,15 @@ def conclusions(rows: list[dict[str, Any]]) -> list[Conclusion]:
 
 
 def _ahead(a: dict[str, Any], b: dict[str, Any]) -> list[float]:
-    """Of the seeds with which neither diverged; those are the first ones, as a rule all."""
-    return [q - p for p, q in zip(a["wholes"], b["wholes"], strict=False)]
+    """Seed by seed; nothing where a run diverged: what is left would no longer be pairs."""
+    if a["diverged"] or b["diverged"]:
+        return []
+    return [q - p for p, q in zip(a["wholes"], b["wholes"], strict=True)]
 
 
 def _verdict(a: dict[str, Any], b: dict[str, Any]) -> str:
     ahead, n = _ahead(a, b), min(a["test_images"], b["test_images"])
-    if not ahead or len(a["wholes"]) != len(b["wholes"]):
+    if not ahead:
         return "can’t be said: diverged"
     margins = [
         196 * math.sqrt(sum(p * (1 - p) / n for p in (x / 100, y / 100)))

@@ -185,6 +185,11 @@ def test_reasons_follow_from_the_numbers():
     assert "with cross-entropy it diverges, too" in mnist_why.reason(row([]))
 
 
+def test_the_mechanism_is_told_where_it_shows():
+    assert mnist_why.mechanism([row([99.0]), row([99.0], seed=[89.0])]) == mnist_why.WHY
+    assert mnist_why.mechanism([row([99.0], seed=[98.9]), row([])]) == ""
+
+
 def test_a_training_that_was_not_done_is_told():
     slow = row([96.8], 92.0, recipe="adagrad")
     slow["cross-entropy"]["still"] = 0.05
@@ -212,10 +217,12 @@ def test_classes_that_are_never_answered_are_named():
         ([99.0], [99.1], "one seed of 10,000 test images"),
         ([97.0, 99.0], [99.0, 99.1], "2 seeds of 10,000 test images"),
         ([], [99.0], "diverged"),
+        ([97.0], [99.0, 99.1], "diverged"),
     ],
 )
 def test_what_survives_follows_from_the_numbers(sgd, momentum, verdict):
     rows = [row(sgd, 88.0, [88.0], "sgd"), row(momentum, 97.0, [89.0], "momentum")]
+    rows[0]["cross-entropy"]["diverged"] = max(0, len(momentum) - len(sgd))
     (found,) = mnist_why.conclusions(rows)
     assert found.statement == "momentum helps SGD" and verdict in found.verdict
     assert found.homework == 9.0 and found.seed == pytest.approx([1.0])
