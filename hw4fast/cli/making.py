@@ -160,14 +160,18 @@ def add_reproduce(verbs: Any) -> None:
     add("--kernels", default="hw4fast", help="of the mnist part: hw4fast (default) or torch")
     add("--photo", metavar="FILE|FOLDER", help="of the corn part; default: the corn in HW4FAST_DATA")
     threads_option(parser)
+    text = "runs of the mnist part at a time, each on its share of the threads; default: one a thread, at most 8"
+    add("--jobs", type=positive, metavar="N", help=text)
 
 
 def _run_reproduce(arguments: Arguments) -> int:
+    from hw4fast import record
     from hw4fast.homework.parts import Options
     from hw4fast.homework.reproduce import PARTS, reproduce
 
     a = arguments
-    options = Options(a.seeds, a.dataset, a.pictures, a.epochs, a.kernels, a.photo, threads(a))
+    jobs = a.jobs or min(8, threads(a) or record.cores())
+    options = Options(a.seeds, a.dataset, a.pictures, a.epochs, a.kernels, a.photo, threads(a), jobs)
     result = reproduce(a.parts, a.out, options)
     for name, why in result.failed.items():
         complain(f"{name}: {why}")

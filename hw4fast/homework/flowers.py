@@ -20,13 +20,14 @@ from hw4fast.training.runs import Epoch
 from hw4fast.training.settings import Settings
 
 BACKBONE = "shufflenet_v2_x1_0"
-# name → what it sets beside the recipe finetune. A frozen epoch is so cheap that it may have as many as it likes.
+MANY = 20_000  # a frozen epoch is so cheap that it may have as many as it likes
+# name → what it sets beside the recipe finetune
 RUNS: dict[str, dict[str, Any]] = {
-    "frozen, patience 10": {"tune": "head", "patience": 10, "epochs": 2000},
-    "frozen, patience 15": {"tune": "head", "patience": 15, "epochs": 2000},
+    "frozen, patience 10": {"tune": "head", "patience": 10, "epochs": MANY},
+    "frozen, patience 15": {"tune": "head", "patience": 15, "epochs": MANY},
     "unfrozen, patience 10": {"tune": "all", "patience": 10},
     "unfrozen, plain resize": {"tune": "all", "patience": 10, "preprocess": "stretch"},
-    "frozen, then unfrozen": {"tune": "head-then-all", "patience": 10},
+    "frozen, then unfrozen": {"tune": "head-then-all", "patience": 10, "epochs": MANY},
 }
 PICTURES = {"curves.png": "curves", "mistakes.png": "worst mistakes", "confusion.png": "confusion"}
 HEAD = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 import torch
 
 from hw4fast import data as datasets
+from hw4fast import record
 from hw4fast.files import write_json
 from hw4fast.homework import mnist_page as page
-from hw4fast.homework.finished import finished
 from hw4fast.homework.parts import Options, Part, save, save_csv
+from hw4fast.homework.side_by_side import finish_all
 from hw4fast.training import loop, losses, runs
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.settings import Settings
@@ -49,20 +49,17 @@ SWEEPS: dict[str, tuple[float, ...]] = {
 
 def run(folder: Path, options: Options) -> dict[str, Any]:
     """Trains what is not trained yet; writes table.csv, runs.csv, sweeps.csv, the curves and results.json."""
-    wanted = [*_table(options), *_sweeps(options)]
-    n, found = len(list(_table(options))), []
-    for number, (place, settings) in enumerate(wanted, 1):
-        if options.progress:
-            print(f"hw4fast: run {number} of {len(wanted)}: {place}", file=sys.stderr)
-        path = folder / "runs" / place
-        start = settings.init and str(folder / "runs" / settings.init)
-        if start and runs.load_record(Path(start))["status"] == "diverged":
-            found.append(_without_start(settings))
-            continue
-        finished(path, replace(settings, init=start), options.progress)
-        found.append(_outcome(path))
-        if found[-1]["result"] and number <= n:
-            found[-1]["never"] = _never_answered(path)
+    datasets.load(options.dataset, progress=options.progress)  # had once, before several processes ask for it
+    wanted = [
+        (folder / "runs" / place, replace(settings, init=settings.init and str(folder / "runs" / settings.init)))
+        for place, settings in (*_table(options), *_sweeps(options))
+    ]
+    finish_all(wanted, options.jobs, options.progress)
+    found = [_outcome(path) if path.exists() else _without_start(settings) for path, settings in wanted]
+    n = len(list(_table(options)))
+    for (path, _), outcome in zip(wanted[:n], found[:n], strict=True):
+        if outcome["result"]:
+            outcome["never"] = _never_answered(path)
     rows = _rows(found[:n])
     next(row for row in rows if row["recipe"] == "l1")["pull"] = _pull(wanted[0][1])
     sweeps = [
@@ -79,7 +76,8 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
         "sweep_epochs": min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS),
         "rows": rows,
         "sweeps": sweeps,
-        "table_seconds": sum(statistics.median(row[loss]["seconds"]) for row in rows for loss in LOSSES),
+        "jobs": options.jobs,
+        "table_seconds": sum(statistics.median(row[loss]["seconds"]) for row in rows for loss in LOSSES) / options.jobs,
     }
     save_csv(folder / "table.csv", page.plain(rows))
     save_csv(folder / "runs.csv", [_flat(outcome) for outcome in found[:n]])
@@ -110,7 +108,8 @@ def _sweeps(options: Options) -> Iterator[tuple[str, Settings]]:
 
 
 def _settings(options: Options, values: dict[str, Any]) -> Settings:
-    common = {"dataset": options.dataset, "kernels": options.kernels, "threads": options.threads}
+    threads = max(1, (options.threads or record.cores()) // options.jobs)  # of each of the runs at a time
+    common: dict[str, Any] = {"dataset": options.dataset, "kernels": options.kernels, "threads": threads}
     return Settings(**(common | values))
 
 

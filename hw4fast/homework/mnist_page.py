@@ -104,8 +104,13 @@ def table(results: dict[str, Any]) -> list[str]:
     lines += [f"{row['recipe']}: {reason(row)}" for row in results["rows"]]
     lines += aligned(SURVIVAL, [line(conclusion) for conclusion in conclusions(results["rows"])])
     minutes = results["table_seconds"] / 60
-    took = f"one seed takes {minutes:.1f} min of training on {results['kernels']}’s kernels"
+    took = f"one seed takes {minutes:.1f} min on {results['kernels']}’s kernels, {at_a_time(results)}"
     return [*lines, f"{_how_many(results)}; {took} (medians of the seeds)"]
+
+
+def at_a_time(results: dict[str, Any]) -> str:
+    jobs = results.get("jobs", 1)  # not in the results of older versions
+    return f"{jobs} runs at a time" if jobs > 1 else "one run after the other"
 
 
 def _how_many(results: dict[str, Any]) -> str:

@@ -28,8 +28,8 @@ class Options:
 
     seeds: runs of each recipe, None for 1 in the mnist part and 20 in fast; dataset: of these two; kernels: of the
     mnist part; epochs: at most so many of any run, None for the homework's; pictures: the flowers part's data set or
-    folder; photo: a picture or a folder of them for the corn part, None for the usual one; progress: bars and lines on
-    stderr.
+    folder; photo: a picture or a folder of them for the corn part, None for the usual one; threads: of all that runs at
+    a time, None for all cores; jobs: runs of the mnist part at a time; progress: bars and lines on stderr.
     """
 
     seeds: int | None = None
@@ -39,6 +39,7 @@ class Options:
     kernels: str = "hw4fast"
     photo: str | None = None
     threads: int | None = None
+    jobs: int = 1
     progress: bool = True
 
 

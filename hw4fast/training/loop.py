@@ -126,7 +126,7 @@ def _over(done: list[Epoch], settings: Settings) -> bool:
         return True
     if settings.patience is None or not done:
         return False
-    costs = [row.held_out[1] for row in done]
+    costs = [row.val_cost for row in done if row.val_cost is not None]  # patience comes with a validation split
     return len(costs) - 1 - costs.index(min(costs)) >= settings.patience
 
 
@@ -142,16 +142,18 @@ def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path,
             raise runs.damaged(folder / runs.CHECKPOINT, error) from None
     rest = state_of_the_rest(model) if stage.name == "head" else {}
     label = stage.name if len(STAGES[settings.tune]) > 1 else ""
-    with Bar(len(stage.train), settings.epochs, len(done), progress, label) as bar:
+    least, size = min((row.val_cost for row in history if row.val_cost is not None), default=math.inf), len(stage.train)
+    with Bar(size, settings.epochs, len(done), progress, label) as bar, runs.Checkpoints(folder) as checkpoints:
         while not _over(done, settings):
             row = _one_epoch(settings, stage, optimizer, len(done) + 1, bar)
             history.append(row)
             done.append(row)
-            if row.val_cost is not None and row.val_cost == min(r.val_cost for r in history if r.val_cost is not None):
+            if row.val_cost is not None and row.val_cost <= least:
+                least = row.val_cost
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             tensors = _optimizer_tensors(optimizer)
             state = State(history, model.state_dict(), tensors, best, _ran(earlier, before))
-            runs.save_state(folder, state)
+            checkpoints.keep(state)
             bar.say(row)
     now = model.state_dict()
     if any(not torch.equal(now[name], tensor) for name, tensor in rest.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import time
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -16,9 +17,9 @@ from torch.nn import functional as F
 
 from hw4fast import kernels
 from hw4fast.data import load
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.stats import percent
-from hw4fast.training import loop
+from hw4fast.training import loop, runs
 from hw4fast.training.losses import CROSS_ENTROPIES
 from hw4fast.training.runs import Epoch, build_model, load_model, load_record
 from hw4fast.training.settings import OPTIMIZERS, Settings, check
@@ -322,13 +323,36 @@ def test_a_loss_that_is_no_number_stops_the_run(quick, tmp_path):
     assert 1 < entry["diverged"]["step"] <= 5 and entry["diverged"]["loss"] in ("nan", "inf")
 
 
+def test_epochs_shorter_than_a_checkpoint_are_written_together(quick, tmp_path, monkeypatch, ctrl_c_in_step):
+    """Nine of ten parts of the time are the epochs'; Ctrl-C loses none of the whole ones."""
+    written, save = [], runs.save_state
+
+    def slow(folder, state):
+        save(folder, state)
+        written.append(len(state.history))
+        time.sleep(0.5)
+
+    monkeypatch.setattr(runs, "save_state", slow)
+    quick(epochs=3)
+    assert written == [1, 3]
+    written.clear()
+    with ctrl_c_in_step(3 * 5 + 2), pytest.raises(Interrupted):
+        quick(epochs=4, out=tmp_path / "other")
+    assert written == [1, 3] and len(rows(tmp_path / "other")) == 3
+    monkeypatch.setattr(runs, "save_state", save)
+    quick(resume=True, epochs=4, out=tmp_path / "other")
+    whole = quick(epochs=4, out=tmp_path / "whole").folder
+    weights = [(folder / "weights.safetensors").read_bytes() for folder in (tmp_path / "other", whole)]
+    assert weights[0] == weights[1]
+
+
 def test_the_epochs_before_it_are_kept(quick, tmp_path, monkeypatch):
-    whole, folder = loop.evaluate, tmp_path / "run"
+    whole, folder, epochs = loop.evaluate, tmp_path / "run", []
 
     def fails_in_epoch_3(*arguments):
         cost, logits = whole(*arguments)
-        done = len(rows(folder)) if (folder / "metrics.csv").exists() else 0
-        return (math.nan if done == 2 else cost), logits
+        epochs.append(cost)
+        return (math.nan if len(epochs) == 3 else cost), logits
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate", fails_in_epoch_3)

@@ -1,0 +1,116 @@
+"""Runs in processes of their own: the same as one after the other, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hw4fast.errors import UsageError, UserError
+from hw4fast.homework import side_by_side
+from hw4fast.training import runs
+from hw4fast.training.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = {"epochs": 1, "threads": 1, "channels": (8, 16)}
+
+
+def wanted(folder: Path) -> list[side_by_side.Run]:
+    """Two runs, one that starts from the first, and one that starts from a run that diverges."""
+    common = Settings(**SHORT)
+    return [
+        (folder / "a", common),
+        (folder / "from-a", Settings(**SHORT, init=str(folder / "a"))),
+        (folder / "b", Settings(**SHORT, seed=1)),
+        (folder / "diverges", Settings(**SHORT, lr=1e30)),
+        (folder / "from-diverges", Settings(**SHORT, init=str(folder / "diverges"))),
+    ]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The folders of the same runs, one after the other and two at a time."""
+    found = []
+    for jobs in (1, 2):
+        found.append(tmp_path_factory.mktemp(f"jobs{jobs}"))
+        side_by_side.finish_all(wanted(found[-1]), jobs, False)
+    return found
+
+
+def test_two_at_a_time_give_what_one_after_the_other_gives(both):
+    for folder, _ in wanted(both[0]):
+        other = both[1] / folder.name
+        assert folder.exists() == other.exists() == (folder.name != "from-diverges")
+        if not folder.exists():
+            continue
+        for name in ("status", "result"):
+            assert runs.load_record(folder).get(name) == runs.load_record(other).get(name), folder.name
+        weights = [path / "weights.safetensors" for path in (folder, other)]
+        assert weights[0].exists() == weights[1].exists() == (folder.name != "diverges")
+        assert not weights[0].exists() or weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_what_is_finished_is_not_run_again_and_each_run_has_a_line(both, capfd):
+    before = [(both[1] / name / "run.json").read_bytes() for name in ("a", "b")]
+    side_by_side.finish_all(wanted(both[1]), 2, True)
+    assert before == [(both[1] / name / "run.json").read_bytes() for name in ("a", "b")]
+    said = capfd.readouterr().err
+    assert said.count(" of 5: ") == 4 and "diverges: diverged" in said and f"{both[1].name}/a: " in said
+
+
+def test_an_error_of_a_run_stops_the_others(both, tmp_path):
+    other = [(both[1] / "a", Settings(**(SHORT | {"epochs": 3}))), (tmp_path / "long", Settings(epochs=10_000))]
+    with pytest.raises(UsageError, match=r"was begun with epochs = 1, not 3; name another --out"):
+        side_by_side.finish_all(other, 2, False)
+    assert not (tmp_path / "long" / "weights.safetensors").exists()
+
+
+def test_a_killed_process_is_told(tmp_path):
+    long = [(tmp_path / name, Settings(epochs=10_000, threads=1)) for name in ("a", "b")]
+
+    def kill_one_when_both_have_begun():
+        while not all((folder / "checkpoint.safetensors").exists() for folder, _ in long):
+            time.sleep(0.05)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill_one_when_both_have_begun, daemon=True).start()
+    with pytest.raises(UserError, match=r"was killed \(out of memory\?\); whole epochs are kept"):
+        side_by_side.finish_all(long, 2, False)
+    assert not multiprocessing.active_children()
+    assert all(runs.load_state(folder).history for folder, _ in long)
+
+
+def test_a_fault_in_a_process_is_not_taken_for_the_users(tmp_path, capfd):
+    pair = [(tmp_path / "a", Settings(dataset=None)), (tmp_path / "b", Settings(epochs=10_000))]
+    with pytest.raises(RuntimeError, match="a training process ended with exit code 1"):
+        side_by_side.finish_all(pair, 2, False)
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_and_kill_leave_no_process_and_the_table_goes_on(number, tmp_path):
+    """A terminal's Ctrl-C reaches all processes at once; a kill this one alone."""
+    command = [sys.executable, "-m", "hw4fast", "reproduce", "mnist", "--dataset", "digits", "--epochs", "2"]
+    command += ["--threads", "1", "--jobs", "2", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    folder = tmp_path / "out" / "mnist" / "runs"
+    end = time.monotonic() + 120
+    while len(list(folder.glob("*/*/weights.safetensors"))) < 2:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=60)  # the processes hold this pipe, too
+    assert process.returncode == (130 if number == signal.SIGINT else -number), err
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert "hw4fast: interrupted in the part mnist; finished runs and whole epochs are kept" in err
+    for path in folder.glob("*/*/run.json"):
+        assert json.loads(path.read_text(encoding="utf-8"))["status"] in ("running", "finished")
