@@ -7,6 +7,7 @@ the same weights as one that was never interrupted.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from hw4fast.errors import UserError
 from hw4fast.training import runs
 from hw4fast.training.frozen import frozen
 from hw4fast.training.losses import LOSSES
+from hw4fast.training.models import MODELS
 from hw4fast.training.models.backbone import state_of_the_rest
+from hw4fast.training.models.folded import is_folded, unfold
 from hw4fast.training.progress import Bar
 from hw4fast.training.runs import Epoch, State
 from hw4fast.training.settings import OPTIMIZERS, SCHEDULES, STAGES, Settings
@@ -104,6 +107,8 @@ def run(settings: Settings, data: Dataset, folder: Path, model: nn.Module, progr
         if not done and state.best:
             _load(folder, model, state.best)
         stage = _stage(name, data, model, device, progress)
+        if name == "all" and not done and settings.model not in MODELS and is_folded(model):
+            _take_statistics(model, stage.train, progress)
         state = _run_stage(settings, stage, model, folder, state, progress)
     _load(folder, model, state.best or state.weights)
     return state
@@ -118,6 +123,17 @@ def _stage(name: str, data: Dataset, model: nn.Module, device: torch.device, pro
         return Stage(name, model, splits[0], splits[1], kind)
     tail, (train, held) = frozen(data, model, splits, progress)
     return Stage(name, tail, train, held, kind)
+
+
+def _take_statistics(model: nn.Module, train: Batches, progress: bool) -> None:
+    from tqdm import tqdm
+
+    if progress:
+        what = "the weights' batch normalisation is folded into the convolutions; its statistics are taken anew"
+        print(f"hw4fast: {what} from the training pictures", file=sys.stderr)
+    batches = (train[at : at + 32][0] for at in range(0, len(train), 32))
+    total = math.ceil(len(train) / 32)
+    unfold(model, tqdm(batches, "statistics", total, disable=None if progress else True))
 
 
 def _over(done: list[Epoch], settings: Settings) -> bool:

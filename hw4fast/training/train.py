@@ -19,6 +19,7 @@ from hw4fast.data import Dataset
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.training import loop, pictures, runs
 from hw4fast.training.models import MODELS
+from hw4fast.training.models.folded import is_folded
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.runs import State
 from hw4fast.training.settings import OPTIMIZERS, Settings, check
@@ -72,7 +73,7 @@ def train(
         model = runs.build_model(settings, data)  # before anything is written: it may be too large
         if settings.init and not (resume and runs.load_state(folder)):
             runs.initialise(model, Path(settings.init))
-        folder, entry = _begin(folder, settings, data, resume, progress)
+        folder, entry = _begin(folder, settings, data, model, resume, progress)
         with runs.alone(folder):
             try:
                 state = loop.run(settings, data, folder, model, progress)
@@ -173,7 +174,7 @@ def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
 
 
 def _begin(
-    folder: Path, settings: Settings, data: Dataset, resume: bool, progress: bool
+    folder: Path, settings: Settings, data: Dataset, model: nn.Module, resume: bool, progress: bool
 ) -> tuple[Path, dict[str, Any]]:
     """Writes run.json as the run begins; a resumed one must find the data that it began with. Returns the folder, a
     sibling if it was taken, and the record."""
@@ -192,6 +193,8 @@ def _begin(
         entry["sessions"].append(session)
     else:
         entry = {"commit": record.commit(), "sessions": [session]}
+        if settings.model not in MODELS:
+            entry["batch_norm_folded"] = is_folded(model)  # then its statistics are taken anew, if they are trained
     entry |= {
         "settings": asdict(settings),
         "status": "running",

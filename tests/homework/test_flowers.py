@@ -13,6 +13,7 @@ from PIL import Image
 from hw4fast.homework import flowers
 from hw4fast.homework.parts import Options
 from hw4fast.homework.reproduce import reproduce
+from hw4fast.training.runs import Epoch
 
 NET = "mobilenet_v3_small"
 
@@ -47,6 +48,7 @@ def test_every_run_is_there_and_shown(garden, tmp_path, monkeypatch):
         assert [row["name"] for row in csv.DictReader(file)] == list(flowers.RUNS)
     page = result.report.read_text(encoding="utf-8")
     assert page.count("data:image/png") == len(flowers.RUNS) + 2 and "A frozen epoch takes" in page
+    assert "taken anew" in page and all(entry["batch_norm_folded"] for entry in found["runs"])  # random weights
     assert len(flowers.table(found)) == len(flowers.RUNS) + 2
 
     def refuse(*_, **__):
@@ -56,10 +58,20 @@ def test_every_run_is_there_and_shown(garden, tmp_path, monkeypatch):
     assert reproduce(["flowers"], tmp_path / "out", garden).results["flowers"]["runs"] == found["runs"]
 
 
+def test_the_curve_of_thousands_of_epochs_is_short_and_ends_where_the_run_did():
+    history = [Epoch(n, "head", 1, 1, 1, 0.5, val_cost=1 / n, val_correct=n, val_images=5000) for n in range(1, 4703)]
+    curve = flowers._curve(history)
+    assert len(curve) <= flowers.POINTS + 1
+    assert curve[0] == {"seconds": 0.5, "cost": 1.0, "accuracy": 1 / 5000}
+    assert curve[-1] == {"seconds": 2351.0, "cost": 1 / 4702, "accuracy": 4702 / 5000}
+    assert flowers._curve(history[:3])[1]["seconds"] == 1.0 and len(flowers._curve(history[:3])) == 3
+
+
 def entry(name, correct, stage, seconds):
     return {
         "name": name, "test_correct": correct, "test_images": 600, "val_correct": 1, "val_images": 408,
-        "seconds": {stage: seconds}, "history": [], "train_images": 1020, "classes": 102, "left_out": 0,
+        "seconds": {stage: seconds}, "curve": [], "train_images": 1020, "classes": 102, "left_out": 0,
+        "batch_norm_folded": False,
     }  # fmt: skip
 
 
