@@ -44,7 +44,8 @@ RECIPES.add(
     "finetune",
     Recipe(
         "Adam at 0.0001 until the validation cost has not fallen for ten epochs",
-        {"optimizer": "adam", "lr": 1e-4, "l2": 0.0, "batch_size": 32, "epochs": 100, "patience": 10},
+        # so many epochs that patience decides: a frozen one costs next to nothing, and thousands may help
+        {"optimizer": "adam", "lr": 1e-4, "l2": 0.0, "batch_size": 32, "epochs": 20_000, "patience": 10},
     ),
 )
 
