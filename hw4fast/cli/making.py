@@ -74,7 +74,11 @@ def add_train(verbs: Any) -> None:
     add("--kernels", help="hw4fast (default) or torch: whose convolution blocks and loss")
     always = parser.add_argument
     always("--out", metavar="FOLDER", help="the run folder; default: runs/DATASET, or its next free sibling")
-    always("--resume", action="store_true", help="go on with the run in that folder; only --epochs may differ")
+    always(
+        "--resume",
+        action="store_true",
+        help="go on with the run in that folder; only --epochs and --threads may differ",
+    )
 
 
 def _run_train(arguments: Arguments) -> int:

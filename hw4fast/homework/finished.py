@@ -30,7 +30,7 @@ def finished(folder: Path, settings: Settings, progress: bool) -> None:
         if entry["status"] in ("finished", "diverged"):
             return
     try:
-        given = {} if resume else asdict(settings)
+        given = {"threads": settings.threads} if resume else asdict(settings)
         train(given, folder, resume=resume, progress=progress)
     except Diverged as error:
         if progress:

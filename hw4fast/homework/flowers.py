@@ -81,7 +81,7 @@ def _outcome(path: Path) -> dict[str, Any]:
         "left_out": len(data.left_out),
         "train_images": len(data.train),
         "classes": len(data.class_names),
-        "batch_norm_folded": entry.get("batch_norm_folded", False),
+        "batch_norm_unfolded": entry.get("batch_norm_unfolded", False) or entry.get("batch_norm_folded", False),
         "test_correct": result["test_correct"],
         "test_images": result["test_images"],
         "val_correct": result["val_correct"],
@@ -149,7 +149,8 @@ def reason(results: dict[str, Any]) -> str:
     lead, margin = _lead(frozen, whole)
     text = (
         f"A frozen epoch takes {cheap:.3f} s, {dear / cheap:.0f} times less than one of all layers ({dear:.1f} s); not"
-        f" counted are the one pass that finds the features and the checkpoints. Unfrozen is {lead:+.1f} points ahead"
+        " counted are the one pass that finds the features or the statistics, and the checkpoints."
+        f" Unfrozen is {lead:+.1f} points ahead"
     )
     if abs(lead) <= margin:
         text += f", which is less than the ±{margin:.1f} that {frozen['test_images']} test pictures leave to chance"
@@ -222,7 +223,8 @@ def section(results: dict[str, Any], folder: Path) -> str:
             if wanted and path.is_file():
                 title = f"{entry['name']}: {words}"
                 pictures.append(photograph(path, title, title))
-    folded = FOLDED if any(entry["batch_norm_folded"] for entry in results["runs"]) else ""
+    whole = [entry for entry in results["runs"] if entry["epochs"] > entry["head_epochs"]]
+    folded = FOLDED if all(entry["batch_norm_unfolded"] for entry in whole) else ""
     missing = results["runs"][0]["left_out"]
     left_out = f" {missing} pictures could not be read and were left out." if missing else ""
     what = escape(f"{results['backbone']} pretrained on ImageNet, {results['dataset']}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from hw4fast import data as datasets
 from hw4fast import record
@@ -50,14 +51,17 @@ SWEEPS: dict[str, tuple[float, ...]] = {
 def run(folder: Path, options: Options) -> dict[str, Any]:
     """Trains what is not trained yet; writes table.csv, runs.csv, sweeps.csv, the curves and results.json."""
     datasets.load(options.dataset, progress=options.progress)  # had once, before several processes ask for it
+    total = options.threads or record.cores()
+    jobs = min(options.jobs, total)
     wanted = [
         (folder / "runs" / place, replace(settings, init=settings.init and str(folder / "runs" / settings.init)))
         for place, settings in (*_table(options), *_sweeps(options))
     ]
-    finish_all(wanted, options.jobs, options.progress)
-    found = [_outcome(path) if path.exists() else _without_start(settings) for path, settings in wanted]
+    finish_all(wanted, jobs, options.progress)
+    found = [_outcome(path, total) if path.exists() else _without_start(settings) for path, settings in wanted]
     n = len(list(_table(options)))
-    for (path, _), outcome in zip(wanted[:n], found[:n], strict=True):
+    pairs = list(zip(wanted[:n], found[:n], strict=True))
+    for (path, _), outcome in tqdm(pairs, "answers", disable=None if options.progress else True):
         if outcome["result"]:
             outcome["never"] = _never_answered(path)
     rows = _rows(found[:n])
@@ -76,8 +80,8 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
         "sweep_epochs": min(SWEEP_EPOCHS, options.epochs or SWEEP_EPOCHS),
         "rows": rows,
         "sweeps": sweeps,
-        "jobs": options.jobs,
-        "table_seconds": sum(statistics.median(row[loss]["seconds"]) for row in rows for loss in LOSSES) / options.jobs,
+        "jobs": max(outcome["at_a_time"] for outcome in found[:n]),
+        "table_seconds": sum(statistics.median(row[loss]["shares"]) for row in rows for loss in LOSSES),
     }
     save_csv(folder / "table.csv", page.plain(rows))
     save_csv(folder / "runs.csv", [_flat(outcome) for outcome in found[:n]])
@@ -108,13 +112,15 @@ def _sweeps(options: Options) -> Iterator[tuple[str, Settings]]:
 
 
 def _settings(options: Options, values: dict[str, Any]) -> Settings:
-    threads = max(1, (options.threads or record.cores()) // options.jobs)  # of each of the runs at a time
+    total = options.threads or record.cores()
+    jobs = min(options.jobs, total)
+    threads = total // jobs if jobs > 1 else options.threads
     common: dict[str, Any] = {"dataset": options.dataset, "kernels": options.kernels, "threads": threads}
     return Settings(**(common | values))
 
 
-def _outcome(folder: Path) -> dict[str, Any]:
-    """Settings, history and result of a run that is over."""
+def _outcome(folder: Path, threads: int) -> dict[str, Any]:
+    """Settings, history and result of a run that is over; at_a_time: how many of its kind `threads` had room for."""
     entry = runs.load_record(folder)
     settings = entry["settings"]
     history: dict[str, list[float]] = {name: [] for name in HISTORY}
@@ -136,6 +142,7 @@ def _outcome(folder: Path) -> dict[str, Any]:
         "result": result,
         "history": history,
         "seconds": seconds,
+        "at_a_time": max(1, threads // entry["sessions"][-1]["threads"]),
     }
 
 
@@ -144,6 +151,7 @@ def _without_start(settings: Settings) -> dict[str, Any]:
     history: dict[str, list[float]] = {name: [] for name in HISTORY}
     names = {"recipe": settings.recipe, "loss": settings.loss, "seed": settings.seed}
     rest = {"status": "its start diverged", "diverged": None, "result": None, "history": history, "seconds": 0.0}
+    rest["at_a_time"] = 1
     return names | rest
 
 
@@ -195,6 +203,7 @@ def _rows(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "test_images": done[0]["test_images"] if done else 0,
                 "last_images": done[0]["test_last_images"] if done else 0,
                 "seconds": [outcome["seconds"] for outcome in own],
+                "shares": [outcome["seconds"] / outcome["at_a_time"] for outcome in own],
                 "histories": [outcome["history"] for outcome in own],
             }
         rows.append(row)

@@ -20,6 +20,7 @@ from hw4fast.files import write_json, write_text, writing
 from hw4fast.page import svg
 
 RESULTS = "results.json"
+FORMAT = 2  # of the results; a higher number, and those of before are made again from the runs, not shown
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Options:
     seeds: runs of each recipe, None for 1 in the mnist part and 20 in fast; dataset: of these two; kernels: of the
     mnist part; epochs: at most so many of any run, None for the homework's; pictures: the flowers part's data set or
     folder; photo: a picture or a folder of them for the corn part, None for the usual one; threads: of all that runs at
-    a time, None for all cores; jobs: runs of the mnist part at a time; progress: bars and lines on stderr.
+    a time, None for all cores; jobs: runs of the mnist part at a time, at most as many as threads; progress: bars and
+    lines on stderr. More jobs than one are processes of their own, so a script that asks for them does so below
+    `if __name__ == "__main__":`.
     """
 
     seeds: int | None = None
@@ -68,7 +71,7 @@ def save(folder: Path, results: dict[str, Any], options: Options) -> None:
         for field in fields(Options)
         if field.name != "progress" and getattr(options, field.name) != field.default
     }
-    write_json(folder / RESULTS, results | origin | {"commit": record.commit()})
+    write_json(folder / RESULTS, results | origin | {"commit": record.commit(), "format": FORMAT})
 
 
 def command(name: str, results: dict[str, Any]) -> str:
@@ -78,7 +81,8 @@ def command(name: str, results: dict[str, Any]) -> str:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """What `save` wrote; None when the part has not run here. Raises UserError when it is damaged."""
+    """What `save` wrote; None when the part has not run here, or with another version of hw4fast that wrote it in
+    another format. Raises UserError when it is damaged."""
     path = folder / RESULTS
     if not path.is_file():
         return None
@@ -88,7 +92,7 @@ def load(folder: Path) -> dict[str, Any] | None:
             raise TypeError("no object")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it and run that part again") from None
-    return results
+    return results if results.get("format") == FORMAT else None
 
 
 def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -25,8 +27,8 @@ def finish_all(wanted: Sequence[Run], jobs: int, progress: bool) -> None:
     """`finished` for each, at most `jobs` at a time. A run that starts from another waits for that one, and doesn't
     begin when that one diverged: then it has no folder.
 
-    jobs 1: here; more: in processes of their own, which end with this one. Raises what `finished` raises, at the first,
-    after the others have stopped at their last whole epoch; UserError when such a process is killed.
+    jobs 1: here; more: in processes of their own, which end with this one, be it killed, at their last whole epoch.
+    Raises what `finished` raises, at the first, after the others have ended; UserError when such a process is killed.
     """
     if jobs > 1 and len(wanted) > 1:
         with _workers(min(jobs, len(wanted))) as workers:
@@ -51,6 +53,8 @@ def _spread(wanted: Sequence[Run], workers: dict[Connection, BaseProcess], progr
     from tqdm import tqdm
 
     waiting, idle, running = list(wanted), list(workers), dict[Connection, Path]()
+    if progress:
+        print(f"hw4fast: {len(wanted)} runs, {len(workers)} at a time", file=sys.stderr)
     with tqdm(total=len(wanted), unit="run", disable=None if progress else True, dynamic_ncols=True) as bar:
         while waiting or running:
             unfinished = {str(folder) for folder in (*running.values(), *(folder for folder, _ in waiting))}
@@ -64,7 +68,9 @@ def _spread(wanted: Sequence[Run], workers: dict[Connection, BaseProcess], progr
                     break
                 waiting.remove(run)
             bar.set_postfix_str(", ".join(map(_name, running.values())))
-            for worker in wait(list(running)) if running else ():
+            ready = wait(list(running), timeout=1) if running else ()
+            bar.refresh()
+            for worker in ready:
                 assert isinstance(worker, Connection)
                 error = _receive(worker, workers)
                 if error:
@@ -102,8 +108,8 @@ def _receive(worker: Connection, workers: dict[Connection, BaseProcess]) -> Exce
 
 def _killed(process: BaseProcess) -> UserError:
     process.join()
-    if process.exitcode != -signal.SIGKILL:
-        raise RuntimeError(f"a training process ended with exit code {process.exitcode}")  # it has told why
+    if process.exitcode not in (0, -signal.SIGTERM, -signal.SIGKILL):
+        raise RuntimeError(f"a training process ended with exit code {process.exitcode}")  # a fault of ours
     kept = "whole epochs are kept, the same command goes on"
     return UserError(f"a training process was killed (out of memory?); {kept}, and --jobs 1 needs the least memory")
 
@@ -126,9 +132,10 @@ def _workers(jobs: int) -> Iterator[dict[Connection, BaseProcess]]:
     finally:
         for child in workers.values():
             child.terminate()
-        for pipe, child in workers.items():
+        for pipe in workers:
+            pipe.close()  # one that is about to answer sees that nobody listens
+        for child in workers.values():
             child.join()
-            pipe.close()
 
 
 def _ignored_by_children() -> Any:
@@ -146,18 +153,32 @@ def _ignoring() -> Iterator[None]:
 
 
 def _work(parent: Connection) -> None:
-    """Runs what it is sent, one after the other, and answers each with None or the error; until the parent is gone."""
-    try:
+    """Runs what it is sent, one after the other, and answers each with None or the error; until it is told to end, or
+    the parent has."""
+    with contextlib.suppress(KeyboardInterrupt, Interrupted):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.Thread(target=_end_with_the_parent, daemon=True).start()
         while True:
-            folder, settings = parent.recv()
+            answer: Exception | None = None
+            try:
+                folder, settings = parent.recv()
+            except (EOFError, OSError):
+                return
             try:
                 finished(folder, settings, False)
-                parent.send(None)
             except Interrupted:
+                raise
+            except (UserError, OSError) as error:
+                answer = error
+            try:
+                parent.send(answer)
+            except OSError:
                 return
-            except UserError as error:
-                parent.send(error)
-    except (EOFError, OSError, KeyboardInterrupt):
-        return
+
+
+def _end_with_the_parent() -> None:
+    process = multiprocessing.parent_process()
+    assert process is not None
+    wait([process.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

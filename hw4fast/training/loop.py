@@ -109,6 +109,7 @@ def run(settings: Settings, data: Dataset, folder: Path, model: nn.Module, progr
         stage = _stage(name, data, model, device, progress)
         if name == "all" and not done and settings.model not in MODELS and is_folded(model):
             _take_statistics(model, stage.train, progress)
+            state.unfolded = True
         state = _run_stage(settings, stage, model, folder, state, progress)
     _load(folder, model, state.best or state.weights)
     return state
@@ -168,7 +169,7 @@ def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path,
                 least = row.val_cost
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             tensors = _optimizer_tensors(optimizer)
-            state = State(history, model.state_dict(), tensors, best, _ran(earlier, before))
+            state = State(history, model.state_dict(), tensors, best, _ran(earlier, before), state.unfolded)
             checkpoints.keep(state)
             bar.say(row)
     now = model.state_dict()

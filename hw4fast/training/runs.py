@@ -68,14 +68,15 @@ class Epoch:
 @dataclass
 class State:
     """What a run needs to go on: finished epochs, weights, optimiser tensors, the weights of the epoch with the lowest
-    validation cost (empty without a validation split), and the calls that the epochs took
-    (`{kernel: {instruction set: calls}}`)."""
+    validation cost (empty without a validation split), the calls that the epochs took
+    (`{kernel: {instruction set: calls}}`), and whether a folded batch normalisation was undone."""
 
     history: list[Epoch] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     kernels: dict[str, dict[str, int]] = field(default_factory=dict)
+    unfolded: bool = False
 
 
 def build_model(settings: Settings, data: Dataset) -> nn.Module:
@@ -103,8 +104,9 @@ def save_state(folder: Path, state: State) -> None:
     tensors |= {f"optimizer/{name}": tensor.detach().contiguous() for name, tensor in state.optimizer.items()}
     tensors |= {f"best/{name}": tensor.detach().contiguous() for name, tensor in state.best.items()}
     history = [asdict(epoch) for epoch in state.history]
+    words = {"history": history, "kernels": state.kernels, "unfolded": state.unfolded}
     with writing(folder / CHECKPOINT) as temporary:
-        save_file(tensors, temporary, {"history": json.dumps(history), "kernels": json.dumps(state.kernels)})
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in words.items()})
 
 
 class Checkpoints:
@@ -118,9 +120,14 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._held:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._held is None:
+            return
+        try:
             save_state(self._folder, self._held)
+        except (SafetensorError, OSError):
+            if error is None:  # else that one is told
+                raise
 
     def keep(self, state: State) -> None:
         begun = time.perf_counter()
@@ -179,6 +186,7 @@ def load_state(folder: Path) -> State | None:
         with safe_open(path, "pt") as file:
             state.history = [Epoch(**row) for row in json.loads(file.metadata()["history"])]
             state.kernels = json.loads(file.metadata()["kernels"])
+            state.unfolded = json.loads(file.metadata().get("unfolded", "false"))
             for key in file.keys():  # noqa: SIM118  safe_open is no mapping
                 kind, name = key.split("/", 1)
                 getattr(state, kind)[name] = file.get_tensor(key)

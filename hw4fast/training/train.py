@@ -19,7 +19,6 @@ from hw4fast.data import Dataset
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.training import loop, pictures, runs
 from hw4fast.training.models import MODELS
-from hw4fast.training.models.folded import is_folded
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.runs import State
 from hw4fast.training.settings import OPTIMIZERS, Settings, check
@@ -52,8 +51,8 @@ def train(
     """Trains as `settings` say into the folder `out` (default runs/DATASET) and returns what came of it.
 
     settings: all of them, or the values of those that are not to be as usual: the recipe's, else the defaults, or with
-    `resume` what the run was begun with. A resumed run may be given more `epochs`, and nothing else that it wasn't
-    begun with. An existing folder is never overwritten: without `resume` a numbered sibling is used.
+    `resume` what the run was begun with. A resumed run may be given more `epochs` and other `threads`, and nothing else
+    that it wasn't begun with. An existing folder is never overwritten: without `resume` a numbered sibling is used.
     Raises UsageError for a bad setting, UserError when the data or the device can't be had, loop.Diverged when the
     loss stops being finite (the last good checkpoint stays), Interrupted on Ctrl-C: everything up to
     the last whole epoch is kept.
@@ -73,7 +72,7 @@ def train(
         model = runs.build_model(settings, data)  # before anything is written: it may be too large
         if settings.init and not (resume and runs.load_state(folder)):
             runs.initialise(model, Path(settings.init))
-        folder, entry = _begin(folder, settings, data, model, resume, progress)
+        folder, entry = _begin(folder, settings, data, resume, progress)
         with runs.alone(folder):
             try:
                 state = loop.run(settings, data, folder, model, progress)
@@ -157,10 +156,10 @@ def _check_data(settings: Settings, data: Dataset) -> None:
 
 
 def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
-    """What the run in `folder` was begun with, and the epochs that are asked for now."""
+    """What the run in `folder` was begun with, and the epochs and threads that are asked for now."""
     begun = Settings.from_json(runs.load_record(folder)["settings"])
     for name, value in given.items():
-        if name != "epochs" and value != getattr(begun, name) and (name, value) != ("lr", None):
+        if name not in ("epochs", "threads") and value != getattr(begun, name) and (name, value) != ("lr", None):
             raise UsageError(f"{folder} was begun with {name} = {getattr(begun, name)}, not {value}")
     epochs = given.get("epochs", begun.epochs)
     state = runs.load_state(folder)
@@ -170,11 +169,11 @@ def _settings_to_resume(folder: Path, given: Mapping[str, Any]) -> Settings:
         raise UsageError(f"{folder} has done {done} epochs already, more than the {epochs} asked for")
     if epochs != begun.epochs and begun.schedule == "one-cycle":
         raise UsageError(f"the schedule one-cycle is made for {begun.epochs} epochs; begin a run for {epochs}")
-    return replace(begun, epochs=epochs)
+    return replace(begun, epochs=epochs, threads=given.get("threads", begun.threads))
 
 
 def _begin(
-    folder: Path, settings: Settings, data: Dataset, model: nn.Module, resume: bool, progress: bool
+    folder: Path, settings: Settings, data: Dataset, resume: bool, progress: bool
 ) -> tuple[Path, dict[str, Any]]:
     """Writes run.json as the run begins; a resumed one must find the data that it began with. Returns the folder, a
     sibling if it was taken, and the record."""
@@ -193,8 +192,6 @@ def _begin(
         entry["sessions"].append(session)
     else:
         entry = {"commit": record.commit(), "sessions": [session]}
-        if settings.model not in MODELS:
-            entry["batch_norm_folded"] = is_folded(model)  # then its statistics are taken anew, if they are trained
     entry |= {
         "settings": asdict(settings),
         "status": "running",
@@ -259,6 +256,7 @@ def _finish(
         "status": "finished",
         "finished": record.now(),
         "kernels_that_ran": state.kernels,
+        "batch_norm_unfolded": state.unfolded,
         "result": found,
         "seconds": seconds,
     }

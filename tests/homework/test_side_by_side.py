@@ -95,22 +95,61 @@ def test_a_fault_in_a_process_is_not_taken_for_the_users(tmp_path, capfd):
     assert "Traceback" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_and_kill_leave_no_process_and_the_table_goes_on(number, tmp_path):
+def test_a_full_disk_is_told_as_it_is_with_one_job(tmp_path):
+    """Whichever of the processes meets it first; the other one is ended in the middle of an epoch or of a write."""
+    script = LONG.replace("finish_all(", "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); finish_all(")
+    process = subprocess.run(
+        [sys.executable, write(tmp_path, script)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 1 and ("can't be written" in process.stderr or "File too large" in process.stderr)
+
+
+LONG = """
+import resource
+from pathlib import Path
+from hw4fast.homework.side_by_side import finish_all
+from hw4fast.training.settings import Settings
+
+if __name__ == "__main__":
+    finish_all([(Path("{out}") / name, Settings(epochs=10_000, threads=1)) for name in "ab"], 2, False)
+"""
+
+
+def write(folder: Path, script: str) -> Path:
+    """The script as a file; spawned processes read it again."""
+    path = folder / "script.py"
+    path.write_text(script.format(out=folder), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ctrl_c_and_kill_leave_no_process_and_the_runs_go_on(number, tmp_path):
     """A terminal's Ctrl-C reaches all processes at once; a kill this one alone."""
-    command = [sys.executable, "-m", "hw4fast", "reproduce", "mnist", "--dataset", "digits", "--epochs", "2"]
-    command += ["--threads", "1", "--jobs", "2", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    folder = tmp_path / "out" / "mnist" / "runs"
+    arguments = [sys.executable, write(tmp_path, LONG)]
+    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 120
-    while len(list(folder.glob("*/*/weights.safetensors"))) < 2:
+    while not all((tmp_path / name / "checkpoint.safetensors").exists() for name in "ab"):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, err = process.communicate(timeout=60)  # the processes hold this pipe, too
-    assert process.returncode == (130 if number == signal.SIGINT else -number), err
-    assert "Traceback" not in err
-    if number == signal.SIGINT:
-        assert "hw4fast: interrupted in the part mnist; finished runs and whole epochs are kept" in err
-    for path in folder.glob("*/*/run.json"):
-        assert json.loads(path.read_text(encoding="utf-8"))["status"] in ("running", "finished")
+    _, err = process.communicate(timeout=20)  # the processes hold this pipe, too, and would for half an hour
+    assert process.returncode == -number, err
+    assert err.count("Traceback") == (number == signal.SIGINT)  # the script's own, which nobody catches there
+    for name in "ab":
+        done = len(runs.load_state(tmp_path / name).history)
+        assert json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))["status"] == "running"
+        assert 0 < done < 10_000
+
+
+def test_the_commands_ctrl_c_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "hw4fast", "reproduce", "mnist", "--dataset", "digits", "--threads", "2"]
+    command += ["--jobs", "2", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("mnist/runs/*/*/checkpoint.safetensors")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "hw4fast: interrupted in the part mnist; finished runs and whole epochs are kept" in err

@@ -92,3 +92,26 @@ def test_nets_without_batch_normalisation_are_not_folded():
     assert not is_folded(torchvision.models.get_model("squeezenet1_1", weights=None))
     assert not is_folded(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)))
     assert not is_folded(nn.Sequential(nn.BatchNorm2d(3, affine=False)))
+
+
+def test_a_net_that_was_never_trained_is_left_alone():
+    assert not is_folded(torchvision.models.get_model("mobilenet_v3_small", weights=None))
+
+
+class Detour(nn.Module):
+    """A net with a layer that its evaluation doesn't come by, as the auxiliary losses of some nets are."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_a_layer_that_the_net_does_not_come_by_is_left_alone():
+    net = Detour()
+    unfold(net, [pictures(4)[:, :2]])
+    assert (
+        torch.equal(net.unused.running_var, torch.ones(2)) and float((net.used.running_var - 0.49).abs().max()) < 0.05
+    )

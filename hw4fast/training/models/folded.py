@@ -16,12 +16,13 @@ def _layers(model: nn.Module) -> list[_BatchNorm]:
 
 
 def is_folded(model: nn.Module) -> bool:
-    """Whether it has batch normalisation, and all of it with mean 0 and variance 1: with no statistics of pictures."""
+    """Whether it has batch normalisation, all of it with mean 0 and variance 1, and not all with shift 0 as in a net
+    that was never trained."""
     layers = _layers(model)
     means = (layer.running_mean for layer in layers)
     variances = (layer.running_var for layer in layers)
     return (
-        bool(layers)
+        any(layer.bias.any() for layer in layers)
         and all(mean is not None and not mean.any() for mean in means)
         and all(variance is not None and bool((variance == 1).all()) for variance in variances)
     )
@@ -39,7 +40,7 @@ def unfold(model: nn.Module, batches: Iterable[Tensor]) -> None:
     sums = {layer: torch.zeros(3, layer.num_features, dtype=torch.float64) for layer in layers}  # n, Σx, Σx²
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x, total = inputs[0], sums[layer]  # type: ignore[index]
+        x, total = inputs[0].float(), sums[layer]  # type: ignore[index]
         n, axes = x.numel() / x.shape[1], [axis for axis in range(x.dim()) if axis != 1]
         variance, mean = (part.double().cpu() for part in torch.var_mean(x, axes, correction=0))
         total += torch.stack([torch.full_like(mean, n), n * mean, n * (variance + mean**2)])
@@ -55,6 +56,8 @@ def unfold(model: nn.Module, batches: Iterable[Tensor]) -> None:
             hook.remove()
     with torch.no_grad():
         for layer, (n, total, squares) in sums.items():
+            if not n.any():
+                continue  # the net doesn't come by it
             assert layer.running_mean is not None and layer.running_var is not None
             had = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
             m, v, gamma, beta = (tensor.double().cpu() for tensor in had)
