@@ -67,7 +67,9 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", here.name)
-        return git("describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*") or None
+        changed = git("status", "--porcelain", "--untracked-files=no")  # `describe --dirty` would lock the index
+        found = git("describe", "--always", "--abbrev=12", "--exclude=*")
+        return found + "+" * bool(changed) or None
     except (OSError, subprocess.SubprocessError):
         return None
 
