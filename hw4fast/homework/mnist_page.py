@@ -103,8 +103,9 @@ def table(results: dict[str, Any]) -> list[str]:
         lines.append(general)
     lines += [f"{row['recipe']}: {reason(row)}" for row in results["rows"]]
     lines += aligned(SURVIVAL, [line(conclusion) for conclusion in conclusions(results["rows"])])
-    minutes = results["table_seconds"] / 60
-    took = f"one seed takes {minutes:.1f} min on {results['kernels']}’s kernels, {at_a_time(results)}"
+    seconds = results["table_seconds"]
+    time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    took = f"one seed takes {time} on {results['kernels']}’s kernels, {at_a_time(results)}"
     return [*lines, f"{_how_many(results)}; {took} (medians of the seeds)"]
 
 
@@ -114,8 +115,8 @@ def at_a_time(results: dict[str, Any]) -> str:
 
 
 def _how_many(results: dict[str, Any]) -> str:
-    n = 2 * len(results["rows"]) * results["seeds"]
-    return f"{n} runs of {results['epochs']} epochs ({results['seeds']} seed{'s' * (results['seeds'] > 1)})"
+    epochs, seeds = (f"{results[what]} {what[:-1]}{'s' * (results[what] > 1)}" for what in ("epochs", "seeds"))
+    return f"{2 * len(results['rows']) * results['seeds']} runs of {epochs} ({seeds})"
 
 
 # -- drawings ----------------------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ def _spread(wanted: Sequence[Run], workers: dict[Connection, BaseProcess], progr
                 idle.append(worker)
                 bar.update()
                 if progress:
-                    bar.write(f"hw4fast: run {bar.n} of {len(wanted)}: {_outcome(folder)}", file=sys.stderr)
+                    over = len(wanted) - len(waiting) - len(running)
+                    bar.write(f"hw4fast: run {over} of {len(wanted)}: {_outcome(folder)}", file=sys.stderr)
 
 
 def _outcome(folder: Path) -> str:

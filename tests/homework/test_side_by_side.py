@@ -63,7 +63,8 @@ def test_what_is_finished_is_not_run_again_and_each_run_has_a_line(both, capfd):
     side_by_side.finish_all(wanted(both[1]), 2, True)
     assert before == [(both[1] / name / "run.json").read_bytes() for name in ("a", "b")]
     said = capfd.readouterr().err
-    assert said.count(" of 5: ") == 4 and "diverges: diverged" in said and f"{both[1].name}/a: " in said
+    assert said.count(" of 5: ") == 4 and "run 1 of 5: " in said and "run 0" not in said
+    assert "diverges: diverged" in said and f"{both[1].name}/a: " in said
 
 
 def test_an_error_of_a_run_stops_the_others(both, tmp_path):
