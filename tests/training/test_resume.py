@@ -153,7 +153,6 @@ def test_nothing_said_is_what_it_was_begun_with(quick, tmp_path):
         {"batch_norm": True},
         {"kernels": "torch"},
         {"dataset": "mnist"},
-        {"threads": 2},
     ],
     ids=str,
 )
@@ -164,6 +163,15 @@ def test_what_contradicts_the_run_is_refused(said, quick, tmp_path):
     with pytest.raises(UsageError, match=f"was begun with {name} = "):
         train(said, tmp_path / "run", resume=True, progress=False)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
+
+
+def test_it_may_go_on_with_other_threads(quick, tmp_path):
+    quick()
+    before = load_record(tmp_path / "run")
+    train({"epochs": 3, "threads": 2}, tmp_path / "run", resume=True, progress=False)
+    entry = load_record(tmp_path / "run")
+    assert [session["threads"] for session in entry["sessions"]] == [1, 2]
+    assert entry["settings"] == before["settings"] | {"epochs": 3, "threads": 2}
 
 
 def test_fewer_epochs_than_done_are_refused(quick, tmp_path):
