@@ -81,6 +81,7 @@ def _outcome(path: Path) -> dict[str, Any]:
         "left_out": len(data.left_out),
         "train_images": len(data.train),
         "classes": len(data.class_names),
+        # the second is what runs of 24 November 2026 say, when it was told at the beginning
         "batch_norm_unfolded": entry.get("batch_norm_unfolded", False) or entry.get("batch_norm_folded", False),
         "test_correct": result["test_correct"],
         "test_images": result["test_images"],

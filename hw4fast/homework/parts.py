@@ -69,7 +69,7 @@ def save(folder: Path, results: dict[str, Any], options: Options) -> None:
     origin["asked"] = {
         field.name: getattr(options, field.name)
         for field in fields(Options)
-        if field.name != "progress" and getattr(options, field.name) != field.default
+        if field.name not in ("jobs", "progress") and getattr(options, field.name) != field.default
     }
     write_json(folder / RESULTS, results | origin | {"commit": record.commit(), "format": FORMAT})
 
