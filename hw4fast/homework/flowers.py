@@ -22,6 +22,7 @@ from hw4fast.training.settings import Settings
 
 BACKBONE = "shufflenet_v2_x1_0"
 POINTS = 400
+LINES = ("-", "--", "-", "-", "-.")  # the two frozen runs lie on each other
 # name → what it sets beside the recipe finetune
 RUNS: dict[str, dict[str, Any]] = {
     "frozen, patience 10": {"tune": "head", "patience": 10},
@@ -81,8 +82,7 @@ def _outcome(path: Path) -> dict[str, Any]:
         "left_out": len(data.left_out),
         "train_images": len(data.train),
         "classes": len(data.class_names),
-        # the second is what runs of 24 November 2026 say, when it was told at the beginning
-        "batch_norm_unfolded": entry.get("batch_norm_unfolded", False) or entry.get("batch_norm_folded", False),
+        "batch_norm_unfolded": entry.get("batch_norm_unfolded", False),
         "test_correct": result["test_correct"],
         "test_images": result["test_images"],
         "val_correct": result["val_correct"],
@@ -97,15 +97,21 @@ def _outcome(path: Path) -> dict[str, Any]:
 
 
 def _curve(history: list[Epoch]) -> list[dict[str, float]]:
-    """What the validation split said after so many seconds of epochs: of thousands of epochs some hundreds, denser at
-    the start, as an axis of logarithms shows them; the last one is among them."""
-    n = len(history)
-    chosen = {round(n ** (i / POINTS)) for i in range(POINTS + 1)}
+    """What the validation split said after so many seconds of epochs: of thousands of epochs of a stage some hundreds,
+    denser at its start, as an axis of logarithms shows them; its last one and its best one are among them."""
+    stages = [row.stage for row in history]
+    wanted, begin = set(), 0
+    for stage in dict.fromkeys(stages):
+        n = stages.count(stage)
+        wanted |= {begin + round(n ** (i / POINTS)) for i in range(POINTS + 1)}
+        best = min(range(begin, begin + n), key=lambda at: history[at].held_out[1])
+        wanted |= {best + 1}
+        begin += n
     points, seconds = [], 0.0
     for number, row in enumerate(history, 1):
         seconds += row.seconds
         _, cost, correct, images = row.held_out
-        if number in chosen:
+        if number in wanted:
             points.append({"seconds": seconds, "cost": cost, "accuracy": correct / images})
     return points
 
@@ -133,6 +139,10 @@ def _lead(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
     return _accuracy(other) - _accuracy(one), 196 * math.sqrt(sum(p * (1 - p) / n for p, n in shares))
 
 
+def _points(lead: float) -> str:
+    return f"{abs(lead):.1f} points {'behind' if lead < 0 else 'ahead'}"
+
+
 def finding(results: dict[str, Any]) -> str:
     frozen, whole = _pair(results)
     lead, margin = _lead(frozen, whole)
@@ -151,7 +161,7 @@ def reason(results: dict[str, Any]) -> str:
     text = (
         f"A frozen epoch takes {cheap:.3f} s, {dear / cheap:.0f} times less than one of all layers ({dear:.1f} s); not"
         " counted are the one pass that finds the features or the statistics, and the checkpoints."
-        f" Unfrozen is {lead:+.1f} points ahead"
+        f" Unfrozen is {_points(lead)}"
     )
     if abs(lead) <= margin:
         text += f", which is less than the ±{margin:.1f} that {frozen['test_images']} test pictures leave to chance"
@@ -165,16 +175,17 @@ def reason(results: dict[str, Any]) -> str:
     lead, margin = _lead(frozen, both)
     more = both["epochs"] - both["head_epochs"]
     return (
-        f"{text}. One after the other, all layers starting from the best frozen ones: {lead:+.1f} points (±{margin:.1f}"
-        f" are chance) after {more} epoch{'s' * (more > 1)} of all layers."
+        f"{text}. One after the other, all layers starting from the best frozen ones, is {_points(lead)} of frozen"
+        f" alone (±{margin:.1f} are chance) after {more} epoch{'s' * (more > 1)} of all layers."
     )
 
 
-def _rows(results: dict[str, Any]) -> list[list[str]]:
-    rows = []
+def rows(results: dict[str, Any]) -> list[list[str]]:
+    """The table's cells under HEAD, a row per run."""
+    lines = []
     for entry in results["runs"]:
         low, high = wilson(entry["test_correct"], entry["test_images"])
-        rows.append(
+        lines.append(
             [
                 entry["name"],
                 f"{_accuracy(entry):.2f} % ({entry['test_correct']} of {entry['test_images']})",
@@ -186,39 +197,50 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
                 "early" if entry["stopped_early"] else "at the last epoch",
             ]
         )
-    return rows
+    return lines
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    lines = aligned(HEAD, _rows(results))
+    lines = aligned(HEAD, rows(results))
     return [*lines, reason(results)]
 
 
 def draw(results: dict[str, Any], ink: str) -> Any:
-    """Validation cost and accuracy of every run against the seconds that it took."""
-    figure, grid = pyplot().subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    """Validation cost and accuracy of every run against the seconds that it took; a ring where its cost is lowest."""
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
+    figure, grid = pyplot().subplots(1, 2, figsize=(10, 3.9), layout="constrained")
     for number, entry in enumerate(results["runs"]):
         times = [point["seconds"] for point in entry["curve"]]
-        style = {"color": OKABE_ITO[number], "marker": "os^Dv"[number], "markevery": max(1, len(times) // 12)}
-        grid[0].plot(times, [point["cost"] for point in entry["curve"]], label=entry["name"], **style)
-        grid[1].plot(times, [100 * point["accuracy"] for point in entry["curve"]], label=entry["name"], **style)
+        best = min(range(len(times)), key=lambda at: entry["curve"][at]["cost"])
+        colour = OKABE_ITO[number]
+        for axes, key, scale in zip(grid, ("cost", "accuracy"), (1, 100), strict=True):
+            values = [scale * point[key] for point in entry["curve"]]
+            axes.plot(times, values, color=colour, linestyle=LINES[number], label=entry["name"])
+            axes.plot(times[best], values[best], "o", color=colour, markerfacecolor="none", markersize=8)
     for axes, label in zip(grid, ("validation cost (nats)", "validation accuracy (%)"), strict=True):
         axes.set(xlabel="seconds of training", ylabel=label, xscale="log")
         inked(axes, ink)
-    grid[0].set_yscale("log")
-    grid[1].legend(frameon=False, labelcolor=ink)
+    grid[0].set(yscale="log")
+    grid[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    grid[0].yaxis.set_minor_formatter(NullFormatter())
+    lowest, highest = grid[0].get_ylim()
+    grid[0].set_yticks([tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10) if lowest <= tick <= highest])
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, labelcolor=ink)
     return figure
 
 
 def section(results: dict[str, Any], folder: Path) -> str:
-    card = drawing(draw(results, INK), "flowers", "Validation against time", "Each run ends where it stopped.")
+    card = drawing(
+        draw(results, INK),
+        "flowers",
+        "Validation against time",
+        "A ring marks the lowest cost, whose weights are kept; a run ends where patience did.",
+    )
     pictures = []
     for entry in results["runs"]:
-        for name, words in (
-            ("curves.png", "curves"),
-            ("mistakes.png", "worst mistakes"),
-            ("confusion.png", "confusion"),
-        ):
+        for name, words in PICTURES.items():
             path = folder / "runs" / entry["folder"] / name
             wanted = name == "curves.png" or entry["name"].startswith("unfrozen, patience")
             if wanted and path.is_file():
@@ -235,7 +257,7 @@ batch normalisation’s statistics included; its features are computed once. Ful
 resize”, which stretches to 224×224.</p>
 <p>{escape(reason(results))}{escape(folded)}{escape(left_out)}</p>
 <div class="grid wide">{card}</div>
-{html_table(HEAD, _rows(results), label="Runs")}
+{html_table(HEAD, rows(results), label="Runs")}
 <div class="grid">{"".join(pictures)}</div>"""
 
 

@@ -77,6 +77,17 @@ def test_the_curve_of_thousands_of_epochs_is_short_and_ends_where_the_run_did():
     assert flowers._curve(history[:3])[1]["seconds"] == 1.0 and len(flowers._curve(history[:3])) == 3
 
 
+def test_the_curve_of_two_stages_shows_every_epoch_of_the_short_one_and_each_ones_best():
+    costs = [abs(n - 4000) + 1.0 for n in range(4702)] + [0.5, 0.25, 0.75]
+    stages = ["head"] * 4702 + ["all"] * 3
+    history = [
+        Epoch(n, stage, 1, 1, 1, 0.5, val_cost=cost, val_correct=1, val_images=2)
+        for n, (stage, cost) in enumerate(zip(stages, costs, strict=True), 1)
+    ]
+    drawn = [point["cost"] for point in flowers._curve(history)]
+    assert drawn[-3:] == [0.5, 0.25, 0.75] and 1.0 in drawn and len(drawn) <= flowers.POINTS + 5
+
+
 def entry(name, correct, stage, seconds):
     return {
         "name": name, "test_correct": correct, "test_images": 600, "val_correct": 1, "val_images": 408,
@@ -102,4 +113,7 @@ def test_reasons_follow_from_the_numbers(whole, words, why):
     runs.append(entry("frozen, then unfrozen", 560, "head", 0.1) | {"epochs": 112, "head_epochs": 100})
     results = {"backbone": NET, "dataset": "flowers", "runs": runs}
     assert words in flowers.finding(results) and why in flowers.reason(results)
-    assert flowers.reason(results).endswith("+10.0 points (±3.6 are chance) after 12 epochs of all layers.")
+    ending = "is 10.0 points ahead of frozen alone (±3.6 are chance) after 12 epochs of all layers."
+    assert flowers.reason(results).endswith(ending)
+    side = "ahead" if whole > 500 else "behind"
+    assert f"Unfrozen is {abs(whole - 500) / 6:.1f} points {side}" in flowers.reason(results)
