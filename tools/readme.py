@@ -10,12 +10,12 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from hw4fast import record
-from hw4fast.homework import fast, mnist_page, theory
+from hw4fast.homework import corn_page, fast, flowers, mnist_page, theory
 from hw4fast.homework.mnist_page import at_a_time
 from hw4fast.homework.mnist_why import SEED, conclusions, spread
 from hw4fast.stats import percent
@@ -147,12 +147,22 @@ def cold_start() -> str:
     return "\n".join(lines) + f"\n\nWhole processes, files in the page cache. {where(entry, [])}."
 
 
+def homework(name: str) -> dict:
+    """The results of a part of the homework."""
+    return json.loads((RESULTS / f"homework-{name}.json").read_text(encoding="utf-8"))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
 def reproduced() -> str:
     """What the parts of the homework found, from their results."""
     lines = []
-    for name, finding in (("theory", theory.finding), ("fast", fast.finding)):
-        results = json.loads((RESULTS / f"homework-{name}.json").read_text(encoding="utf-8"))
-        lines.append(f"- `hw4fast reproduce {name}`: {finding(results)}")
+    parts = (("theory", theory), ("fast", fast), ("flowers", flowers), ("corn", corn_page))
+    for name, part in parts:
+        results = homework(name)
+        lines.append(f"- `hw4fast reproduce {name}`: {part.finding(results)}")
         if name == "fast":
             rows = [row for row in results["fast"] if row["sessions"] == 1]
             times, shares = sorted(row["seconds"] for row in rows), sorted(row["accuracy"] for row in results["fast"])
@@ -165,25 +175,30 @@ def reproduced() -> str:
 
 
 def homework_table() -> str:
-    """The MNIST table, what survives of it, and, where it was measured, its time on torch's kernels."""
-    results = json.loads((RESULTS / "homework-mnist.json").read_text(encoding="utf-8"))
-    lines = [f"| {' | '.join(mnist_page.HEAD)} |", "|---" * len(mnist_page.HEAD) + "|"]
-    lines += [f"| {' | '.join(mnist_page.cells(row))} |" for row in results["rows"]]
-    lines += ["", f"| {' | '.join(mnist_page.SURVIVAL)} |", "|---" * len(mnist_page.SURVIVAL) + "|"]
-    lines += [f"| {' | '.join(mnist_page.line(found))} |" for found in conclusions(results["rows"])]
+    """The MNIST table, what survives of it, and its time on torch's kernels."""
+    results = homework("mnist")
+    lines = markdown(mnist_page.HEAD, map(mnist_page.cells, results["rows"]))
+    lines += ["", *markdown(mnist_page.SURVIVAL, map(mnist_page.line, conclusions(results["rows"])))]
     ours = results["table_seconds"] / 60
     time = f"The 18 runs of one seed take {ours:.1f} min on our kernels ({at_a_time(results)}, medians of the seeds)"
-    path = RESULTS / "homework-mnist-torch.json"
-    if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        for same in (lambda r: r["epochs"], lambda r: r["machine"], at_a_time):
-            assert same(results) == same(theirs)
-        torchs = theirs["table_seconds"] / 60
-        time += f", {torchs:.1f} min with `--kernels torch`: {torchs / ours:.2f} times as long"
+    theirs = homework("mnist-torch")
+    for same in (lambda r: r["epochs"], lambda r: r["machine"], at_a_time):
+        assert same(results) == same(theirs)
+    torchs = theirs["table_seconds"] / 60
+    time += f", {torchs:.1f} min with `--kernels torch`: {torchs / ours:.2f} times as long"
     return "\n".join(lines) + (
         f"\n\n{dead_digits(results)} Means of {results['seeds']} seeds, and from the lowest to the highest bound of"
         f" their 95 % Wilson intervals; {results['epochs']} epochs. {time}. {where(results, [])}."
     )
+
+
+def flowers_table() -> str:
+    """Fine-tuning in problem 5's ways, and what tells them apart."""
+    results = homework("flowers")
+    lines = markdown(flowers.HEAD, flowers.rows(results))
+    run = results["runs"][0]
+    what = f"{run['train_images']} pictures to train on, {run['val_images']} to stop by, {run['test_images']} to test"
+    return "\n".join(lines) + f"\n\n{what}. {flowers.reason(results)} {where(results, [])}."
 
 
 def dead_digits(results: dict) -> str:
@@ -217,6 +232,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gaussian_blur": partial(comparison, "gaussian_blur", "One picture, in bursts of three calls after a pause"),
     "variants": variants,
     "homework": homework_table,
+    "flowers": flowers_table,
     "train_step": partial(comparison, "train_step", "Forward, loss, backward and SGD of `seed_cnn` at batch 100"),
     "accuracies": accuracies,
     "classify": classify,

@@ -22,7 +22,7 @@ from hw4fast.training.settings import Settings
 
 BACKBONE = "shufflenet_v2_x1_0"
 POINTS = 400
-LINES = ("-", "--", "-", "-", "-.")  # the two frozen runs lie on each other
+LINES = (("-", 6.0), ("-", 3.5), ("-", 1.6), ("-", 1.2), ("--", 1.6))  # style and width: the frozen ones coincide
 # name → what it sets beside the recipe finetune
 RUNS: dict[str, dict[str, Any]] = {
     "frozen, patience 10": {"tune": "head", "patience": 10},
@@ -213,11 +213,11 @@ def draw(results: dict[str, Any], ink: str) -> Any:
     for number, entry in enumerate(results["runs"]):
         times = [point["seconds"] for point in entry["curve"]]
         best = min(range(len(times)), key=lambda at: entry["curve"][at]["cost"])
-        colour = OKABE_ITO[number]
+        colour, (line, width) = OKABE_ITO[number], LINES[number]
         for axes, key, scale in zip(grid, ("cost", "accuracy"), (1, 100), strict=True):
             values = [scale * point[key] for point in entry["curve"]]
-            axes.plot(times, values, color=colour, linestyle=LINES[number], label=entry["name"])
-            axes.plot(times[best], values[best], "o", color=colour, markerfacecolor="none", markersize=8)
+            axes.plot(times, values, line, color=colour, linewidth=width, marker="", label=entry["name"])
+            axes.plot(times[best], values[best], "o", color=colour, markerfacecolor="none", markersize=9)
     for axes, label in zip(grid, ("validation cost (nats)", "validation accuracy (%)"), strict=True):
         axes.set(xlabel="seconds of training", ylabel=label, xscale="log")
         inked(axes, ink)
