@@ -14,6 +14,7 @@ from typing import Any
 
 import candidates_batch_norm
 import candidates_blur
+import candidates_resize
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -334,6 +335,14 @@ COMPARISONS: dict[str, Comparison] = {
         candidates_blur.NAMES,
         _VARIANTS,
         candidates_blur.card.cost,
+        bursts=True,
+    ),
+    "resize": Comparison(
+        candidates_resize.candidates,
+        candidates_resize.CASES,
+        candidates_resize.NAMES,
+        _VARIANTS,
+        candidates_resize.card.cost,
         bursts=True,
     ),
     "train_step": Comparison(train_step, {"100": (100, False), "100 with batch norm": (100, True)}, _NAMES),

@@ -46,6 +46,7 @@ static inline std::int64_t blur_mirrored(std::int64_t i, std::int64_t n) {
 
 }  // namespace hw4fast
 
+#define HW4FAST_COMMON_INL "bytes.inl"
 #define HW4FAST_INL "gaussian_blur.inl"
 #include "each_isa.h"
 

@@ -7,48 +7,6 @@
 //   border   the finished rows of the band, mirrored left and right; uint8: cells of columns (x, x + c)
 //   across   V vectors of one row stay in registers; neighbouring pixels are c elements apart, whatever c is
 
-// Bytes to and from int32: compilers take them apart one by one.
-#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
-HW4FAST_INLINE Int<float> blur_widen(const std::uint8_t *from) {
-  return (Int<float>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
-}
-HW4FAST_INLINE void blur_narrow(Int<float> v, std::uint8_t *to) {
-  _mm_storeu_si128(reinterpret_cast<__m128i *>(to), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
-}
-#elif defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 32
-HW4FAST_INLINE Int<float> blur_widen(const std::uint8_t *from) {
-  return (Int<float>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(from)));
-}
-HW4FAST_INLINE void blur_narrow(Int<float> v, std::uint8_t *to) {
-  const __m128i low = _mm256_castsi256_si128((__m256i)v), high = _mm256_extracti128_si256((__m256i)v, 1);
-  const __m128i words = _mm_packs_epi32(low, high);
-  _mm_storel_epi64(reinterpret_cast<__m128i *>(to), _mm_packus_epi16(words, words));
-}
-#elif defined(__x86_64__)
-HW4FAST_INLINE Int<float> blur_widen(const std::uint8_t *from) {
-  std::int32_t four;
-  std::memcpy(&four, from, sizeof four);
-  const __m128i zero = _mm_setzero_si128();
-  return (Int<float>)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero);
-}
-HW4FAST_INLINE void blur_narrow(Int<float> v, std::uint8_t *to) {
-  const __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v);
-  const std::int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
-  std::memcpy(to, &four, sizeof four);
-}
-#else
-typedef Short<std::uint8_t, lanes<float> >::Vector BlurBytes;
-HW4FAST_INLINE Int<float> blur_widen(const std::uint8_t *from) {
-  BlurBytes bytes;
-  std::memcpy(&bytes, from, sizeof bytes);
-  return __builtin_convertvector(bytes, Int<float>);
-}
-HW4FAST_INLINE void blur_narrow(Int<float> v, std::uint8_t *to) {
-  const BlurBytes bytes = __builtin_convertvector(v, BlurBytes);
-  std::memcpy(to, &bytes, sizeof bytes);
-}
-#endif
-
 template <class T> struct BlurMath;
 template <> struct BlurMath<float> {
   typedef Float<float> Vector;
@@ -77,7 +35,7 @@ template <> struct BlurMath<std::uint8_t> {
 #endif
   }
   HW4FAST_INLINE Vector vector(const std::uint8_t *first, const std::uint8_t *second) {
-    return blur_widen(first) | blur_widen(second) << 16;
+    return widen(first) | widen(second) << 16;
   }
   HW4FAST_INLINE std::int32_t cell(const std::uint8_t *first, const std::uint8_t *second) {
     return *first | *second << 16;
@@ -85,7 +43,7 @@ template <> struct BlurMath<std::uint8_t> {
   HW4FAST_INLINE Vector nearest(Vector sum, int shift) {  // sum / 2^shift, halves to even
     return (sum + ((1 << (shift - 1)) - 1) + ((sum >> shift) & 1)) >> shift;
   }
-  HW4FAST_INLINE void finish(std::uint8_t *to, Vector sum, int shift) { blur_narrow(nearest(sum, shift), to); }
+  HW4FAST_INLINE void finish(std::uint8_t *to, Vector sum, int shift) { narrow(nearest(sum, shift), to); }
 };
 template <class T> HW4FAST_INLINE typename BlurMath<T>::Vector blur_load(const BlurCell<T> *from) {
   typename BlurMath<T>::Vector v;

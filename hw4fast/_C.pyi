@@ -129,3 +129,16 @@ def gaussian_blur(
     isa: str = "",
     threads: int = 0,
 ) -> None: ...
+def resize(
+    input: int,
+    shape: Sequence[int],
+    row_stride: int,
+    size: Sequence[int],
+    box: Sequence[int],
+    filter: str,
+    output: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    isa: str = "",
+    threads: int = 0,
+) -> None: ...

@@ -102,7 +102,15 @@ def variants() -> str:
     )
 
 
-VARIANTS = ("softmax_xent", "bce_with_logits", "conv_block", "conv_block_backward", "batch_norm_block", "gaussian_blur")
+VARIANTS = (
+    "softmax_xent",
+    "bce_with_logits",
+    "conv_block",
+    "conv_block_backward",
+    "batch_norm_block",
+    "gaussian_blur",
+    "resize",
+)
 
 
 def run(name: str) -> tuple[dict, str]:
@@ -230,6 +238,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "batch_norm_block": partial(comparison, "batch_norm_block", "Forward and backward of a training step, float32"),
     "conv": partial(comparison, "conv", "Convolution and bias, float32"),
     "gaussian_blur": partial(comparison, "gaussian_blur", "One picture, in bursts of three calls after a pause"),
+    "resize": partial(comparison, "resize", "One picture, in bursts of three calls after a pause"),
     "variants": variants,
     "homework": homework_table,
     "flowers": flowers_table,

@@ -11,11 +11,12 @@ trap 'rm -rf "$scratch"' EXIT
 if [ -n "${HW4FAST_DATA:-}" ]; then HW4FAST_DATA=$(cd "$HW4FAST_DATA" && pwd); fi
 hw4fast() { (cd "$scratch" && "$python" -m hw4fast "$@"); }  # there, so that no record holds a path of this machine
 
-for kernel in softmax_xent bce_with_logits conv_block conv_block_backward conv batch_norm_block gaussian_blur train_step; do
+for kernel in softmax_xent bce_with_logits conv_block conv_block_backward conv batch_norm_block gaussian_blur resize \
+  train_step; do
   say "$kernel against torch"
   "$python" benchmarks/compare.py $kernel --record
 done
-for kernel in softmax_xent bce_with_logits conv_block conv_block_backward batch_norm_block gaussian_blur; do
+for kernel in softmax_xent bce_with_logits conv_block conv_block_backward batch_norm_block gaussian_blur resize; do
   say "$kernel: every instruction set, and numba"
   "$python" benchmarks/compare.py $kernel --everything --record
 done

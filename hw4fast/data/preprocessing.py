@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hw4fast.errors import UsageError
+from hw4fast.kernels.resize import FILTERS, Box, resize
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -79,21 +80,29 @@ class Preprocessing:
         """
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
             raise ValueError(f"a picture is uint8 [h, w, 1 or 3], not {picture.dtype} {list(picture.shape)}")
-        image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert(self.mode)
-        height, width = self.crop
+        if picture.shape[2] != self.channels:
+            image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert(self.mode)
+            picture = np.asarray(image).reshape(*picture.shape[:2], self.channels)
+        size, box = self._places(*picture.shape[:2])
+        if self.interpolation in FILTERS:
+            return resize(picture, size, box, self.interpolation)
+        image = Image.fromarray(picture[:, :, 0] if self.channels == 1 else picture)
+        image = image.resize(size[::-1], RESAMPLING[self.interpolation])
+        top, left, height, width = box
+        return np.asarray(image).reshape(*size, -1)[top : top + height, left : left + width].copy()
+
+    def _places(self, height: int, width: int) -> tuple[tuple[int, int], Box]:
+        """What a picture is resized to, and which part of that the net reads."""
+        rows, columns = self.crop
         if self.resize == "stretch":
-            image = image.resize((width, height), RESAMPLING[self.interpolation])
-        else:
-            assert self.resize_size is not None
-            short = min(image.size)
-            # torchvision's rule: the longer side is truncated, not rounded
-            size = tuple(self.resize_size * side // short for side in image.size)
-            if size[0] * size[1] > MAX_PIXELS:
-                raise ValueError(f"{image.size[0]}×{image.size[1]} pixels are too long and thin; crop the picture")
-            image = image.resize((size[0], size[1]), RESAMPLING[self.interpolation])
-            left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-            image = image.crop((left, top, left + width, top + height))
-        return np.asarray(image).reshape(height, width, self.channels)
+            return self.crop, (0, 0, rows, columns)
+        assert self.resize_size is not None
+        short = min(height, width)
+        # torchvision's rules: the longer side is truncated, not rounded; halves of the crop's place go to the even
+        size = self.resize_size * height // short, self.resize_size * width // short
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(f"{width}×{height} pixels are too long and thin; crop the picture")
+        return size, (round((size[0] - rows) / 2), round((size[1] - columns) / 2), rows, columns)
 
     def normalise(self, batch: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] → float32 [n, c, h, w]: (x / 255 − mean) / std, in the order torchvision computes it."""
