@@ -21,13 +21,22 @@ from torch import nn
 
 from hw4fast import record
 from hw4fast.data import Preprocessing
+from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UsageError, UserError
-from hw4fast.files import RUN_MODEL, writing
+from hw4fast.files import RUN_MODEL, data_folder, writing
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.known import NAME
 from hw4fast.training import runs
-from hw4fast.training.models.pretrained import architectures, labels, pretrained
+from hw4fast.training.models.pretrained import (
+    architectures,
+    check_architecture,
+    find_weights,
+    labels,
+    pretrained,
+    torchvisions_preprocessing,
+)
 from hw4fast.training.settings import Settings
 
 OPSET = 20
@@ -47,13 +56,16 @@ class Result:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is exported. model: in evaluation mode; pictures: uint8, fitted, on which it is checked."""
+    """What is exported. model: in evaluation mode; pictures: uint8, fitted, on which it is checked; photographs: the
+    files' bytes that they were made of, where there are such."""
 
     model: nn.Module
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     provenance: dict[str, Any]
     pictures: np.ndarray
+    photographs: tuple[bytes, ...] = ()
+    source: str = ""
 
 
 def export(
@@ -67,7 +79,7 @@ def export(
 
     model: a finished run folder, written to RUN/model.onnx by default; or the name of one of torchvision's
     classification architectures, written to NAME.onnx, with `weights` (a file, see models.pretrained) and
-    preprocessed as the preset `preprocess` says, "imagenet" by default.
+    preprocessed as the preset `preprocess` says; by default as torchvision's weights say, "imagenet" for other ones.
     The file takes "input", float32 [n, channels, height, width] of any n ≥ 1, and gives "logits" [n, classes].
     It is tried on real pictures at batch sizes 1, 2 and 7 before it gets its name: when a logit differs from
     torch's float64 result by more than `tolerance` times the largest logit, or an answer differs from torch's,
@@ -75,17 +87,19 @@ def export(
     """
     if not 0 < tolerance < math.inf:
         raise UsageError(f"tolerance must be positive, not {tolerance}")
+    if not Path(model).exists() and NAME.fullmatch(str(model)):
+        check_architecture(str(model))
     if Path(model).exists() or str(model) not in architectures():
         if weights is not None or preprocess is not None:
             raise UsageError("weights and preprocessing go with an architecture; a run has its own")
         source, path = _run(Path(model)), Path(onnx) if onnx else Path(model) / RUN_MODEL
     else:
         source, path = _architecture(str(model), weights, preprocess), Path(onnx) if onnx else Path(f"{model}.onnx")
-    card = Card(source.preprocessing, source.labels, source.provenance, {}, OPSET)
+    card = Card(source.preprocessing, source.labels, source.provenance, {}, OPSET, source=source.source)
     with writing(path) as temporary:
         proto = _to_onnx(source)
         _write(proto, card, temporary)
-        parity = _compare(source, temporary, tolerance)
+        parity = _compare_inputs(source) | _compare(source, temporary, tolerance)
         card = replace(card, parity=parity)
         _write(proto, card, temporary)
     return Result(path, card, path.stat().st_size)
@@ -104,26 +118,38 @@ def _run(run: Path) -> _Source:
 
 
 def _architecture(name: str, weights: str | Path | None, preprocess: str | None) -> _Source:
-    preprocessing = preset(preprocess or "imagenet")
     model, source = pretrained(name, weights)
-    provenance = {"architecture": name, "weights": source, "preset": preprocess or "imagenet"} | _now()
-    return _Source(model, preprocessing, labels(name), provenance, photographs(preprocessing))
+    if preprocess is None and find_weights(name, weights) is None:
+        preprocess, preprocessing = "torchvision", torchvisions_preprocessing(name)
+    else:
+        preprocess = preprocess or "imagenet"
+        preprocessing = preset(preprocess)
+    provenance = {"architecture": name, "weights": source, "preset": preprocess} | _now()
+    files = photographs()
+    pictures = np.stack([preprocessing.fit(read_picture(file)) for file in files])
+    return _Source(model, preprocessing, labels(name), provenance, pictures, files, source=source)
 
 
 def _now() -> dict[str, Any]:
     return {"exported": record.now(), "versions": record.versions()}
 
 
-def photographs(preprocessing: Preprocessing) -> np.ndarray:
-    """Real pictures to try a net on: the two photographs that scikit-learn carries, whole and in quarters."""
+def photographs() -> tuple[bytes, ...]:
+    """Real pictures to try a net on, as the bytes of JPEG files: the two photographs that scikit-learn carries, whole
+    and in quarters, and the first of HW4FAST_DATA/photos, where there are some."""
+    from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    pictures = []
+    files = []
     for photo in load_sample_images().images:
         top, left = photo.shape[0] // 2, photo.shape[1] // 2
-        parts = (photo, photo[:top, :left], photo[:top, left:], photo[top:, :left], photo[top:, left:])
-        pictures += [preprocessing.fit(np.ascontiguousarray(part)) for part in parts]
-    return np.stack(pictures)
+        for part in (photo, photo[:top, :left], photo[:top, left:], photo[top:, :left], photo[top:, left:]):
+            file = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(part)).save(file, "JPEG", quality=95)
+            files.append(file.getvalue())
+    data = data_folder()
+    found = sorted((data / "photos").glob("*/*.[jJ][pP]*[gG]")) if data else []
+    return (*files, *(path.read_bytes() for path in found[:: max(1, len(found) // (SAMPLES - len(files)))]))[:SAMPLES]
 
 
 def _to_onnx(source: _Source) -> Any:
@@ -183,6 +209,32 @@ def _write(proto: Any, card: Card, path: Path) -> None:
     onnx.helper.set_model_props(proto, {KEY: card.to_json_text()})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _compare_inputs(source: _Source) -> dict[str, Any]:
+    """From JPEG bytes to the net's input by torchvision's own transforms: the same tensors to the last bit, or
+    UserError."""
+    if not source.photographs:
+        return {}
+    from PIL import Image
+    from torchvision import transforms
+
+    p = source.preprocessing
+    mode = transforms.InterpolationMode(p.interpolation)
+    if p.resize == "stretch":
+        fit = [transforms.Resize(list(p.crop), mode)]
+    else:
+        fit = [transforms.Resize(p.resize_size, mode), transforms.CenterCrop(list(p.crop))]
+    # as the presets of its weights do it; its newer ToDtype multiplies by 1/255 instead, which rounds another way
+    end = [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float32), transforms.Normalize(p.mean, p.std)]
+    theirs = transforms.Compose([*fit, *end])
+    ours = torch.from_numpy(p.normalise(source.pictures))
+    for mine, file in zip(ours, source.photographs, strict=True):
+        wanted = theirs(Image.open(io.BytesIO(file)).convert("RGB"))
+        if not torch.equal(mine, wanted):
+            worst = float((mine - wanted).abs().max())
+            raise UserError(f"our input differs from torchvision's by {worst:.3g}; no file was written")
+    return {"inputs_equal_to_torchvision": len(source.photographs)}
 
 
 def _compare(source: _Source, path: Path, tolerance: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from hw4fast.inference.classifier import Classifier
 from tests.conftest import write_linear_onnx
 from tests.inference.models import write_one_picture_onnx
 
-VERBS = ("train", "export", "classify", "study", "bench", "info")
+VERBS = ("train", "export", "classify", "study", "bench", "card", "info")
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         using.add_classify,
         using.add_study,
         using.add_bench,
+        using.add_card,
         using.add_info,
         making.add_reproduce,
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,16 +11,19 @@ from typing import Any
 
 from hw4fast.cli.common import Arguments, complain, numbers, positive, print_json, shown, threads, threads_option, verb
 
+DEFAULT_MODEL = "shufflenet_v2_x1_0"
+MODEL_HELP = "an .onnx file with a card, an exported run folder, or a name like resnet18; default: %(default)s"
+
 
 def add_classify(verbs: Any) -> None:
     examples = (
-        "hw4fast classify digit.png --model runs/digits --transform blur9",
-        "hw4fast classify *.jpg --model net.onnx --top 3 --json",
+        "hw4fast classify corn.jpg --transform blur51",
+        "hw4fast classify digit.png --model runs/digits --top 3 --json",
     )
     parser = verb(verbs, "classify", "Name what is in pictures, clean and transformed.", examples, _run_classify)
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE")
-    add("--model", required=True, metavar="FILE", help="an .onnx file with a card, or an exported run folder")
+    add("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     add("--transform", action="append", default=[], metavar="SPEC", help="NAME[LEVEL][:key=value,…]; may be repeated")
     add("--top", type=positive, default=5, metavar="K", help="answers per picture; default: %(default)s")
     add("--save-transformed", metavar="FOLDER", help="write what the model saw as PNG")
@@ -32,7 +37,7 @@ def _run_classify(arguments: Arguments) -> int:
 
     a = arguments
     failed = 0
-    options = {"top": a.top, "save_transformed": a.save_transformed, "seed": a.seed, "provider": a.provider}
+    options = {"top": a.top, "save_transformed": a.save_transformed, "seed": a.seed, "providers": a.provider}
     for result in classify(a.images, a.model, a.transform, threads=threads(a), **options):
         if isinstance(result, Failure):
             failed += 1
@@ -68,7 +73,7 @@ def add_study(verbs: Any) -> None:
     parser = verb(verbs, "study", "Find out which transforms break a model, and how soon.", examples, _run_study)
     add = parser.add_argument
     add("source", metavar="DATASET|FOLDER", help="a data set's test images, or a folder of pictures")
-    add("--model", required=True, metavar="FILE", help="an .onnx file with a card, or an exported run folder")
+    add("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     add("--transforms", metavar="A,B,…", help="names (severity 1 to 5 each) or specs with a level; default: all")
     add("--out", metavar="FOLDER", help="default: studies/SOURCE, or its next free sibling")
     add("--limit", type=positive, metavar="N", help="only N pictures, chosen by the seed")
@@ -132,6 +137,54 @@ def _run_bench(arguments: Arguments) -> int:
     for engine, reason in result.left_out.items():
         print(f"left out: {engine}: {shown(reason)}", file=sys.stderr)
     print(f"record: {shown(result.path)}")
+    return 0
+
+
+def add_card(verbs: Any) -> None:
+    examples = (
+        "hw4fast card runs/digits",
+        "hw4fast card net.onnx --set labels=labels.txt --set licence=MIT --preprocess imagenet",
+    )
+    sentence = "Show what a model says about itself, or let a foreign ONNX file say it."
+    parser = verb(verbs, "card", sentence, examples, _run_card)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an .onnx file, an exported run folder, or a name like resnet18")
+    add("--set", action="append", default=[], type=_pair, metavar="KEY=VALUE", help=_settable())
+    add("--preprocess", metavar="PRESET", help="imagenet or stretch, which --set may change")
+    add("--out", metavar="FILE", help="write there; default: into the file itself")
+
+
+def _settable() -> str:
+    return (
+        "labels (a file with a name per line, or names with commas between), output, kind (logits or probabilities),"
+        " licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std; may be repeated"
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
+    return key.strip(), value
+
+
+def _run_card(arguments: Arguments) -> int:
+    from hw4fast.inference.describe import describe
+
+    a = arguments
+    card = describe(a.model, dict(a.set), a.preprocess, a.out)
+    if a.json:
+        print_json(card.to_json())
+        return 0
+    value = card.to_json()
+    labels = ", ".join(card.labels[:5]) + (", …" if len(card.labels) > 5 else "")
+    print(f"labels         {len(card.labels)}: {shown(labels)}")
+    for key in ("input", "output", "preprocessing"):
+        print(f"{key:<14} {shown(', '.join(f'{name} {entry}' for name, entry in value[key].items()))}")
+    for key in ("licence", "source", "opset", "schema"):
+        print(f"{key:<14} {shown(value[key] or 'not said')}")
+    for key in ("provenance", "parity"):
+        print(f"{key:<14} {shown(json.dumps(value[key], ensure_ascii=False)[:200] or 'not said')}")
     return 0
 
 

@@ -28,6 +28,9 @@ class Split:
         return len(self.labels)
 
 
+SINCE_THEN = ("antialias", "divisor")  # the same for every data set, and older runs' fingerprints don't have them
+
+
 @dataclass(frozen=True)
 class Dataset:
     """`preprocessing` is how every consumer of a model trained on it turns pictures into its input; `val` is what
@@ -47,7 +50,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 over the bytes of all images and labels, in order, the class names and the preprocessing: a run
         whose data has another one can't be gone on with or exported."""
-        reading = {"class_names": self.class_names, "preprocessing": self.preprocessing.to_json()}
+        said = {key: value for key, value in self.preprocessing.to_json().items() if key not in SINCE_THEN}
+        reading = {"class_names": self.class_names, "preprocessing": said}
         digest = hashlib.sha256(json.dumps(reading, sort_keys=True).encode())
         for split in filter(None, (self.train, self.test, self.val)):
             digest.update(np.ascontiguousarray(split.images).data)

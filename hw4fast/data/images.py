@@ -60,6 +60,22 @@ class _Quiet:
 _quiet = _Quiet()
 
 
+def as_picture(source: Path | str | bytes | np.ndarray | Image.Image) -> np.ndarray:
+    """A file, a file's bytes, a Pillow image or an array, uint8 [h, w] or [h, w, 1 or 3] → uint8 [h, w, 1 or 3].
+
+    Raises UserError for what `read_picture` refuses, ValueError for an array of another kind.
+    """
+    if isinstance(source, np.ndarray):
+        pixels = source[:, :, None] if source.ndim == 2 else source
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+            raise ValueError(f"a picture is uint8 [h, w] or [h, w, 1 or 3], not {source.dtype} {list(source.shape)}")
+        return pixels
+    if isinstance(source, Image.Image):
+        pixels = _pixels(source, "the image")
+        return pixels.reshape(*pixels.shape[:2], -1)
+    return read_picture(source)
+
+
 def read_picture(source: Path | str | bytes) -> np.ndarray:
     """The picture in a file, or in a file's bytes → uint8 [h, w, 1 (grey) or 3 (RGB)], upright as EXIF says.
 

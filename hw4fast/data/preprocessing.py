@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import isfinite, isqrt
+from math import inf, isfinite, isqrt
 from typing import Any
 
 import numpy as np
@@ -20,19 +20,20 @@ RESAMPLING = {
 }
 MAX_PIXELS = 100_000_000  # of any picture that is decoded or made
 MAX_CROP = MAX_PIXELS // 32  # of what a network reads (1767×1767): pictures come to it in batches of up to 32
-COLOUR_MODES = {"L": 1, "RGB": 3}
+COLOUR_MODES = {"L": 1, "RGB": 3, "BGR": 3}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """`fit` a picture to the network's size, then `normalise` a batch of them.
 
-    mode: "L" (one channel) or "RGB".
+    mode: what the network reads: "L" (one channel), "RGB" or "BGR" (channels in that order; mean and std, too).
     resize: "stretch" to `crop`, or "shorter-side" to `resize_size` and then the centre `crop`.
     resize_size: length of the shorter side in pixels ("shorter-side" only).
     crop: (height, width) in pixels of what the network reads.
     interpolation: a key of RESAMPLING.
-    mean, std: per channel, of values in 0…1.
+    divisor: of the bytes; 255 gives values in 0…1.
+    mean, std: per channel, of what was divided.
     Raises ValueError for anything else, and for sizes that would fill the memory: a crop of more than MAX_CROP
     pixels, a resize_size whose square is more than MAX_PIXELS.
     """
@@ -44,6 +45,7 @@ class Preprocessing:
     resize: str = "stretch"
     resize_size: int | None = None
     interpolation: str = "bilinear"
+    divisor: float = 255.0
 
     def __post_init__(self) -> None:
         if self.mode not in COLOUR_MODES:
@@ -65,6 +67,8 @@ class Preprocessing:
             )
         if not all(type(value) in (int, float) and isfinite(value) for value in (*self.mean, *self.std)):
             raise ValueError("mean and std must be finite numbers")
+        if type(self.divisor) not in (int, float) or not 0 < self.divisor < inf:
+            raise ValueError(f"divisor must be positive and finite, not {self.divisor}")
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
             raise ValueError(f"mean and std must have {self.channels} values each, std positive")
 
@@ -81,7 +85,8 @@ class Preprocessing:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
             raise ValueError(f"a picture is uint8 [h, w, 1 or 3], not {picture.dtype} {list(picture.shape)}")
         if picture.shape[2] != self.channels:
-            image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert(self.mode)
+            image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+            image = image.convert("L" if self.channels == 1 else "RGB")
             picture = np.asarray(image).reshape(*picture.shape[:2], self.channels)
         size, box = self._places(*picture.shape[:2])
         if self.interpolation in FILTERS:
@@ -105,23 +110,29 @@ class Preprocessing:
         return size, (round((size[0] - rows) / 2), round((size[1] - columns) / 2), rows, columns)
 
     def normalise(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] → float32 [n, c, h, w]: (x / 255 − mean) / std, in the order torchvision computes it."""
-        scaled = batch.astype(np.float32) / np.float32(255)
+        """uint8 [n, h, w, c] of fitted pictures → float32 [n, c, h, w] with channels in the order of `mode`:
+        (x / divisor − mean) / std, in the order torchvision computes it."""
+        scaled = (batch[..., ::-1] if self.mode == "BGR" else batch).astype(np.float32) / np.float32(self.divisor)
         scaled -= np.asarray(self.mean, np.float32)
         scaled /= np.asarray(self.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = {key: list(entry) if isinstance(entry, tuple) else entry for key, entry in asdict(self).items()}
+        return value | {"antialias": self.interpolation != "nearest"}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_json`; ValueError when a key is unknown, missing or of the wrong kind."""
+        """The inverse of `to_json`; ValueError when a key is unknown, missing or of the wrong kind. Cards of schema 1
+        say nothing of divisor and antialias."""
         try:
-            fields = {**value, **{key: tuple(value[key]) for key in ("crop", "mean", "std")}}
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+            given = {key: entry for key, entry in value.items() if key != "antialias"}
+            made = cls(**{**given, **{key: tuple(value[key]) for key in ("crop", "mean", "std")}})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a preprocessing record: {error}") from None
+        if value.get("antialias", made.to_json()["antialias"]) != made.to_json()["antialias"]:
+            raise ValueError("antialias must be true, and false for nearest: as Pillow resizes")
+        return made
 
 
 _IMAGENET: dict[str, Any] = {"mode": "RGB", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

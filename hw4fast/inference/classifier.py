@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from hw4fast.data.preprocessing import Preprocessing
+from hw4fast.data.images import as_picture
 from hw4fast.errors import UserError
 from hw4fast.inference.card import KEY, Card
+from hw4fast.inference.known import find_model, known_card
 from hw4fast.inference.session import PROVIDERS, open_session, said
-from hw4fast.paths import model_file, one_line
+from hw4fast.paths import one_line
+
+Guess = tuple[int, str, float]  # class index, its label, how probable the model holds it (0…1)
+BATCH = 32  # pictures that go through the net at once
+TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "tensor(uint8)"}  # onnxruntime's names
 
 
 class Classifier:
     """path: the .onnx file; card: what it says about itself; provider: the key of PROVIDERS that really runs.
 
-    `Classifier(path)` takes an .onnx file or a run folder that holds model.onnx. Raises UserError when the
-    file is missing or corrupt, has no card, has one that doesn't fit its input and output, takes a fixed
-    number of pictures, or when the provider doesn't run here; UsageError for an unknown provider.
+    `Classifier(model)` takes an .onnx file, a run folder that holds model.onnx, or an architecture's name (see
+    known.find_model). providers: one key of PROVIDERS or several, of which the first that runs is taken.
+    threads: of one operator; onnxruntime's choice if None.
+    Raises UserError when the file is missing or corrupt, has no card, has one that doesn't fit its input and output,
+    or when no provider of those runs here; UsageError for an unknown provider.
     """
 
-    def __init__(self, path: str | Path, provider: str = "cpu", threads: int | None = None) -> None:
-        self.path = model_file(path)
-        self._session = open_session(self.path, provider, threads)
+    def __init__(self, model: str | Path, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
+        self.path = find_model(model)
+        self._session = open_session(self.path, providers, threads)
         running = self._session.get_providers()[0]
         self.provider = next(name for name, long_name in PROVIDERS.items() if long_name == running)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
-        if text is None:
-            raise UserError(
-                f"'{self.path}' has no card (metadata '{KEY}': preprocessing and labels), so its answers can't be "
-                "read; `hw4fast export` writes files with one"
-            )
         try:
-            self.card = Card.from_json_text(text)
-            self._check_shapes()
+            card = known_card(self.path) if text is None else Card.from_json_text(text)
+            if card is None:
+                raise UserError(
+                    f"it has no card (metadata '{KEY}': preprocessing and labels), so its answers can't be read; if you"
+                    " know what it takes: hw4fast card FILE --set labels=LABELS.txt --preprocess imagenet"
+                )
+            self.card = card
+            self._at_once = self._check_shapes()
         except UserError as error:
             raise UserError(f"'{self.path}': {error}") from None
 
@@ -66,16 +77,36 @@ class Classifier:
             raise ValueError(f"the batch must be uint8 [n, {shape}], not {batch.dtype} {list(batch.shape)}")
         if len(batch) == 0:
             return np.zeros((0, len(self.card.labels)), np.float32)
-        inputs = {"input": self.card.preprocessing.normalise(batch)}
+        if self._at_once is None:
+            return self._run(batch)
+        n = self._at_once  # the file takes so many at a time: the last ones are filled up
+        filled = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % n, axis=0)])
+        return np.concatenate([self._run(filled[i : i + n]) for i in range(0, len(filled), n)])[: len(batch)]
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        card = self.card
         try:
-            result = self._session.run(["logits"], inputs)[0]
+            (result,) = self._session.run([card.output.name], {card.input.name: self._tensor(batch)})
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise UserError(
                 f"'{one_line(self.path)}' failed on a batch of {len(batch)}: {said(error)}; export it again"
             ) from None
-        if result.shape != (len(batch), len(self.card.labels)):
+        if result.shape != (len(batch), len(card.labels)):
             raise UserError(f"'{self.path}' answered {list(result.shape)} to {len(batch)} pictures; export it again")
+        result = result.astype(np.float32, copy=False)
+        if card.output.kind == "probabilities":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.log(result)
         return result
+
+    def _tensor(self, batch: np.ndarray) -> np.ndarray:
+        """uint8 [n, h, w, c] → what the graph takes, as the card says."""
+        expected = self.card.input
+        if expected.dtype == "uint8":
+            batch = batch[..., ::-1] if self.card.preprocessing.mode == "BGR" else batch
+            return np.ascontiguousarray(batch if expected.layout == "NHWC" else batch.transpose(0, 3, 1, 2))
+        tensor = self.card.preprocessing.normalise(batch).astype(expected.dtype, copy=False)
+        return tensor if expected.layout == "NCHW" else np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         """As `logits`, then softmax: float32 [n, classes], rows that sum to 1.
@@ -91,29 +122,60 @@ class Classifier:
         odds = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return odds / odds.sum(axis=1, keepdims=True)
 
-    def _check_shapes(self) -> None:
-        """UserError unless the file takes "input" float32 [any n, c, h, w] and gives "logits" [n, classes]."""
+    def classify(self, images: Any, top: int = 5) -> list[tuple[Guess, ...]]:
+        """The `top` most probable classes of each picture, best first; of a single picture, a list of one.
+
+        images: one picture or several, each a path, a file's bytes, a Pillow image or an array (see images.as_picture).
+        Raises UserError for a picture that can't be read, ValueError for an array that is none and for top < 1.
+        """
+        if top < 1:
+            raise ValueError(f"top must be 1 or more, not {top}")
+        single = isinstance(images, str | bytes | Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim < 4
+        )
+        pictures, found = [images] if single else list(images), []
+        for i in range(0, len(pictures), BATCH):
+            batch = np.stack([self.fit(as_picture(picture)) for picture in pictures[i : i + BATCH]])
+            found += [best(row, self.card.labels, top) for row in self.probabilities(batch)]
+        return found
+
+    def _check_shapes(self) -> int | None:
+        """UserError unless the file takes and gives what the card says; how many pictures it takes at once, None for
+        any number."""
+        card = self.card
         inputs = {entry.name: entry for entry in self._session.get_inputs()}
         outputs = {entry.name: entry for entry in self._session.get_outputs()}
-        if list(inputs) != ["input"] or "logits" not in outputs:
+        if list(inputs) != [card.input.name] or card.output.name not in outputs:
             names = f"{', '.join(inputs)} → {', '.join(outputs)}"
-            raise UserError(f"the model's tensors are {names}, expected input → logits; export it again")
-        if inputs["input"].type != "tensor(float)" or outputs["logits"].type != "tensor(float)":
-            raise UserError("the model's input and logits must be float32; export it again")
-        taken, given = inputs["input"].shape, outputs["logits"].shape
-        if taken and isinstance(taken[0], int):
-            raise UserError(f"the model takes exactly {taken[0]} picture(s) at a time; export it with a dynamic batch")
-        expected = _input_shape(self.card.preprocessing)
-        if not _agree(taken, expected):
-            raise UserError(f"the card says input {expected}, but the model takes {taken}; export it again")
-        if not _agree(given, [None, len(self.card.labels)]):
             raise UserError(
-                f"the card has {len(self.card.labels)} labels, but the model's logits are {given}; export it again"
+                f"the model's tensors are {one_line(names)}, the card says {one_line(card.input.name)} →"
+                f" {one_line(card.output.name)}; export it again"
             )
+        taken, given = inputs[card.input.name], outputs[card.output.name]
+        if taken.type != TYPES[card.input.dtype] or given.type not in (TYPES["float32"], TYPES["float16"]):
+            raise UserError(
+                f"the model takes {taken.type} and gives {given.type}, where the card says {card.input.dtype} and a"
+                " float; export it again"
+            )
+        expected = _input_shape(card)
+        if not _agree(taken.shape, expected):
+            raise UserError(f"the card says input {expected}, but the model takes {taken.shape}; export it again")
+        if not _agree(given.shape, [None, len(card.labels)]):
+            raise UserError(
+                f"the card has {len(card.labels)} labels, but the model's output is {given.shape}; export it again"
+            )
+        return taken.shape[0] if isinstance(taken.shape[0], int) else None
 
 
-def _input_shape(preprocessing: Preprocessing) -> list[int | None]:
-    return [None, preprocessing.channels, *preprocessing.crop]
+def best(probabilities: np.ndarray, labels: tuple[str, ...], top: int) -> tuple[Guess, ...]:
+    """The `top` largest of float32 [classes]; the lower index first among equals."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((int(index), labels[index], float(probabilities[index])) for index in order)
+
+
+def _input_shape(card: Card) -> list[int | None]:
+    sides, channels = card.preprocessing.crop, card.preprocessing.channels
+    return [None, *sides, channels] if card.input.layout == "NHWC" else [None, channels, *sides]
 
 
 def _agree(found: list[int | str | None], expected: list[int | None]) -> bool:

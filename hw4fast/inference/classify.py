@@ -14,11 +14,11 @@ from PIL import Image
 from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import writing
-from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.classifier import Classifier, Guess, best
+from hw4fast.inference.known import DEFAULT
 from hw4fast.transforms import Chain, parse
 
 CLEAN = "clean"
-Guess = tuple[int, str, float]  # class index, its label, how probable the model holds it (0…1)
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,18 @@ class Failure:
 
 def classify(
     paths: Sequence[str | Path] | str | Path,
-    model: str | Path,
+    model: str | Path = DEFAULT,
     transforms: Sequence[str] | str = (),
     top: int = 5,
     save_transformed: str | Path | None = None,
     seed: int = 0,
-    provider: str = "cpu",
+    providers: str | Sequence[str] = "cpu",
     threads: int | None = None,
 ) -> Iterator[Result | Failure]:
     """The model's `top` classes for each picture, as it is and under each transform, one picture at a time.
 
-    model: an .onnx file with a card, or a run folder that holds model.onnx. transforms: specs, see
-    hw4fast.transforms. save_transformed: a folder for what the model saw, `STEM-SPEC.png`
+    model: an .onnx file with a card, a run folder that holds model.onnx, or an architecture's name.
+    transforms: specs, see hw4fast.transforms. save_transformed: a folder for what the model saw, `STEM-SPEC.png`
     (`STEM-clean.png` without transforms) at the model's size with unusual signs as _; a file that stands there with
     other pixels is never overwritten: the new one gets a number, `STEM-SPEC-2.png`.
     seed: of random transforms, whose draws belong to the picture's pixels.
@@ -87,7 +87,7 @@ def classify(
     if top < 1:
         raise UsageError(f"top must be 1 or more, not {top}")
     chains = [parse(spec) for spec in ([transforms] if isinstance(transforms, str) else transforms)]
-    classifier = Classifier(model, provider, threads)
+    classifier = Classifier(model, providers, threads)
     folder = None if save_transformed is None else _made_folder(Path(save_transformed))
     files = [paths] if isinstance(paths, str | Path) else paths
     return (_one(str(file), classifier, chains, top, folder, seed) for file in files)
@@ -107,14 +107,8 @@ def _one(
     for name, seen, row in zip(names, [picture, *spoilt], rows, strict=True):
         wanted = name != CLEAN or not chains
         saved = _saved(seen, folder, Path(file).stem, name) if folder and wanted else None
-        answers.append(Answer(name, _best(row, classifier.card.labels, top), saved))
+        answers.append(Answer(name, best(row, classifier.card.labels, top), saved))
     return Result(file, answers[0], tuple(answers[1:]))
-
-
-def _best(probabilities: np.ndarray, labels: tuple[str, ...], top: int) -> tuple[Guess, ...]:
-    """The `top` largest of float32 [classes]; the lower index first among equals."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return tuple((int(index), labels[index], float(probabilities[index])) for index in order)
 
 
 def _made_folder(folder: Path) -> Path:

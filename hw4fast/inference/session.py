@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from io import StringIO
@@ -30,17 +31,36 @@ PROBE = (
 )
 
 
-def open_session(path: str | Path, provider: str = "cpu", threads: int | None = None) -> Any:
-    """An onnxruntime.InferenceSession of the file that runs on `provider`, and on nothing less.
+def open_session(path: str | Path, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> Any:
+    """An onnxruntime.InferenceSession of the file that runs on the provider that was asked for, and on nothing less.
 
-    provider: a key of PROVIDERS. threads: of one operator; onnxruntime's choice if None.
-    Raises UsageError for an unknown provider or a bad number of threads, UserError when the provider doesn't
-    load here (with the reason and what to do) and when the file is missing, empty or no ONNX model.
+    providers: a key of PROVIDERS, or several, of which the first that loads is taken. threads: of one operator;
+    onnxruntime's choice if None.
+    Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
+    loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
-    _check_name(provider)
+    names = [providers] if isinstance(providers, str) else list(providers)
+    for name in names:
+        _check_name(name)
+    if not names:
+        raise UsageError(f"no provider was named; known: {', '.join(PROVIDERS)}")
     if threads is not None:
         check_threads(threads)
     path = readable_file(path, "model")
+    reasons = []
+    for name in names:
+        try:
+            return _opened(path, name, threads)
+        except _NoProvider as error:
+            reasons.append(str(error))
+    raise UserError("; ".join(reasons) + ("" if "cpu" in names else "; or use provider 'cpu'"))
+
+
+class _NoProvider(Exception):
+    """A provider doesn't run here, or not for this file."""
+
+
+def _opened(path: Path, provider: str, threads: int | None) -> Any:
     try:
         session = _create(str(path), provider, threads)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -49,7 +69,7 @@ def open_session(path: str | Path, provider: str = "cpu", threads: int | None = 
         raise UserError(f"'{path}' can't be loaded as an ONNX model: {reason}; export or fetch it again") from None
     if session.get_providers()[0] != PROVIDERS[provider]:
         _insist(provider)
-        raise UserError(f"provider '{provider}' loads here, but not for '{path}'; use provider 'cpu'")
+        raise _NoProvider(f"provider '{provider}' loads here, but not for '{path}'")
     return session
 
 
@@ -79,7 +99,7 @@ def _check_name(provider: str) -> None:
 def _insist(provider: str) -> None:
     reason = None if provider == "cpu" else explain_provider(provider)
     if reason:
-        raise UserError(f"provider '{provider}' doesn't run here: {reason}; or use provider 'cpu'")
+        raise _NoProvider(f"provider '{provider}' doesn't run here: {reason}")
 
 
 def _create(model: str | bytes, provider: str, threads: int | None) -> Any:

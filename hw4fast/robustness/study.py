@@ -74,7 +74,7 @@ def study(
     if seed < 0:
         raise UsageError(f"seed must not be negative, it is {seed}")
     points = points_of([transforms] if isinstance(transforms, str) else transforms)
-    classifier = Classifier(model, provider=provider, threads=threads)
+    classifier = Classifier(model, provider, threads)
     opened = open_source(source, classifier.card.labels)
     chosen = choose(len(opened.names), limit, seed)
     wanted = _wanted(out, opened)

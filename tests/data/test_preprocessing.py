@@ -22,7 +22,7 @@ SIZES = ((1, 1), (2, 90), (91, 3), (31, 24), (37, 37), (38, 37), (50, 75), (128,
 
 def picture(size: tuple[int, int], mode: str) -> Image.Image:
     rng = np.random.Generator(np.random.PCG64(size))
-    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
     return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
 
 
@@ -37,7 +37,8 @@ def torchvision_chain(preprocessing: Preprocessing) -> tuple[v2.Compose, v2.Comp
         resize = [v2.Resize(preprocessing.crop, mode)]
     else:
         resize = [v2.Resize(preprocessing.resize_size, mode), v2.CenterCrop(preprocessing.crop)]
-    end = [v1.ToTensor(), v1.Normalize(preprocessing.mean, preprocessing.std)]
+    turn = [lambda tensor: tensor.flip(0)] if preprocessing.mode == "BGR" else []
+    end = [v1.ToTensor(), *turn, v1.Normalize(preprocessing.mean, preprocessing.std)]
     return v2.Compose(resize), v2.Compose([*resize, *end])
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
-from hw4fast.inference.card import KEY, Card
+from hw4fast.inference.card import KEY, SCHEMA, Card, Input, Output
 
 PHOTOS = Preprocessing(
     mode="RGB",
@@ -20,7 +20,17 @@ PHOTOS = Preprocessing(
     resize="shorter-side",
     resize_size=256,
 )
-CARD = Card(PHOTOS, ("tench", "crane", "crane", "Ünï “q”"), {"dataset": "x", "n": [1, 2.5, None]}, {"max": 1e-6}, 17)
+CARD = Card(
+    PHOTOS,
+    ("tench", "crane", "crane", "Ünï “q”"),
+    {"dataset": "x", "n": [1, 2.5, None]},
+    {"max": 1e-6},
+    17,
+    Input("x", "NHWC", "uint8"),
+    Output("p", "probabilities"),
+    "MIT",
+    "somebody",
+)
 
 
 def changed(**values) -> str:
@@ -35,6 +45,32 @@ def changed_preprocessing(**values) -> str:
 
 def test_round_trip():
     assert Card.from_json_text(CARD.to_json_text()) == CARD
+
+
+def test_every_key_of_the_schema_is_written():
+    value = json.loads(CARD.to_json_text())
+    assert value["schema"] == SCHEMA == 2
+    assert value["input"] == {"name": "x", "layout": "NHWC", "dtype": "uint8"}
+    assert value["output"] == {"name": "p", "kind": "probabilities"}
+    assert value["preprocessing"] == {
+        "mode": "RGB",
+        "resize": "shorter-side",
+        "resize_size": 256,
+        "interpolation": "bilinear",
+        "antialias": True,
+        "crop": [224, 224],
+        "divisor": 255.0,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+
+
+def test_a_card_of_schema_1_is_read():
+    preprocessing = {key: value for key, value in PHOTOS.to_json().items() if key not in ("antialias", "divisor")}
+    old = changed(schema=1, preprocessing=preprocessing, input=..., output=..., licence=..., source=...)
+    card = Card.from_json_text(old)
+    assert card == Card(PHOTOS, CARD.labels, CARD.provenance, CARD.parity, 17) and card.schema == 2
+    assert (card.input, card.output) == (Input("input", "NCHW", "float32"), Output("logits", "logits"))
 
 
 @given(labels=st.lists(st.text(), min_size=1, max_size=5), number=st.floats(allow_nan=False, allow_infinity=False))
@@ -57,8 +93,17 @@ def test_nan_is_not_written():
         ("[]", "not a JSON object"),
         ("null", "not a JSON object"),
         (changed(parity={"max": float("nan")}), "NaN is not JSON"),
-        (changed(schema=2), "has schema 2, but this hw4fast reads schema 1; upgrade"),
+        (changed(schema=3), "has schema 3, but this hw4fast reads schema 1 and 2; upgrade"),
         (changed(schema="1"), "has schema 1, but"),
+        (changed(schema=1.5), "has schema 1.5, but"),
+        (changed(schema=[2]), "has schema [2], but"),
+        (changed(input=...), "missing keys ['input']"),
+        (changed(input=[]), "input is not an object"),
+        (changed(input={"name": "x", "layout": "CHWN", "dtype": "uint8"}), "a layout of"),
+        (changed(input={"name": 1, "layout": "NCHW", "dtype": "uint8"}), "input must have a name"),
+        (changed(input={"names": "x"}), "input has other keys than"),
+        (changed(output={"name": "x", "kind": "odds"}), "a kind of"),
+        (changed(licence=None), "licence is not a text"),
         (changed(schema=True), "has schema True"),
         (changed(schema=...), "has schema none"),
         (changed(labels=...), "missing keys ['labels']"),
@@ -73,6 +118,10 @@ def test_nan_is_not_written():
         (changed(preprocessing=None), "preprocessing"),
         (changed(preprocessing=[]), "preprocessing"),
         (changed_preprocessing(mode="CMYK"), "mode must be one of"),
+        (changed_preprocessing(antialias=False), "antialias must be true"),
+        (changed_preprocessing(divisor=0), "divisor must be positive"),
+        (changed_preprocessing(divisor="255"), "divisor must be positive"),
+        (changed_preprocessing(divisor=True), "divisor must be positive"),
         (changed_preprocessing(mode=["L"]), "preprocessing"),
         (changed_preprocessing(surprise=1), "surprise"),
         (changed_preprocessing(crop=[224]), "crop must"),

@@ -83,7 +83,7 @@ def test_pictures_are_read_one_at_a_time(digit, tmp_path, centroid_onnx):
         ({"transforms": ["blur51", "blur4"]}, UsageError, "size must be odd"),
         ({"top": 0}, UsageError, "top must be 1 or more"),
         ({"model": "no/such.onnx"}, UserError, "there is no model file"),
-        ({"provider": "abacus"}, UsageError, "unknown provider"),
+        ({"providers": "abacus"}, UsageError, "unknown provider"),
         ({"threads": 0}, UsageError, "threads must lie in 1 … "),
     ],
 )

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hw4fast.data import Preprocessing
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import cache_folder, data_folder
 
@@ -40,6 +41,23 @@ def labels(name: str) -> tuple[str, ...]:
     import torchvision
 
     return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
+
+
+def torchvisions_preprocessing(name: str) -> Preprocessing:
+    """What torchvision's default weights of that net were tested with."""
+    import torchvision
+
+    told = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    (crop,), (resize,) = told.crop_size, told.resize_size
+    return Preprocessing(
+        mode="RGB",
+        crop=(crop, crop),
+        mean=tuple(told.mean),
+        std=tuple(told.std),
+        resize="shorter-side",
+        resize_size=resize,
+        interpolation=told.interpolation.value,
+    )
 
 
 def pretrained(name: str, weights: str | Path | None = None) -> tuple[nn.Module, str]:

@@ -1,0 +1,99 @@
+"""Models by name: files of the model folders, and nets of torchvision's that are exported once into the cache."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hw4fast.data.preprocessing import preset
+from hw4fast.errors import UserError
+from hw4fast.files import cache_folder, data_folder
+from hw4fast.inference.card import Card
+from hw4fast.paths import model_file, one_line
+
+DEFAULT = "shufflenet_v2_x1_0"  # small and good: 9 MB, 74.8 % of 456 photographs that it never saw
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # of an architecture of torchvision's
+MODELS, LABELS = "models", "imagenet_classes.csv"  # in HW4FAST_DATA
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a file of the model folder doesn't say about itself."""
+
+    source: str
+    licence: str
+    preset: str = "imagenet"
+    opset: int = 17
+
+
+KNOWN = {
+    "squeezenet1_1": Known("the authors' SqueezeNet 1.1, weights in float16", "BSD"),
+    "shufflenet_v2_x1_0": Known("onnx/models' ShuffleNet v2, weights in int8", "BSD-3-Clause"),
+    "mobilenet_v2": Known("Coral's MobileNetV2, weights in int8", "Apache-2.0"),
+}
+
+
+def find_model(model: str | Path) -> Path:
+    """The .onnx file that `model` names: a file, a run folder, or an architecture's name.
+
+    An architecture is looked for as NAME.onnx in HW4FAST_DATA/models and in the cache's models/, else exported there
+    once, by a process of its own, because that needs torch. Raises UserError when nothing of that helps.
+    """
+    if Path(model).exists() or not NAME.fullmatch(str(model)):
+        return model_file(model)
+    for folder in model_folders():
+        if (folder / f"{model}.onnx").is_file():
+            return folder / f"{model}.onnx"
+    return _exported(str(model))
+
+
+def model_folders() -> list[Path]:
+    """Where models are looked for by name, first to last."""
+    data = data_folder()
+    return [*([data / MODELS] if data else []), cache_folder() / MODELS]
+
+
+def known_card(path: Path) -> Card | None:
+    """The card of a file of HW4FAST_DATA/models that carries none, None for any other file.
+
+    Raises UserError when the labels that belong to it can't be read.
+    """
+    data, known = data_folder(), KNOWN.get(path.stem)
+    if known is None or data is None or path.resolve().parent != (data / MODELS).resolve():
+        return None
+    provenance = {"architecture": path.stem, "weights": path.name, "preset": known.preset}
+    return Card(
+        preset(known.preset),
+        imagenet_labels(data / LABELS),
+        provenance,
+        {},
+        known.opset,
+        licence=known.licence,
+        source=known.source,
+    )
+
+
+def imagenet_labels(path: Path) -> tuple[str, ...]:
+    """The first name of each class of a table with the columns index, wnid and name. Raises UserError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = tuple(row["name"].split(",")[0].strip() for row in sorted(rows, key=lambda row: int(row["index"])))
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+        raise UserError(f"the labels of the model folder can't be read from '{path}': {one_line(error)}") from None
+    return names
+
+
+def _exported(name: str) -> Path:
+    path = cache_folder() / MODELS / f"{name}.onnx"
+    print(f"hw4fast: exporting {name} to {path}, once", file=sys.stderr)
+    command = [sys.executable, "-m", "hw4fast", "export", name, "--onnx", str(path)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
+        raise UserError(f"there is no model '{name}', and it can't be made: {said.removeprefix('hw4fast: ')}")
+    return path

@@ -1,0 +1,94 @@
+"""Models by name: the model folder's files, and what is exported once into the cache."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hw4fast.errors import UserError
+from hw4fast.inference import known
+from hw4fast.inference.classifier import Classifier
+
+TABLE = 'index,wnid,name\n1,n2,"crane, a bird"\n0,n1,tench\n'
+
+
+@pytest.fixture
+def folders(monkeypatch, tmp_path):
+    """Empty HW4FAST_DATA/models and cache/models."""
+    for variable, name in (("HW4FAST_DATA", "data"), ("HW4FAST_CACHE", "cache")):
+        (tmp_path / name / "models").mkdir(parents=True)
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    return tmp_path
+
+
+def test_a_name_is_found_in_the_data_folder_before_the_cache(folders, centroid_onnx):
+    in_cache, in_data = (folders / name / "models" / "net_1.onnx" for name in ("cache", "data"))
+    shutil.copy(centroid_onnx, in_cache)
+    assert known.find_model("net_1") == in_cache
+    shutil.copy(centroid_onnx, in_data)
+    assert known.find_model("net_1") == in_data
+    assert Classifier("net_1").path == in_data
+
+
+def test_a_file_or_a_run_wins_over_a_name(folders, centroid_onnx, monkeypatch):
+    monkeypatch.chdir(folders)
+    shutil.copy(centroid_onnx, folders / "cache" / "models" / "net.onnx")
+    (folders / "net").mkdir()
+    shutil.copy(centroid_onnx, folders / "net" / "model.onnx")
+    assert known.find_model("net") == Path("net/model.onnx")
+
+
+def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, centroid_onnx, monkeypatch, capsys):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        shutil.copy(centroid_onnx, command[-1])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(known.subprocess, "run", run)
+    for _ in range(2):
+        assert known.find_model("resnet18") == folders / "cache" / "models" / "resnet18.onnx"
+    ((*start, path),) = commands
+    assert start == [sys.executable, "-m", "hw4fast", "export", "resnet18", "--onnx"]
+    assert path == str(folders / "cache" / "models" / "resnet18.onnx")
+    assert "exporting resnet18 to" in capsys.readouterr().err
+
+
+def test_why_it_can_not_be_exported_is_told(folders):
+    pytest.importorskip("torchvision")
+    with pytest.raises(
+        UserError, match=r"there is no model 'resnet_18', and it can't be made: .*did you mean resnet18"
+    ):
+        known.find_model("resnet_18")
+    assert list((folders / "cache" / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["no/such.onnx", "net.onnx", "Résumé"])
+def test_what_is_no_name_is_a_missing_file(folders, path):
+    with pytest.raises(UserError, match=r"there is no model file"):
+        known.find_model(path)
+
+
+def test_the_table_belongs_to_the_model_folder_alone(folders):
+    (folders / "data" / "imagenet_classes.csv").write_text(TABLE, encoding="utf-8")
+    ours = folders / "data" / "models" / "mobilenet_v2.onnx"
+    card = known.known_card(ours)
+    assert card.labels == ("tench", "crane") and card.licence == "Apache-2.0"
+    assert known.known_card(folders / "mobilenet_v2.onnx") is None
+    assert known.known_card(ours.with_name("other.onnx")) is None
+
+
+@pytest.mark.parametrize(
+    "text", [None, "index,wnid\n0,n1\n", "index,wnid,name\nfirst,n1,tench\n", "index,wnid,name\n0\n"]
+)
+def test_labels_that_can_not_be_read(folders, text):
+    path = folders / "data" / "imagenet_classes.csv"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="the labels of the model folder can't be read"):
+        known.known_card(folders / "data" / "models" / "mobilenet_v2.onnx")
