@@ -88,7 +88,10 @@ def export(
     if not 0 < tolerance < math.inf:
         raise UsageError(f"tolerance must be positive, not {tolerance}")
     if not Path(model).exists() and NAME.fullmatch(str(model)):
-        check_architecture(str(model))
+        try:
+            check_architecture(str(model))
+        except UsageError as error:
+            raise UsageError(f"{model} is no run folder, and an {error}") from None
     if Path(model).exists() or str(model) not in architectures():
         if weights is not None or preprocess is not None:
             raise UsageError("weights and preprocessing go with an architecture; a run has its own")
