@@ -1,4 +1,4 @@
-// conv_block with one filter per channel, chosen by conv_block.cpp and conv_block_backward.cpp.
+// conv_block with one filter per channel, chosen by conv_forward.cpp and conv_block_backward.cpp.
 #include "conv_ways.h"
 #include "parallel.h"
 
@@ -30,19 +30,19 @@ namespace hw4fast {
 
 template <class T> static std::int64_t lanes_of(Isa isa) { return isa_lanes(isa) * 4 / static_cast<int>(sizeof(T)); }
 
-template <class T> void conv_depthwise(const Strided<const T> &x, const T *weight, const T *bias, const ConvShape &s,
-                                       T *out, std::uint8_t *code, Isa isa, int threads) {
-  const auto filters_of = HW4FAST_VARIANT(isa, depthwise_filters<T>);
-  const auto rows_of = HW4FAST_VARIANT(isa, depthwise_rows<T>);
-  const std::int64_t lanes = lanes_of<T>(isa), padded = (s.c + lanes - 1) / lanes * lanes, taps = s.kh * s.kw;
-  const Scratch<T> filters(padded * taps), padded_bias(padded);
+template <class T> void conv_depthwise_filters(const T *weight, const ConvShape &s, ConvFilters<T> &to) {
+  const auto filters_of = HW4FAST_VARIANT(to.isa, depthwise_filters<T>);
+  const std::int64_t lanes = lanes_of<T>(to.isa), taps = s.kh * s.kw;
   for (std::int64_t c = 0; c < s.c; c += lanes)
-    filters_of(weight + c * taps, std::min(lanes, s.c - c), taps, false, filters.get() + c * taps);
-  std::fill(padded_bias.get(), padded_bias.get() + padded, T(0));
-  if (bias) std::copy(bias, bias + s.c, padded_bias.get());
-  const std::int64_t flops = s.cols * s.side * s.side * taps * padded;  // per row
+    filters_of(weight + c * taps, std::min(lanes, s.c - c), taps, false, to.weight.get() + c * taps);
+}
+
+template <class T> void conv_depthwise(const Strided<const T> &x, const ConvFilters<T> &filters, const ConvShape &s,
+                                       T *out, std::uint8_t *code, Threads threads) {
+  const auto rows_of = HW4FAST_VARIANT(filters.isa, depthwise_rows<T>);
+  const std::int64_t flops = s.cols * s.side * s.side * s.kh * s.kw * filters.padded;  // per row
   parallel_for(s.n * s.rows, 1 + 100000 / flops, threads, [&](std::int64_t begin, std::int64_t end) {
-    rows_of(x, filters.get(), padded_bias.get(), s, out, code, begin, end);
+    rows_of(x, filters.weight.get(), filters.bias.get(), s, out, code, begin, end);
   });
 }
 
@@ -50,7 +50,7 @@ template <class T> void conv_depthwise(const Strided<const T> &x, const T *weigh
 // same result.
 template <class T> void conv_depthwise_backward(const Strided<const T> &x, const Strided<const T> &g,
                                                 const std::uint8_t *code, const T *weight, const ConvShape &s, T *dx,
-                                                T *dw, T *db, Isa isa, int threads) {
+                                                T *dw, T *db, Isa isa, Threads threads) {
   const auto backward = HW4FAST_VARIANT(isa, depthwise_backward<T>);
   const std::int64_t lanes = lanes_of<T>(isa), blocks = (s.c + lanes - 1) / lanes, taps = s.kh * s.kw;
   const std::int64_t groups = std::min<std::int64_t>(s.n, 16), size = (taps + 1) * lanes;
@@ -73,11 +73,12 @@ template <class T> void conv_depthwise_backward(const Strided<const T> &x, const
     }
 }
 
-#define HW4FAST_DEPTHWISE(T)                                                                                           \
-  template void conv_depthwise(const Strided<const T> &, const T *, const T *, const ConvShape &, T *, std::uint8_t *, \
-                               Isa, int);                                                                              \
-  template void conv_depthwise_backward(const Strided<const T> &, const Strided<const T> &, const std::uint8_t *,      \
-                                        const T *, const ConvShape &, T *, T *, T *, Isa, int);
+#define HW4FAST_DEPTHWISE(T)                                                                                      \
+  template void conv_depthwise_filters(const T *, const ConvShape &, ConvFilters<T> &);                           \
+  template void conv_depthwise(const Strided<const T> &, const ConvFilters<T> &, const ConvShape &, T *,          \
+                               std::uint8_t *, Threads);                                                          \
+  template void conv_depthwise_backward(const Strided<const T> &, const Strided<const T> &, const std::uint8_t *, \
+                                        const T *, const ConvShape &, T *, T *, T *, Isa, Threads);
 HW4FAST_DEPTHWISE(float)
 HW4FAST_DEPTHWISE(double)
 #undef HW4FAST_DEPTHWISE

@@ -1,4 +1,4 @@
-// conv_block by Winograd's algorithm, forward and backward, chosen by conv_block.cpp and conv_block_backward.cpp.
+// conv_block by Winograd's algorithm, forward and backward, chosen by conv_forward.cpp and conv_block_backward.cpp.
 #include "conv_ways.h"
 #include "parallel.h"
 
@@ -26,30 +26,30 @@ struct WinogradGradient {
 
 namespace hw4fast {
 
-void conv_winograd(const Strided<const float> &x, const float *weight, const float *bias, const ConvShape &s,
-                   float *out, std::uint8_t *code, Isa isa, int threads) {
-  const std::int64_t padded = (s.o + 31) / 32 * 32,
-                     points = conv_winograd_points(s);  // the widest block, of any instruction set
-  const Scratch<float> filters(padded * s.c * points * points), padded_bias(padded);
-  std::fill(padded_bias.get(), padded_bias.get() + padded, 0.0f);
-  if (bias) std::copy(bias, bias + s.o, padded_bias.get());
+void conv_winograd_filters(const float *weight, const ConvShape &s, ConvFilters<float> &to, Threads threads) {
   const auto filters_of =
-      s.kh == 3 ? HW4FAST_VARIANT(isa, winograd_filters<3>) : HW4FAST_VARIANT(isa, winograd_filters<5>);
-  const auto rows_of = s.kh == 3 ? HW4FAST_VARIANT(isa, winograd_rows<3>) : HW4FAST_VARIANT(isa, winograd_rows<5>);
+      s.kh == 3 ? HW4FAST_VARIANT(to.isa, winograd_filters<3>) : HW4FAST_VARIANT(to.isa, winograd_filters<5>);
   const std::int64_t size = s.kh * s.kw;
-  parallel_for(s.c, 1 + 4096 / padded, threads, [&](std::int64_t begin, std::int64_t end) {
-    filters_of(weight, s.o, s.c * size, s.c, size, begin, end, filters.get());
+  parallel_for(s.c, 1 + 4096 / to.padded, threads, [&](std::int64_t begin, std::int64_t end) {
+    filters_of(weight, s.o, s.c * size, s.c, size, begin, end, to.weight.get());
   });
-  const std::int64_t down = (s.rows * s.side + 1) / 2, flops = s.cols * s.side * s.c * s.o * points * points;
+}
+
+void conv_winograd(const Strided<const float> &x, const ConvFilters<float> &filters, const ConvShape &s, float *out,
+                   std::uint8_t *code, Threads threads) {
+  const auto rows_of =
+      s.kh == 3 ? HW4FAST_VARIANT(filters.isa, winograd_rows<3>) : HW4FAST_VARIANT(filters.isa, winograd_rows<5>);
+  const std::int64_t down = (s.rows * s.side + 1) / 2;
+  const std::int64_t flops = s.cols * s.side * s.c * s.o * conv_winograd_places(s);
   parallel_for(s.n * down, 1 + 200000 / flops, threads, [&](std::int64_t begin, std::int64_t end) {
-    rows_of(x, filters.get(), padded_bias.get(), s, out, code, begin, end);
+    rows_of(x, filters.weight.get(), filters.bias.get(), s, out, code, begin, end);
   });
 }
 
 // Groups of images have sums of their own, added in order at the end, as in conv_block_backward.cpp.
 void conv_winograd_backward(const Strided<const float> &x, const Strided<const float> &g, const std::uint8_t *code,
                             const float *weight, const ConvShape &s, float *dx, float *dw, float *db, Isa isa,
-                            int threads) {
+                            Threads threads) {
   const std::int64_t most_c = (s.c + 31) / 32 * 32, most_o = (s.o + 31) / 32 * 32, taps = s.kh * s.kw;
   const std::int64_t places = conv_winograd_points(s) * conv_winograd_points(s), width = isa_lanes(isa);
   const std::int64_t c = (s.c + width - 1) / width * width, o = (s.o + width - 1) / width * width;

@@ -8,7 +8,7 @@
 //
 // Only the code between push and pop may hold AVX instructions; the rest of the file is built for the baseline.
 #include "bfloat16.h"
-#include "kernel.h"
+#include "isa.h"
 
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
 #define HW4FAST_X86 1

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -57,10 +58,22 @@ inline int default_threads() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// Calls body(begin, end) for chunks that cover [0, n), on at most `threads` threads, none below `grain` long.
+// How many threads work. A host that has threads of its own (onnxruntime) lends them: `lent` calls chunk(data, i) for
+// each i below `chunks` on them, and comes back when all are done.
+struct Threads {
+  Threads(int all) : count(all) {}
+  Threads(int all, void (*lend)(void *host, void (*chunk)(void *, std::size_t), std::size_t chunks, void *data),
+          void *lender)
+      : count(all), lent(lend), host(lender) {}
+  int count;
+  void (*lent)(void *, void (*)(void *, std::size_t), std::size_t, void *) = nullptr;
+  void *host = nullptr;
+};
+
+// Calls body(begin, end) for chunks that cover [0, n), on at most `threads.count` threads, none below `grain` long.
 // The chunks depend on n, grain and threads; a kernel whose rows are independent gives the same bits for any.
-template <class Body> void parallel_for(std::int64_t n, std::int64_t grain, int threads, const Body &body) {
-  const std::int64_t chunks = std::min<std::int64_t>(threads, n / std::max<std::int64_t>(grain, 1));
+template <class Body> void parallel_for(std::int64_t n, std::int64_t grain, Threads threads, const Body &body) {
+  const std::int64_t chunks = std::min<std::int64_t>(threads.count, n / std::max<std::int64_t>(grain, 1));
   if (chunks <= 1) {
     if (n > 0) body(std::int64_t{0}, n);
     return;
@@ -75,8 +88,13 @@ template <class Body> void parallel_for(std::int64_t n, std::int64_t grain, int 
       if (!failure) failure = std::current_exception();
     }
   };
-  const OpenMP runtime = open_mp();
-  if (runtime.found()) {
+  const OpenMP runtime = threads.lent ? OpenMP{} : open_mp();
+  if (threads.lent) {
+    threads.lent(
+        threads.host,
+        [](void *data, std::size_t i) { (*static_cast<const decltype(chunk) *>(data))(static_cast<std::int64_t>(i)); },
+        static_cast<std::size_t>(chunks), const_cast<void *>(static_cast<const void *>(&chunk)));
+  } else if (runtime.found()) {
     struct Work {
       const decltype(chunk) &run;
       std::int64_t chunks;
