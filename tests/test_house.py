@@ -155,7 +155,7 @@ def test_the_command_line_imports_nothing_but_the_standard_library_at_the_top():
 def test_the_face_names_what_is_there():
     import hw4fast
 
-    for name in ("Settings", "train", "export", "load", "classify", "study"):
+    for name in ("Settings", "train", "export", "load", "classify", "ort_library", "study"):
         assert callable(getattr(hw4fast, name)) and name in dir(hw4fast)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         hw4fast.trian  # noqa: B018
@@ -189,14 +189,17 @@ WIDE = re.compile(r"%[yz]mm\d|%xmm(?:1[6-9]|2\d|3[01])|%k[1-7]\b")  # registers 
 VEX = re.compile(r"^v[a-z0-9]+$")  # AVX's encodings of the narrow ones: vmovaps %xmm0 …
 
 
+BUILT = {"_C": lambda: kernels.compiled().__file__, "_ort": lambda: str(kernels.ort_library())}
+
+
 @cache
-def functions_with_avx() -> dict[str, list[str]]:
-    """Demangled name → the AVX instructions in it, of the built module."""
+def functions_with_avx(built: str) -> dict[str, list[str]]:
+    """Demangled name → the AVX instructions in it, of the built module or library."""
     missing = [tool for tool in ("objdump", "c++filt") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"needs {' and '.join(missing)} (binutils)")
     text = subprocess.run(
-        ["objdump", "-d", "--no-show-raw-insn", kernels.compiled().__file__], capture_output=True, text=True, check=True
+        ["objdump", "-d", "--no-show-raw-insn", BUILT[built]()], capture_output=True, text=True, check=True
     ).stdout
     if "file format elf64-x86-64" not in text:
         pytest.skip("the built module is not x86-64")
@@ -213,9 +216,10 @@ def functions_with_avx() -> dict[str, list[str]]:
     return dict(zip(names.splitlines(), found.values(), strict=True))
 
 
-def test_avx_stands_in_its_own_namespaces_only():
+@pytest.mark.parametrize("built", BUILT)
+def test_avx_stands_in_its_own_namespaces_only(built):
     """Else the module would die on an older processor before its choice at run time."""
-    functions = functions_with_avx()
+    functions = functions_with_avx(built)
     mine = re.compile(r"hw4fast::(?:avx2|avx512)::")
     outside = {name: instructions[0] for name, instructions in functions.items() if not mine.search(name)}
     assert not outside
@@ -223,8 +227,9 @@ def test_avx_stands_in_its_own_namespaces_only():
     assert any("hw4fast::avx512::" in name for name in functions)
 
 
-def test_avx2_functions_hold_no_avx512():
-    functions = functions_with_avx()
+@pytest.mark.parametrize("built", BUILT)
+def test_avx2_functions_hold_no_avx512(built):
+    functions = functions_with_avx(built)
     wide = re.compile(r"%zmm|%k[1-7]\b|%[xy]mm(?:1[6-9]|2\d|3[01])")
     for name, instructions in functions.items():
         if "hw4fast::avx2::" in name:

@@ -122,6 +122,11 @@ def add_export(verbs: Any) -> None:
         help="of an architecture; default: HW4FAST_DATA/models, the cache, or torchvision's",
     )
     add("--preprocess", metavar="PRESET", help="of an architecture: imagenet (default) or stretch (plainly to 224×224)")
+    add(
+        "--fused",
+        action="store_true",
+        help="name the convolution blocks that hw4fast's kernels do faster: `classify` runs those, others the standard",
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -134,7 +139,7 @@ def _run_export(arguments: Arguments) -> int:
     from hw4fast.exporter import export
 
     a = arguments
-    result = export(a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess)
+    result = export(a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess, a.fused)
     if arguments.json:
         print_json({"path": str(result.path), "size": result.size, "parity": result.card.parity})
         return 0

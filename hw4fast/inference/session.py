@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.errors import UsageError, UserError
-from hw4fast.kernels import check_threads
+from hw4fast.kernels import check_threads, ort_library
 from hw4fast.paths import one_line, readable_file
 
 PROVIDERS = {
@@ -31,11 +31,14 @@ PROBE = (
 )
 
 
-def open_session(path: str | Path, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> Any:
+def open_session(
+    path: str | Path, providers: str | Sequence[str] = "cpu", threads: int | None = None, kernels: bool = True
+) -> Any:
     """An onnxruntime.InferenceSession of the file that runs on the provider that was asked for, and on nothing less.
 
     providers: a key of PROVIDERS, or several, of which the first that loads is taken. threads: of one operator;
-    onnxruntime's choice if None.
+    onnxruntime's choice if None. kernels: on the CPU, run hw4fast's kernels where the file names them (`export
+    --fused`), else what it says that they mean.
     Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
     loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
@@ -50,7 +53,7 @@ def open_session(path: str | Path, providers: str | Sequence[str] = "cpu", threa
     reasons = []
     for name in names:
         try:
-            return _opened(path, name, threads)
+            return _opened(path, name, threads, kernels)
         except _NoProvider as error:
             reasons.append(str(error))
     raise UserError("; ".join(reasons) + ("" if "cpu" in names else "; or use provider 'cpu'"))
@@ -60,9 +63,9 @@ class _NoProvider(Exception):
     """A provider doesn't run here, or not for this file."""
 
 
-def _opened(path: Path, provider: str, threads: int | None) -> Any:
+def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:
     try:
-        session = _create(str(path), provider, threads)
+        session = _create(str(path), provider, threads, kernels)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         _insist(provider)
         reason = said(error)
@@ -83,7 +86,7 @@ def explain_provider(name: str) -> str | None:
     if PROVIDERS[name] not in runtime.get_available_providers():
         return f"the installed onnxruntime {runtime.__version__} is built without it; install onnxruntime-gpu"
     try:
-        if _create(PROBE, name, 1).get_providers()[0] == PROVIDERS[name]:
+        if _create(PROBE, name, 1, False).get_providers()[0] == PROVIDERS[name]:
             return None
         failure = "onnxruntime doesn't say why"
     except Exception as error:
@@ -102,7 +105,7 @@ def _insist(provider: str) -> None:
         raise _NoProvider(f"provider '{provider}' doesn't run here: {reason}")
 
 
-def _create(model: str | bytes, provider: str, threads: int | None) -> Any:
+def _create(model: str | bytes, provider: str, threads: int | None, kernels: bool) -> Any:
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     if threads is not None:
@@ -110,6 +113,8 @@ def _create(model: str | bytes, provider: str, threads: int | None) -> Any:
         options.inter_op_num_threads = 1
     if provider != "cpu":
         _preload()
+    elif kernels:
+        options.register_custom_ops_library(str(ort_library()))
     names = [PROVIDERS[name] for name in (provider, *HELPERS[provider])]
     available = runtime.get_available_providers()
     names = [name for name in names if name in available]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from types import ModuleType
 
 from hw4fast import record
 from hw4fast.errors import UsageError, UserError
+
+ISAS = ("avx512", "avx2", "baseline")  # that kernels are written for (csrc/isa.h)
 
 
 def compiled() -> ModuleType:
@@ -20,6 +23,31 @@ def compiled() -> ModuleType:
             " folder build them with `pip install -e .`, or go elsewhere if hw4fast is installed"
         ) from error
     return _C
+
+
+def ort_library() -> Path:
+    """The shared library that makes onnxruntime run hw4fast's kernels where a file (`export --fused`) names them:
+
+        options = onnxruntime.SessionOptions()
+        options.register_custom_ops_library(str(hw4fast.ort_library()))
+
+    float32 and float64 on the CPU, onnxruntime 1.19 or newer, on its own threads. `hw4fast.load` registers it itself.
+    Raises UserError when it was not built.
+    """
+    folder = Path(__file__).parents[1]
+    found = sorted(folder.glob("_ort.*"))
+    if not found:
+        raise UserError(
+            f"the library for onnxruntime (hw4fast._ort) is not in {folder}: build it with `pip install -e .`"
+        )
+    return found[0]
+
+
+def ort_calls() -> dict[str, int]:
+    """{instruction set: convolutions that onnxruntime has run by `ort_library` in this process so far}."""
+    count = ctypes.CDLL(str(ort_library())).hw4fast_ort_calls
+    count.restype = ctypes.c_int64
+    return {name: count(place) for place, name in enumerate(ISAS)}
 
 
 def isas() -> list[str]:

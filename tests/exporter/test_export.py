@@ -21,12 +21,13 @@ from hw4fast import exporter
 from hw4fast.data import load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
+from hw4fast.exporter.parity import BATCHES
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent
 from hw4fast.training.runs import load_model, load_record
 from tests.training.conftest import other_data
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def quick_graph(model_file, monkeypatch):
         del proto.metadata_props[:]
         return proto
 
-    monkeypatch.setattr(exporter, "_to_onnx", graph)
+    monkeypatch.setattr(exporter, "to_onnx", graph)
 
 
 def torch_logits(small_run, pictures: np.ndarray) -> np.ndarray:
@@ -123,7 +124,7 @@ def test_the_parity_is_measured(small_run, model_file):
     assert parity["max_error_to_torch"] <= parity["max_error_to_float64"] + parity["torch_max_error_to_float64"] + 1e-12
 
 
-@pytest.mark.parametrize("size", [64, *exporter.BATCHES])
+@pytest.mark.parametrize("size", [64, *BATCHES])
 @pytest.mark.parametrize("damage", [lambda logits: logits + 1, lambda logits: np.full_like(logits, np.nan)])
 def test_a_file_that_is_wrong_at_one_batch_size_is_not_written(
     size, damage, small_run, tmp_path, monkeypatch, quick_graph
@@ -198,7 +199,7 @@ def test_a_tolerance_that_is_none_is_wrong_usage(tolerance, run):
 
 @pytest.mark.usefixtures("quick_graph")
 def test_a_net_that_answers_otherwise_is_refused(run, monkeypatch):
-    graph = exporter._to_onnx
+    graph = exporter.to_onnx
 
     def spoilt(source):
         proto = graph(source)
@@ -207,7 +208,7 @@ def test_a_net_that_answers_otherwise_is_refused(run, monkeypatch):
         bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
         return proto
 
-    monkeypatch.setattr(exporter, "_to_onnx", spoilt)
+    monkeypatch.setattr(exporter, "to_onnx", spoilt)
     with pytest.raises(UserError, match=r"\d of 64 answers the same"):
         export(run)
     with pytest.raises(UserError, match=r"\d of 64 answers the same"):

@@ -78,7 +78,7 @@ def test_the_loaders_own_words_and_a_remedy(monkeypatch, tmp_path):
 def test_a_provider_that_loads_but_skips_this_model_is_refused(monkeypatch, centroid_onnx):
     """The session came back with the CPU although the provider itself is fine."""
     create = sessions._create
-    monkeypatch.setattr(sessions, "_create", lambda model, provider, threads: create(model, "cpu", threads))
+    monkeypatch.setattr(sessions, "_create", lambda model, provider, *rest: create(model, "cpu", *rest))
     monkeypatch.setattr(sessions, "explain_provider", lambda name: None)
     with pytest.raises(UserError, match="provider 'cuda' loads here, but not for"):
         open_session(centroid_onnx, "cuda")

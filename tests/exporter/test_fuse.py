@@ -1,0 +1,353 @@
+"""`export --fused`: blocks become functions that every runtime can run, and that our library runs by csrc's kernels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hw4fast import kernels
+from hw4fast.errors import UserError
+from hw4fast.exporter import export
+from hw4fast.exporter.fuse import DOMAIN, fuse
+from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.session import open_session
+from hw4fast.kernels import conv_block
+
+LEVELS = {
+    name: getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{name}")
+    for name in ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
+}
+TYPES = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
+
+
+def block_model(
+    weight: np.ndarray, bias: np.ndarray | None, relu: bool, pool: bool, constant: bool = True, **attributes
+) -> onnx.ModelProto:
+    """x [n, c, h, w] of any n, h, w → Conv, Relu?, MaxPool? → y; weight and bias are inputs unless `constant`."""
+    kind = TYPES[weight.dtype.type]
+    names = ["x", "weight"] + ["bias"] * (bias is not None)
+    nodes = [helper.make_node("Conv", names, ["convolved"], **attributes)]
+    if relu:
+        nodes.append(helper.make_node("Relu", ["convolved"], ["rectified"]))
+    if pool:
+        nodes.append(helper.make_node("MaxPool", nodes[-1].output, ["pooled"], kernel_shape=[2, 2], strides=[2, 2]))
+    nodes[-1].output[0] = "y"
+    tensors = {"weight": weight} | ({} if bias is None else {"bias": bias})
+    inputs = [helper.make_tensor_value_info("x", kind, ["n", weight.shape[1], "h", "w"])]
+    stored = []
+    for name, value in tensors.items():
+        if constant:
+            stored.append(numpy_helper.from_array(value, name))
+        else:
+            inputs.append(helper.make_tensor_value_info(name, kind, value.shape))
+    output = helper.make_tensor_value_info("y", kind, ["n", weight.shape[0], None, None])
+    graph = helper.make_graph(nodes, "block", inputs, [output], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(shape)).standard_normal(shape).astype(dtype)
+
+
+def session_of(model: onnx.ModelProto, library: bool, level: str = "ENABLE_ALL", threads: int = 2):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = LEVELS[level]
+    options.intra_op_num_threads = threads
+    if library:
+        options.register_custom_ops_library(str(kernels.ort_library()))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def in_double(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """What onnx's own evaluator computes of a model without functions."""
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(model).run(None, {"x": x})[0]
+
+
+CASES = {  # shape of x, of the weight, relu, pool, padding
+    "winograd-3": ((3, 16, 12, 12), (24, 16, 3, 3), True, True, 1),
+    "winograd-5": ((2, 16, 14, 14), (32, 16, 5, 5), True, True, 2),
+    "winograd-odd": ((2, 9, 13, 11), (17, 9, 3, 3), True, False, 1),
+    "no-padding": ((2, 8, 9, 9), (8, 8, 3, 3), False, False, 0),
+    "pool-without-relu": ((2, 8, 9, 9), (8, 8, 3, 3), False, True, 1),
+    "one-channel": ((5, 1, 28, 28), (16, 1, 5, 5), True, True, 2),
+    "many-pictures": ((40, 1, 10, 10), (8, 1, 3, 3), True, True, 1),
+    "one-picture": ((1, 32, 30, 30), (64, 32, 3, 3), True, False, 1),
+    "no-picture": ((0, 8, 9, 9), (8, 8, 3, 3), True, False, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_blocks_agree_with_their_bodies(case, dtype):
+    """float64, too, which onnxruntime's own convolutions don't take: there the body is onnx's evaluator's."""
+    x_shape, w_shape, relu, pool, padding = CASES[case]
+    x, weight, bias = (numbers(*shape, dtype=dtype) for shape in (x_shape, w_shape, w_shape[:1]))
+    model = block_model(weight, bias, relu, pool, pads=[padding] * 4)
+    of_onnxruntime = dtype is np.float32
+    plain = session_of(model, False).run(None, {"x": x})[0] if of_onnxruntime else None
+    assert fuse(model) == 1
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.node[0].domain == DOMAIN
+    before = kernels.ort_calls()
+    ours = session_of(model, True).run(None, {"x": x})[0]
+    ran = {isa: n - before[isa] for isa, n in kernels.ort_calls().items() if n > before[isa]}
+    assert ran == ({kernels.chosen_isa(): 1} if x.size else {})
+    if x.size == 0:
+        assert ours.shape == (0, 8, 9, 9)
+        return
+    body = session_of(model, False).run(None, {"x": x})[0] if of_onnxruntime else in_double(model, x)
+    assert plain is None or np.array_equal(plain, body)
+    assert ours.dtype == dtype and ours.shape == body.shape
+    wide = (value.astype(np.float64) for value in (x, weight, bias))
+    double, _ = conv_block.reference(*wide, padding=(padding, padding), relu=relu, pool=pool)
+    largest, eps = np.abs(double).max(), np.finfo(dtype).eps
+    assert np.abs(ours - double).max() <= 2 * np.abs(body - double).max() + 2 * eps * max(1, largest)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("case", ["winograd-5", "one-channel"])
+def test_at_every_optimisation_level(case, level):
+    x_shape, w_shape, relu, pool, padding = CASES[case]
+    x, weight, bias = numbers(*x_shape), numbers(*w_shape), numbers(w_shape[0])
+    model = block_model(weight, bias, relu, pool, pads=[padding] * 4)
+    fuse(model)
+    before = sum(kernels.ort_calls().values())
+    body = session_of(model, False, level).run(None, {"x": x})[0]
+    assert sum(kernels.ort_calls().values()) == before
+    ours = session_of(model, True, level).run(None, {"x": x})[0]
+    assert sum(kernels.ort_calls().values()) == before + 1
+    assert np.abs(ours - body).max() <= 1e-5 * np.abs(body).max()
+
+
+def test_onnxs_evaluator_runs_the_functions():
+    x, weight, bias = numbers(1, 8, 6, 6), numbers(8, 8, 3, 3), numbers(8)
+    model = block_model(weight, bias, True, True, pads=[1] * 4)
+    plain = in_double(model, x)
+    fuse(model)
+    assert [node.op_type for node in model.graph.node] == ["conv_block_relu_pool"]
+    assert np.array_equal(in_double(model, x), plain)
+    ours = session_of(model, True).run(None, {"x": x})[0]
+    assert np.abs(ours - plain).max() <= 1e-5 * np.abs(plain).max()
+
+
+def test_a_convolution_without_a_bias():
+    x, weight = numbers(2, 8, 6, 6), numbers(8, 8, 3, 3)
+    model = block_model(weight, None, True, False)
+    plain = session_of(model, False).run(None, {"x": x})[0]
+    assert fuse(model) == 1
+    assert np.abs(session_of(model, True).run(None, {"x": x})[0] - plain).max() <= 1e-5 * np.abs(plain).max()
+
+
+def test_weights_that_come_with_each_call():
+    """As the operator allows; `fuse` takes constants only."""
+    x, weight, bias = numbers(2, 8, 6, 6), numbers(8, 8, 3, 3), numbers(8)
+    model = block_model(weight, bias, True, False, constant=False)
+    plain = session_of(model, False).run(None, {"x": x, "weight": weight, "bias": bias})[0]
+    assert fuse(model) == 0
+    constant = block_model(weight, bias, True, False)
+    fuse(constant)
+    del constant.graph.initializer[:]
+    constant.graph.input.extend(model.graph.input[1:])
+    ours = session_of(constant, True)
+    for scale in (1, 2):
+        given = {"x": x, "weight": scale * weight, "bias": scale * bias}
+        assert np.abs(ours.run(None, given)[0] - scale * plain).max() <= 1e-5 * np.abs(scale * plain).max()
+
+
+LEFT = {
+    "stride": ((8, 8, 3, 3), {"strides": [2, 2]}),
+    "pointwise": ((8, 8, 1, 1), {}),
+    "three-channels": ((8, 3, 3, 3), {}),
+    "dilated": ((8, 8, 3, 3), {"dilations": [2, 2]}),
+    "lopsided": ((8, 8, 3, 3), {"pads": [0, 0, 1, 1]}),
+    "auto": ((8, 8, 3, 3), {"auto_pad": "SAME_UPPER"}),
+    "large": ((8, 8, 7, 7), {}),
+}
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_what_the_kernels_do_no_faster_stays(case):
+    shape, attributes = LEFT[case]
+    model = block_model(numbers(*shape), numbers(shape[0]), True, True, **attributes)
+    before = model.SerializeToString()
+    assert fuse(model) == 0 and model.SerializeToString() == before
+
+
+def test_filters_per_channel_stay():
+    model = block_model(numbers(8, 1, 3, 3), numbers(8), True, False, group=8)
+    assert fuse(model) == 0
+
+
+def test_what_others_read_is_not_swallowed():
+    """The convolution's output goes to Relu and out of the graph: only the Conv becomes a block."""
+    model = block_model(numbers(8, 8, 3, 3), numbers(8), True, False)
+    model.graph.output.append(helper.make_tensor_value_info("convolved", TensorProto.FLOAT, ["n", 8, None, None]))
+    assert fuse(model) == 1
+    assert [node.op_type for node in model.graph.node] == ["conv_block", "Relu"]
+    x = numbers(2, 8, 6, 6)
+    rectified, convolved = session_of(model, True).run(None, {"x": x})
+    assert np.array_equal(rectified, np.maximum(convolved, 0)) and convolved.min() < 0
+
+
+def test_bad_nodes_are_errors():
+    """A file that says something else than it holds: an exception, at loading or at the call."""
+    x, weight, bias = numbers(2, 8, 6, 6), numbers(8, 8, 3, 3), numbers(8)
+    changes = {
+        "padding must be the same": lambda node, _: set_ints(node, "pads", [0, 0, 1, 1]),
+        "another length": lambda node, _: set_ints(node, "strides", [1]),
+        "bad stride": lambda node, _: set_ints(node, "strides", [0, 1]),
+        "groups are 1": lambda node, _: set_int(node, "group", 2),
+        "bias must have": lambda _, graph: graph.initializer[1].CopyFrom(numpy_helper.from_array(bias[:7], "bias")),
+        "kernel sizes are": lambda _, graph: graph.initializer[0].CopyFrom(
+            numpy_helper.from_array(numbers(8, 8, 9, 3), "weight")
+        ),
+    }
+    for message, change in changes.items():
+        model = block_model(weight, bias, True, False)
+        fuse(model)
+        change(model.graph.node[0], model.graph)
+        with pytest.raises(Exception, match=message):
+            session_of(model, True).run(None, {"x": x})
+    model = block_model(weight, bias, True, False)
+    fuse(model)
+    session = session_of(model, True)
+    for wrong in (numbers(2, 7, 6, 6), numbers(2, 8, 2, 2), numbers(2, 8, 6)):
+        with pytest.raises(Exception, match=r"hw4fast: conv_block|rank|dimension"):
+            session.run(None, {"x": wrong})
+
+
+def set_ints(node: onnx.NodeProto, name: str, values: list[int]) -> None:
+    (entry,) = (entry for entry in node.attribute if entry.name == name)
+    entry.CopyFrom(helper.make_attribute(name, values))
+
+
+def set_int(node: onnx.NodeProto, name: str, value: int) -> None:
+    (entry,) = (entry for entry in node.attribute if entry.name == name)
+    entry.CopyFrom(helper.make_attribute(name, value))
+
+
+def test_one_session_in_many_threads():
+    x, weight, bias = numbers(4, 16, 14, 14), numbers(32, 16, 5, 5), numbers(32)
+    model = block_model(weight, bias, True, True, pads=[2] * 4)
+    fuse(model)
+    session = session_of(model, True)
+    wanted = [session.run(None, {"x": k * x})[0] for k in range(1, 5)]
+    wrong: list[int] = []
+
+    def call(k: int) -> None:
+        for _ in range(20):
+            if not np.array_equal(session.run(None, {"x": (k + 1) * x})[0], wanted[k]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_any_number_of_threads_gives_the_same_bits(n):
+    x, weight, bias = numbers(n, 16, 14, 14), numbers(32, 16, 5, 5), numbers(32)
+    model = block_model(weight, bias, True, True, pads=[2] * 4)
+    fuse(model)
+    results = [session_of(model, True, threads=threads).run(None, {"x": x})[0] for threads in (1, 2, 3)]
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_isa_that_is_not_to_be_had_is_an_error(monkeypatch):
+    model = block_model(numbers(8, 8, 3, 3), numbers(8), True, False)
+    fuse(model)
+    monkeypatch.setenv("HW4FAST_ISA", "sse9")
+    with pytest.raises(Exception, match="HW4FAST_ISA 'sse9' is not to be had here"):
+        session_of(model, True)
+
+
+@pytest.mark.parametrize("isa", kernels.isas())
+def test_every_instruction_set(isa, monkeypatch):
+    x, weight, bias = numbers(3, 16, 14, 14), numbers(32, 16, 5, 5), numbers(32)
+    model = block_model(weight, bias, True, True, pads=[2] * 4)
+    body = session_of(model, False).run(None, {"x": x})[0]
+    fuse(model)
+    monkeypatch.setenv("HW4FAST_ISA", isa)
+    before = kernels.ort_calls()
+    ours = session_of(model, True).run(None, {"x": x})[0]
+    assert kernels.ort_calls()[isa] == before[isa] + 1
+    assert np.abs(ours - body).max() <= 1e-5 * np.abs(body).max()
+
+
+# -- the whole way -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fused_file(small_run, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("fused") / "net.onnx"
+    export(small_run, path, fused=True)
+    return path
+
+
+def test_a_fused_run_answers_as_the_plain_one(fused_file, small_run):
+    from hw4fast.data import load
+
+    pictures = load("digits").test.images[:100]
+    plain = Classifier(small_run).logits(pictures)
+    before = sum(kernels.ort_calls().values())
+    fused = Classifier(fused_file)
+    assert np.abs(fused.logits(pictures) - plain).max() <= 1e-5 * np.abs(plain).max()
+    assert sum(kernels.ort_calls().values()) == before + 2  # two blocks
+    assert np.array_equal(Classifier(fused_file, kernels=False).logits(pictures), plain)
+    assert sum(kernels.ort_calls().values()) == before + 2
+    assert fused.card.provenance["fused"] is True and fused.card.parity["same_answers"] == 64
+    onnx.checker.check_model(onnx.load(fused_file), full_check=True)
+
+
+def test_a_bare_onnxruntime_runs_the_file(fused_file, small_run):
+    """No hw4fast in that process: the file alone."""
+    script = (
+        "import sys, numpy, onnxruntime as o; s = o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider']);"
+        "print(s.run(None, {'input': numpy.ones((1, 1, 28, 28), numpy.float32)})[0].tolist())"
+    )
+    command = [sys.executable, "-c", script]
+    answers = [
+        eval(subprocess.run([*command, str(file)], capture_output=True, text=True, check=True).stdout)
+        for file in (fused_file, small_run / "model.onnx")
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_a_net_without_such_blocks_is_refused(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hw4fast.exporter.fuse", lambda _: 0)
+    with pytest.raises(UserError, match="no convolution that hw4fast's kernels do faster"):
+        export(small_run, tmp_path / "net.onnx", fused=True)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+# -- the library -------------------------------------------------------------------------------------------------
+
+
+def test_the_library_needs_no_python_and_no_onnxruntime():
+    text = subprocess.run(["ldd", str(kernels.ort_library())], capture_output=True, text=True).stdout
+    assert "libstdc++" in text and "python" not in text.replace(str(kernels.ort_library()), "")
+    assert "onnxruntime" not in text
+
+
+def test_instruction_sets_are_counted_under_the_right_names():
+    assert tuple(isa for isa in kernels.ISAS if isa in kernels.isas()) == tuple(kernels.isas())
+    assert set(kernels.ort_calls()) == set(kernels.ISAS)
+
+
+def test_a_library_that_was_not_built(monkeypatch, tmp_path, fused_file):
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "hw4fast" / "kernels" / "__init__.py"))
+    with pytest.raises(UserError, match=r"the library for onnxruntime .* build it with"):
+        open_session(fused_file)
