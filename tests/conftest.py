@@ -13,6 +13,15 @@ import pytest
 SHARPNESS = 0.02  # of the centroid model's softmax: right answers get about 0.9, not 1.0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or fills the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("HW4FAST_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def centroid_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-describing ONNX file without torch: the nearest class mean on the digits' training split.

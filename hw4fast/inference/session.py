@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.errors import UsageError, UserError
+from hw4fast.inference import optimised
 from hw4fast.kernels import check_threads, ort_library
 from hw4fast.paths import one_line, readable_file
 
@@ -65,7 +66,7 @@ class _NoProvider(Exception):
 
 def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:
     try:
-        session = _create(str(path), provider, threads, kernels)
+        session = _create_or_recall(path, provider, threads, kernels)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         _insist(provider)
         reason = said(error)
@@ -73,6 +74,31 @@ def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> An
     if session.get_providers()[0] != PROVIDERS[provider]:
         _insist(provider)
         raise _NoProvider(f"provider '{provider}' loads here, but not for '{path}'")
+    return session
+
+
+def _create_or_recall(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:
+    """On the CPU a session of the optimised graph in the cache, which is put there if it isn't yet."""
+    kept = optimised.entry(path, _onnxruntime().__version__, provider, kernels) if provider == "cpu" else None
+    if kept is None:
+        return _create(str(path), provider, threads, kernels)
+    if kept.whole():
+        try:
+            return _create(str(kept.graph), provider, threads, kernels, optimise=False)
+        except Exception:  # as above
+            kept.forget()
+    draft = kept.draft()
+    if draft is None:
+        return _create(str(path), provider, threads, kernels)
+    try:
+        session = _create(str(path), provider, threads, kernels, save=draft / optimised.GRAPH)
+    except Exception:  # the graph can't be written, or the file itself is none
+        optimised.discard(draft)
+        return _create(str(path), provider, threads, kernels)
+    except BaseException:
+        optimised.discard(draft)
+        raise
+    kept.settle(draft)
     return session
 
 
@@ -105,12 +131,27 @@ def _insist(provider: str) -> None:
         raise _NoProvider(f"provider '{provider}' doesn't run here: {reason}")
 
 
-def _create(model: str | bytes, provider: str, threads: int | None, kernels: bool) -> Any:
+def _create(
+    model: str | bytes,
+    provider: str,
+    threads: int | None,
+    kernels: bool,
+    optimise: bool = True,
+    save: Path | None = None,
+) -> Any:
+    """optimise: False for a graph that was `save`d: written once it was optimised, its weights beside it."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    if not optimise:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save is not None:
+        options.optimized_model_filepath = str(save)
+        config = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{config}file_name", optimised.WEIGHTS)
+        options.add_session_config_entry(f"{config}min_size_in_bytes", "1024")
     if provider != "cpu":
         _preload()
     elif kernels:
