@@ -125,6 +125,25 @@ static const Filter &filter_of(const std::string &name) {
   throw py::value_error("resize: no filter is called '" + name + "'");
 }
 
+// A picture that has its size already: only the bytes are normalised, each of the 256 once per channel.
+static void normalise(const ResizeFrom &picture, std::int64_t h, std::int64_t w, std::int64_t c, const float *mean,
+                      const float *std, float *output, int threads) {
+  std::vector<float> values(static_cast<std::size_t>(c) * 256);
+  for (std::int64_t plane = 0; plane < c; ++plane)
+    for (int byte = 0; byte < 256; ++byte)
+      values[static_cast<std::size_t>(plane * 256 + byte)] =
+          (static_cast<float>(byte) / 255.0f - mean[plane]) / std[plane];
+  parallel_for(h, 1 + 300000 / (w * c), threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t y = begin; y < end; ++y)
+      for (std::int64_t plane = 0; plane < c; ++plane) {
+        const std::uint8_t *from = picture.rows + y * picture.pitch + plane;
+        const float *of = values.data() + plane * 256;
+        float *to = output + (plane * h + y) * w;
+        for (std::int64_t x = 0; x < w; ++x) to[x] = of[from[x * c]];
+      }
+  });
+}
+
 // shape: h, w, c; size: height, width of the whole result; box: top, left, height, width of what is wanted of it.
 // mean and std given: float32 [c, height, width] is written, else uint8 [height, width, c].
 static void resize(std::uintptr_t input, std::array<std::int64_t, 3> shape, std::int64_t row_stride,
@@ -147,6 +166,9 @@ static void resize(std::uintptr_t input, std::array<std::int64_t, 3> shape, std:
   this_kernel().count(isa);
 
   const py::gil_scoped_release release;
+  if (!mean.empty() && size[0] == h && size[1] == w && height == h && width == w)
+    return normalise({pointer<const std::uint8_t>(input), row_stride, 0}, h, w, c, mean.data(), std.data(),
+                     pointer<float>(output), threads);
   Resize r{};
   r.across = resize_line(filter, w, size[1], left, width);
   r.down = resize_line(filter, h, size[0], top, height);

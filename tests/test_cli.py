@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -180,6 +181,21 @@ def test_json_has_no_nan(value, capsys):
 
 
 # -- output ------------------------------------------------------------------------------------------------------
+
+
+def test_classify_prints_a_table(digit, tmp_path, centroid_onnx, capsys):
+    (tmp_path / "broken, indeed.png").write_text("no picture")
+    words = ["classify", str(digit), str(tmp_path / "broken, indeed.png"), "--model", str(centroid_onnx), "--csv"]
+    assert main([*words, "--transform", "blur5", "--top", "2"]) == 3
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [(row["transform"], row["rank"]) for row in rows[:4]] == [
+        (name, rank) for name in ("clean", "blur5") for rank in "12"
+    ]
+    assert rows[0]["file"] == str(digit) and 0 < float(rows[0]["probability"]) <= 1 and not rows[0]["error"]
+    assert rows[4]["file"].endswith("broken, indeed.png") and "no picture" in rows[4]["error"] and len(rows) == 5
+    assert err.splitlines()[-1] == "hw4fast: 1 of 2 pictures could not be classified"
+    assert main([*words, "--json"]) == 2
 
 
 def test_classify_prints_clean_and_transformed_side_by_side(digit, centroid_onnx, capsys):

@@ -57,6 +57,13 @@ def print_json(value: Any) -> None:
     print(text, flush=True)
 
 
+def print_row(*cells: object) -> None:
+    """One line of CSV (RFC 4180, but for line feeds alone)."""
+    import csv
+
+    csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+
+
 def shown(value: object) -> str:
     """For names that come from outside: in text, nothing that a terminal obeys. JSON shows them as they are."""
     from hw4fast.paths import printable

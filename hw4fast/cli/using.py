@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hw4fast.cli.common import Arguments, complain, numbers, positive, print_json, shown, threads, threads_option, verb
+from hw4fast.cli.common import (
+    Arguments,
+    complain,
+    numbers,
+    positive,
+    print_json,
+    print_row,
+    shown,
+    threads,
+    threads_option,
+    verb,
+)
 
 DEFAULT_MODEL = "shufflenet_v2_x1_0"
 MODEL_HELP = "an .onnx file with a card, an exported run folder, or a name like resnet18; default: %(default)s"
@@ -18,13 +29,14 @@ MODEL_HELP = "an .onnx file with a card, an exported run folder, or a name like 
 def add_classify(verbs: Any) -> None:
     examples = (
         "hw4fast classify corn.jpg --transform blur51",
-        "hw4fast classify digit.png --model runs/digits --top 3 --json",
+        "hw4fast classify photos/ --model resnet18 --top 1 --csv",
     )
     parser = verb(verbs, "classify", "Name what is in pictures, clean and transformed.", examples, _run_classify)
     add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE")
+    add("images", nargs="+", metavar="IMAGE|FOLDER", help="picture files, or folders of them")
     add("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     add("--transform", action="append", default=[], metavar="SPEC", help="NAME[LEVEL][:key=value,…]; may be repeated")
+    add("--csv", action="store_true", help="a table on stdout: a row per picture, transform and answer")
     add("--top", type=positive, default=5, metavar="K", help="answers per picture; default: %(default)s")
     add("--save-transformed", metavar="FOLDER", help="write what the model saw as PNG")
     add("--seed", type=int, default=0, help="of random transforms; default: %(default)s")
@@ -33,23 +45,43 @@ def add_classify(verbs: Any) -> None:
 
 
 def _run_classify(arguments: Arguments) -> int:
+    from hw4fast.errors import UsageError
     from hw4fast.inference.classify import Failure, classify
 
     a = arguments
-    failed = 0
+    if a.csv and a.json:
+        raise UsageError("--csv and --json are two ways to print the same; name one")
     options = {"top": a.top, "save_transformed": a.save_transformed, "seed": a.seed, "providers": a.provider}
-    for result in classify(a.images, a.model, a.transform, threads=threads(a), **options):
+    results = classify(a.images, a.model, a.transform, threads=threads(a), progress=not sys.stdout.isatty(), **options)
+    if a.csv:
+        print_row("file", "transform", "rank", "index", "label", "probability", "error")
+    count, failures = 0, []
+    for result in results:
+        count += 1
         if isinstance(result, Failure):
-            failed += 1
-            complain(result.reason)
+            failures.append(result.reason)
         if a.json:
             print_json(result.to_json())
+        elif a.csv:
+            _print_rows(result)
         elif not isinstance(result, Failure):
             print(shown(result.file), *_side_by_side([result.clean, *result.transformed]), sep="\n")
-    if failed:
-        complain(f"{failed} of {len(a.images)} pictures could not be classified")
-        return 1 if failed == len(a.images) else 3
-    return 0
+    for reason in failures:
+        complain(reason)
+    if failures:
+        complain(f"{len(failures)} of {count} pictures could not be classified")
+    return 0 if not failures else 1 if len(failures) == count else 3
+
+
+def _print_rows(result: Any) -> None:
+    value = result.to_json()
+    if "error" in value:
+        print_row(result.file, "", "", "", "", "", value["error"])
+        return
+    for answer in (value["clean"], *value["transformed"]):
+        for rank, guess in enumerate(answer["top"], 1):
+            probability = f"{guess['probability']:.6g}"
+            print_row(result.file, answer["transform"], rank, guess["index"], guess["label"], probability, "")
 
 
 def _side_by_side(answers: Sequence[Any]) -> list[str]:

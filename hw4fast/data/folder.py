@@ -48,7 +48,7 @@ def read_folder(path: str | Path) -> Folder:
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise UserError(f"'{path}' should be a folder of pictures; there is {found} by that name")
-    files = tuple(sorted(_pictures(path)))
+    files = tuple(sorted(pictures_below(path)))
     if not files:
         known = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
         raise UserError(f"the folder '{path}' holds no picture; files that end in one of these count: {known}")
@@ -67,7 +67,7 @@ def read_folder(path: str | Path) -> Folder:
     return Folder(path, files, tuple(class_names.index(name) for name in classes), class_names)
 
 
-def _pictures(path: Path) -> Iterator[Path]:
+def pictures_below(path: Path) -> Iterator[Path]:
     """Every file below `path` with a picture's extension; hidden files and folders are left out."""
 
     def refuse(error: OSError) -> None:

@@ -112,7 +112,14 @@ class Preprocessing:
     def normalise(self, batch: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] of fitted pictures → float32 [n, c, h, w] with channels in the order of `mode`:
         (x / divisor − mean) / std, in the order torchvision computes it."""
-        scaled = (batch[..., ::-1] if self.mode == "BGR" else batch).astype(np.float32) / np.float32(self.divisor)
+        batch = batch[..., ::-1] if self.mode == "BGR" else batch
+        n, height, width, channels = batch.shape
+        if self.divisor == 255 and batch.size and batch.dtype == np.uint8:  # what the kernel divides by
+            tensor = np.empty((n, channels, height, width), np.float32)
+            for picture, to in zip(batch, tensor, strict=True):
+                resize(picture, (height, width), mean=self.mean, std=self.std, out=to)
+            return tensor
+        scaled = batch.astype(np.float32) / np.float32(self.divisor)
         scaled -= np.asarray(self.mean, np.float32)
         scaled /= np.asarray(self.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

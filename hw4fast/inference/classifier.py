@@ -74,39 +74,45 @@ class Classifier:
             raise UserError(str(error)) from None
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] of fitted pictures, n ≥ 0 → float32 [n, classes]; ValueError for another shape.
+        """uint8 [n, h, w, c] of fitted pictures, or the floats that the graph takes (`tensor` of them), n ≥ 0
+        → float32 [n, classes]; ValueError for another shape or dtype.
 
         Raises UserError when the model fails while it runs, or answers in another shape.
         """
-        shape = (*self.card.preprocessing.crop, self.card.preprocessing.channels)
-        if batch.dtype != np.uint8 or batch.shape[1:] != shape:
-            raise ValueError(f"the batch must be uint8 [n, {shape}], not {batch.dtype} {list(batch.shape)}")
-        if len(batch) == 0:
+        floats = batch.dtype != np.uint8 and batch.dtype == self.card.input.dtype
+        ready = floats and _agree(list(batch.shape), _input_shape(self.card))
+        if not ready:
+            shape = (*self.card.preprocessing.crop, self.card.preprocessing.channels)
+            if batch.dtype != np.uint8 or batch.shape[1:] != shape:
+                raise ValueError(f"the batch must be uint8 [n, {shape}], not {batch.dtype} {list(batch.shape)}")
+        n, at_once = len(batch), self._at_once
+        if n == 0:
             return np.zeros((0, len(self.card.labels)), np.float32)
-        if self._at_once is None:
-            return self._run(batch)
-        n = self._at_once  # the file takes so many at a time: the last ones are filled up
-        filled = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % n, axis=0)])
-        return np.concatenate([self._run(filled[i : i + n]) for i in range(0, len(filled), n)])[: len(batch)]
+        tensor = batch if ready else self.tensor(batch)
+        if at_once is None:
+            return self._run(tensor)
+        # the file takes so many at a time: the last ones are filled up
+        filled = np.concatenate([tensor, np.repeat(tensor[-1:], -n % at_once, axis=0)])
+        return np.concatenate([self._run(filled[i : i + at_once]) for i in range(0, n, at_once)])[:n]
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
+    def _run(self, tensor: np.ndarray) -> np.ndarray:
         card = self.card
         try:
-            (result,) = self._session.run([card.output.name], {card.input.name: self._tensor(batch)})
+            (result,) = self._session.run([card.output.name], {card.input.name: tensor})
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise UserError(
-                f"'{one_line(self.path)}' failed on a batch of {len(batch)}: {said(error)}; export it again"
+                f"'{one_line(self.path)}' failed on a batch of {len(tensor)}: {said(error)}; export it again"
             ) from None
-        if result.shape != (len(batch), len(card.labels)):
-            raise UserError(f"'{self.path}' answered {list(result.shape)} to {len(batch)} pictures; export it again")
+        if result.shape != (len(tensor), len(card.labels)):
+            raise UserError(f"'{self.path}' answered {list(result.shape)} to {len(tensor)} pictures; export it again")
         result = result.astype(np.float32, copy=False)
         if card.output.kind == "probabilities":
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.log(result)
         return result
 
-    def _tensor(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] → what the graph takes, as the card says."""
+    def tensor(self, batch: np.ndarray) -> np.ndarray:
+        """uint8 [n, h, w, c] of fitted pictures → what the graph takes, as the card says."""
         expected = self.card.input
         if expected.dtype == "uint8":
             batch = batch[..., ::-1] if self.card.preprocessing.mode == "BGR" else batch

@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from hw4fast import record
+from hw4fast.data.folder import pictures_below
 from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import writing
-from hw4fast.inference.classifier import Classifier, Guess, best
+from hw4fast.inference.classifier import BATCH, Classifier, Guess, best
 from hw4fast.inference.known import DEFAULT
+from hw4fast.inference.workers import in_order
+from hw4fast.paths import one_line
 from hw4fast.transforms import Chain, parse
 
 CLEAN = "clean"
+MANY = 8  # pictures from which on each thread has its own
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,18 @@ def classify(
     seed: int = 0,
     providers: str | Sequence[str] = "cpu",
     threads: int | None = None,
+    progress: bool = False,
 ) -> Iterator[Result | Failure]:
-    """The model's `top` classes for each picture, as it is and under each transform, one picture at a time.
+    """The model's `top` classes for each picture, as it is and under each transform, in the order of the pictures.
 
+    paths: picture files, or folders, which stand for all pictures below them in the order of their names.
     model: an .onnx file with a card, a run folder that holds model.onnx, or an architecture's name.
     transforms: specs, see hw4fast.transforms. save_transformed: a folder for what the model saw, `STEM-SPEC.png`
     (`STEM-clean.png` without transforms) at the model's size with unusual signs as _; a file that stands there with
     other pixels is never overwritten: the new one gets a number, `STEM-SPEC-2.png`.
     seed: of random transforms, whose draws belong to the picture's pixels.
+    threads: default all cores. Few pictures are taken one after the other, each by all threads; from MANY on
+    each thread takes a picture of its own the whole way. progress: a bar on stderr for many, if it is a terminal.
     Raises UserError and UsageError for the model, the transforms, `top` and the folder before the first picture;
     a picture that can't be read yields a Failure, and the rest goes on. UserError when the model fails while it runs
     or answers NaN, and when a picture can't be saved.
@@ -87,28 +97,94 @@ def classify(
     if top < 1:
         raise UsageError(f"top must be 1 or more, not {top}")
     chains = [parse(spec) for spec in ([transforms] if isinstance(transforms, str) else transforms)]
-    classifier = Classifier(model, providers, threads)
+    files = _files([paths] if isinstance(paths, str | Path) else paths)
+    many = len(files) >= MANY
+    classifier = Classifier(model, providers, 1 if many else threads)
     folder = None if save_transformed is None else _made_folder(Path(save_transformed))
-    files = [paths] if isinstance(paths, str | Path) else paths
-    return (_one(str(file), classifier, chains, top, folder, seed) for file in files)
+    look = partial(_look, classifier=classifier, chains=chains, seed=seed)
+    at_once = _at_once(classifier)
+    parts = [files[i : i + at_once] for i in range(0, len(files), at_once)]
+    looks = in_order(look, parts, threads or record.cores()) if many else map(look, parts)
+    names = [CLEAN, *(chain.name for chain in chains)]
+    results = (_result(seen, names, classifier, top, folder) for part in looks for seen in part)
+    return _with_bar(results, len(files)) if many and progress else results
 
 
-def _one(
-    file: str, classifier: Classifier, chains: list[Chain], top: int, folder: Path | None, seed: int
-) -> Result | Failure:
+def _at_once(classifier: Classifier) -> int:
+    """Pictures that go through the net together: a GPU needs several to be busy."""
+    return 1 if classifier.provider == "cpu" else BATCH
+
+
+def _files(paths: Sequence[str | Path]) -> list[str | Failure]:
+    """The files, and those of the folders; a folder without pictures fails as a picture would."""
+    found: list[str | Failure] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(str(path))
+            continue
+        try:
+            inside = sorted(pictures_below(Path(path)))
+        except UserError as error:
+            found.append(Failure(str(path), str(error)))
+            continue
+        found += map(str, inside)
+        if not inside:
+            found.append(Failure(str(path), f"the folder '{one_line(path)}' holds no picture"))
+    return found
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the net saw of a file, clean first: uint8 [views, h, w, c], and said: float32 [views, classes]."""
+
+    file: str
+    views: np.ndarray
+    probabilities: np.ndarray
+
+
+def _look(files: list[str | Failure], classifier: Classifier, chains: list[Chain], seed: int) -> list[_Seen | Failure]:
+    """The views of some pictures go through the net together."""
+    pictures = [_fitted(file, classifier) for file in files]
+    views = [
+        np.stack([picture, *(chain(picture, seed=seed) for chain in chains)])
+        for picture in pictures
+        if not isinstance(picture, Failure)
+    ]
+    said = iter(np.split(classifier.probabilities(np.concatenate(views)), len(views)) if views else [])
+    seen = iter(views)
+    return [
+        picture if isinstance(picture, Failure) else _Seen(str(file), next(seen), next(said))
+        for file, picture in zip(files, pictures, strict=True)
+    ]
+
+
+def _fitted(file: str | Failure, classifier: Classifier) -> np.ndarray | Failure:
+    if isinstance(file, Failure):
+        return file
     try:
-        picture = classifier.fit(read_picture(file))
+        return classifier.fit(read_picture(file))
     except UserError as error:
         return Failure(file, str(error))
-    spoilt = [chain(picture, seed=seed) for chain in chains]
-    rows = classifier.probabilities(np.stack([picture, *spoilt]))
+
+
+def _result(
+    seen: _Seen | Failure, names: list[str], classifier: Classifier, top: int, folder: Path | None
+) -> Result | Failure:
+    if isinstance(seen, Failure):
+        return seen
     answers = []
-    names = [CLEAN, *(chain.name for chain in chains)]
-    for name, seen, row in zip(names, [picture, *spoilt], rows, strict=True):
-        wanted = name != CLEAN or not chains
-        saved = _saved(seen, folder, Path(file).stem, name) if folder and wanted else None
+    for name, view, row in zip(names, seen.views, seen.probabilities, strict=True):
+        wanted = name != CLEAN or len(names) == 1
+        saved = _saved(view, folder, Path(seen.file).stem, name) if folder and wanted else None
         answers.append(Answer(name, best(row, classifier.card.labels, top), saved))
-    return Result(file, answers[0], tuple(answers[1:]))
+    return Result(seen.file, answers[0], tuple(answers[1:]))
+
+
+def _with_bar(results: Iterator[Result | Failure], total: int) -> Iterator[Result | Failure]:
+    from tqdm import tqdm
+
+    with tqdm(results, "classify", total, unit="img", disable=None) as bar:
+        yield from bar
 
 
 def _made_folder(folder: Path) -> Path:

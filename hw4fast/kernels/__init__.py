@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -75,6 +76,19 @@ def check_threads(threads: int, name: str = "threads") -> int:
     if not 1 <= threads <= most_threads():
         raise UsageError(f"{name} must lie in 1 … {most_threads()}, not be {threads}; here are {record.cores()} cores")
     return threads
+
+
+_here = threading.local()
+
+
+def use_threads(threads: int) -> None:
+    """In this thread kernels take so many where a call doesn't say: one of several workers takes one."""
+    _here.threads = threads
+
+
+def threads_by_default() -> int | None:
+    """What `use_threads` said in this thread, else HW4FAST_THREADS; None when neither does. Raises UsageError."""
+    return getattr(_here, "threads", None) or threads_from_environment()
 
 
 def threads_from_environment() -> int | None:

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.kernels import compiled, isas, threads_from_environment
+from hw4fast.kernels import compiled, isas, threads_by_default
 from hw4fast.kernels.conv_block_cases import BENCHMARK_CASES, PLAIN_BENCHMARK_CASES, Case, Pair, cases
 from hw4fast.kernels.conv_block_checks import check, check_grad, check_options, output_shape
 from hw4fast.kernels.conv_block_numba import conv_block_backward_numba, conv_block_numba
@@ -180,7 +180,7 @@ def conv_block(
         relu,
         pool,
         isa,
-        threads or threads_from_environment() or 0,
+        threads or threads_by_default() or 0,
     )
     return output.transpose(0, 3, 1, 2), code
 
@@ -229,7 +229,7 @@ def conv_block_backward(
         relu,
         pool,
         isa,
-        threads or threads_from_environment() or 0,
+        threads or threads_by_default() or 0,
     )
     return grad_input.transpose(0, 3, 1, 2), grad_weight, grad_bias
 

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.kernels import compiled, isas, threads_from_environment
+from hw4fast.kernels import compiled, isas, threads_by_default
 from hw4fast.kernels.numba_variants import compiled_by_numba, set_threads
 
 DTYPES = (np.uint8, np.float32)
@@ -205,7 +205,7 @@ def gaussian_blur(
         (n, planes, h, w, c),
         *arguments,
         isa,
-        threads or threads_from_environment() or 0,
+        threads or threads_by_default() or 0,
     )
     return output
 

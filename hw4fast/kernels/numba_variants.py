@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.kernels import threads_from_environment
+from hw4fast.kernels import threads_by_default
 
 FASTMATH = {"contract", "reassoc", "nnan", "nsz", "arcp"}  # sums in lanes; NaN is not looked after
 
@@ -30,7 +30,7 @@ def set_threads() -> None:
     from numba import config, set_num_threads
 
     most = vars(config)["NUMBA_NUM_THREADS"]
-    set_num_threads(min(threads_from_environment() or most, most))
+    set_num_threads(min(threads_by_default() or most, most))
 
 
 def exponential(_prange: Any) -> Callable[[Any], Any]:

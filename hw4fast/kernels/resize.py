@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.kernels import compiled, isas, threads_from_environment
+from hw4fast.kernels import compiled, isas, threads_by_default
 from hw4fast.kernels.numba_variants import compiled_by_numba, set_threads
 
 BITS = 22  # of a weight's fraction
@@ -60,22 +60,24 @@ def resize(
     std: Sequence[float] | None = None,
     isa: str = "",
     threads: int = 0,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A resized copy of a picture, uint8 [h, w, 1 or 3], or the part of it in `box`.
 
     size: (height, width) of the whole result. box: (top, left, height, width) of what is wanted of it; all if None.
     → uint8 [height, width, channels], Pillow's very bytes; with mean and std, a value per channel, float32
     [channels, height, width]: (byte / 255 − mean) / std, in that order, each step rounded to float32.
+    out: what the result is written to, of that shape and dtype, C-contiguous; a new array if None.
     isa: an instruction set of `hw4fast.kernels.isas()`; empty for HW4FAST_ISA or the best.
     threads: 0 for HW4FAST_THREADS or all cores; the result does not depend on it.
-    Raises TypeError for a wrong dtype, ValueError for a wrong shape, size, box, filter, mean, std or `isa`.
+    Raises TypeError for a wrong dtype, ValueError for a wrong shape, size, box, filter, mean, std, out or `isa`.
     """
     height, width, box = _checked(picture, size, box, interpolation)
     means, stds = _normalisation(mean, std, picture.shape[2])
     h, w, c = picture.shape
     rows_are_whole = picture.strides[2] == 1 and picture.strides[1] == c
     source = picture if rows_are_whole else np.ascontiguousarray(picture)
-    output = np.empty((box[2], box[3], c), np.uint8) if not means else np.empty((c, box[2], box[3]), np.float32)
+    output = _output(out, (c, box[2], box[3]) if means else (box[2], box[3], c), np.float32 if means else np.uint8)
     compiled().resize(
         source.ctypes.data,
         (h, w, c),
@@ -87,7 +89,7 @@ def resize(
         means,
         stds,
         isa,
-        threads or threads_from_environment() or 0,
+        threads or threads_by_default() or 0,
     )
     return output
 
@@ -104,6 +106,16 @@ def _checked(picture: np.ndarray, size: Any, box: Any, interpolation: str) -> tu
     if min(rows, columns) < 1 or min(top, left) < 0 or top + rows > height or left + columns > width:
         raise ValueError(f"box {box} must have pixels and lie within size {size}")
     return height, width, (top, left, rows, columns)
+
+
+def _output(out: np.ndarray | None, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.dtype != dtype:
+        raise TypeError(f"out must be {np.dtype(dtype)}, not {out.dtype}")
+    if out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(f"out must be {list(shape)}, contiguous and writeable, not {list(out.shape)}")
+    return out
 
 
 def _normalisation(

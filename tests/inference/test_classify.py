@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 from hw4fast.data import load
 from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
+from hw4fast.inference import classify as classify_module
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.classify import Failure, Result, classify
 from hw4fast.transforms import parse
@@ -61,10 +65,84 @@ def test_bad_pictures_fail_and_the_rest_goes_on(digit, tmp_path, centroid_onnx):
     text = tmp_path / "notes.png"
     text.write_text("no picture")
     missing = tmp_path / "missing.png"
-    results = list(classify([text, digit, missing, tmp_path, digit], centroid_onnx))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    results = list(classify([text, digit, missing, empty, digit], centroid_onnx))
     assert [type(result) for result in results] == [Failure, Result, Failure, Failure, Result]
-    assert [result.file for result in results] == [str(path) for path in (text, digit, missing, tmp_path, digit)]
+    assert [result.file for result in results] == [str(path) for path in (text, digit, missing, empty, digit)]
     assert "no picture that can be read" in results[0].reason and "there is no" in results[2].reason
+    assert f"the folder '{empty}' holds no picture" in results[3].reason
+
+
+@pytest.fixture
+def many(tmp_path) -> Path:
+    """A folder with twenty digits, the first of them broken, and a folder in it with one more."""
+    folder = tmp_path / "many"
+    for number in range(20):
+        write_digit(folder / f"{number:02}.png", number)
+    (folder / "00.png").write_text("broken")
+    write_digit(folder / "zz" / "last.png", 20)
+    return folder
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("at_once", [1, 6])
+def test_a_folder_is_classified_in_order_on_all_cores(threads, at_once, many, centroid_onnx, monkeypatch):
+    """As picture by picture; also several at a time, as on a GPU."""
+    monkeypatch.setattr("hw4fast.inference.classify._at_once", lambda _: at_once)
+    files = sorted(many.rglob("*.png"))
+    wanted = [next(classify(file, centroid_onnx, ["noise0.3", "blur5"], top=2, seed=3)) for file in files]
+    got = list(classify(many, centroid_onnx, ["noise0.3", "blur5"], top=2, seed=3, threads=threads))
+    assert [result.file for result in got] == list(map(str, files)) and isinstance(got[0], Failure)
+    assert got[0] == wanted[0]
+    for mine, theirs in zip(got[1:], wanted[1:], strict=True):
+        for answer, other in zip((mine.clean, *mine.transformed), (theirs.clean, *theirs.transformed), strict=True):
+            assert [guess[:2] for guess in answer.top] == [guess[:2] for guess in other.top]
+            assert [guess[2] for guess in answer.top] == pytest.approx([guess[2] for guess in other.top], abs=1e-6)
+
+
+def test_many_pictures_go_through_several_threads(many, centroid_onnx, monkeypatch):
+    names = set()
+    read = classify_module.read_picture
+
+    def note(file):
+        names.add(threading.current_thread().name)
+        time.sleep(0.01)
+        return read(file)
+
+    monkeypatch.setattr(classify_module, "read_picture", note)
+    assert len(list(classify(many, centroid_onnx, threads=3))) == 21
+    assert {name.rpartition("_")[0] for name in names} == {"hw4fast"} and len(names) == 3
+
+
+def test_many_pictures_are_saved_under_the_same_names(many, tmp_path, centroid_onnx):
+    for name in ("one", "more"):
+        (tmp_path / name).mkdir()
+    files = [write_digit(tmp_path / name / "same.png", index) for index, name in enumerate(("one", "more"))] * 10
+    results = list(classify(files, centroid_onnx, ["blur3"], save_transformed=tmp_path / "out"))
+    assert [result.transformed[0].saved.name for result in results] == ["same-blur3.png", "same-blur3-2.png"] * 10
+
+
+def test_a_model_that_fails_stops_many(many, centroid_onnx, monkeypatch):
+    def broken(self, batch):
+        raise UserError("weights are broken")
+
+    monkeypatch.setattr(Classifier, "probabilities", broken)
+    with pytest.raises(UserError, match="weights are broken"):
+        list(classify(many, centroid_onnx))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hw4fast")]
+
+
+def test_nothing_is_read_any_more_once_nobody_listens(many, centroid_onnx, monkeypatch):
+    seen = []
+    read = classify_module.read_picture
+    monkeypatch.setattr(classify_module, "read_picture", lambda file: seen.append(file) or read(file))
+    results = classify([many] * 50, centroid_onnx, threads=2)
+    next(results)
+    results.close()
+    count = len(seen)
+    time.sleep(0.05)
+    assert len(seen) == count < 40
 
 
 def test_pictures_are_read_one_at_a_time(digit, tmp_path, centroid_onnx):
