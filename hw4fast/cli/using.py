@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -142,13 +142,16 @@ def _specs(text: str) -> list[str]:
 
 
 def add_bench(verbs: Any) -> None:
-    examples = ("hw4fast bench runs/digits", "hw4fast bench net.onnx --batches 1,8,64 --seconds 10")
+    examples = ("hw4fast bench runs/digits", "hw4fast bench resnet18 --batches 1,2,4,8,16,32 --seconds 10")
     sentence = "Time a model on every engine that runs here, taking turns."
     parser = verb(verbs, "bench", sentence, examples, _run_bench)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a run folder (torch and onnxruntime) or an .onnx file (onnxruntime)")
+    add("model", metavar="MODEL", help="a run folder or a name like resnet18 (torch, too), or an .onnx file")
     add("--batches", type=numbers, default=(1, 32), metavar="A,B,…", help="batch sizes; default: 1,32")
     add("--seconds", type=float, default=3.0, help="how long each batch size is measured; default: %(default)s")
+    add("--against", metavar="MODEL|RECORDS", help="a model that takes turns with it, or a .jsonl file of records")
+    add("--pictures", metavar="FOLDER", help="files to read; default: of the run's data set, or some photographs")
+    add("--no-whole", action="store_true", help="only from tensors: nothing from files, no whole processes")
     add("--out", metavar="FILE", help="the record to append to; default: bench.jsonl beside the model")
     threads_option(parser)
 
@@ -157,19 +160,38 @@ def _run_bench(arguments: Arguments) -> int:
     from hw4fast.bench import bench
 
     a = arguments
-    result = bench(a.model, a.batches, a.seconds, threads(a), a.out)
+    result = bench(a.model, a.batches, a.seconds, threads(a), a.out, a.against, a.pictures, not a.no_whole)
     if a.json:
         print_json(asdict(result))
         return 0
-    print(f"{shown(result.model)}, {result.threads} threads, engines taking turns")
-    print(f"{'engine':<18} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>10} {'calls':>7}")
-    for t in result.timings:
-        times = f"{t.p50_ms:>9.3f} {t.p90_ms:>9.3f} {t.p99_ms:>9.3f}"
-        print(f"{t.engine:<18} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.calls:>7}")
+    print(*_bench_tables(result), sep="\n")
     for engine, reason in result.left_out.items():
         print(f"left out: {engine}: {shown(reason)}", file=sys.stderr)
-    print(f"record: {shown(result.path)}")
+    print(f"record: {shown(result.path)}\npicture: {shown(result.picture)}")
     return 0
+
+
+def _bench_tables(result: Any) -> Iterator[str]:
+    yield f"{shown(result.model)}, {result.threads} threads, engines taking turns"
+    yield f"{'engine':<24} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>10} {'calls':>7}"
+    for t in result.timings:
+        times = f"{t.p50_ms:>9.3f} {t.p90_ms:>9.3f} {t.p99_ms:>9.3f}"
+        yield f"{t.engine:<24} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.calls:>7}"
+    if result.files:
+        yield f"\n{'from picture files':<36} {'images/s':>10} {'slowest … fastest':>20} {'× our time':>10}"
+    for f in result.files:
+        spread = f"{f.low:.0f} … {f.high:.0f}"
+        yield f"{f.way:<36} {f.images_per_s:>10.0f} {spread:>20} {f.ratio_to_ours:>10.2f}"
+    if result.processes:
+        yield f"\n{'whole process':<24} {'first answer s':>15} {'fastest … slowest':>20} {'memory MB':>10}"
+    for p in result.processes:
+        spread = f"{p.low_s:.2f} … {p.high_s:.2f}"
+        yield f"{p.engine:<24} {p.cold_start_s:>15.2f} {spread:>20} {p.memory_mb:>10.0f}"
+    if result.comparisons:
+        yield "\nhow many times faster than the other"
+    for c in result.comparisons:
+        interval = "" if c.low is None else f" (95 %: {c.low:.2f} … {c.high:.2f}, n = {c.n})"
+        yield f"{c.engine:<24} {c.batch:>5} {c.ratio:>9.2f}×{interval}"
 
 
 def add_card(verbs: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.inference.classifier import Classifier
@@ -22,9 +23,21 @@ def compare_inputs(source: Source) -> dict[str, Any]:
     if not source.photographs:
         return {}
     from PIL import Image
+
+    theirs = torchvisions_transforms(source.preprocessing)
+    ours = torch.from_numpy(source.preprocessing.normalise(source.pictures))
+    for mine, file in zip(ours, source.photographs, strict=True):
+        wanted = theirs(Image.open(io.BytesIO(file)).convert("RGB"))
+        if not torch.equal(mine, wanted):
+            worst = float((mine - wanted).abs().max())
+            raise UserError(f"our input differs from torchvision's by {worst:.3g}; no file was written")
+    return {"inputs_equal_to_torchvision": len(source.photographs)}
+
+
+def torchvisions_transforms(p: Preprocessing) -> Any:
+    """The same by torchvision: a Pillow image with the right channels → float32 [c, h, w]."""
     from torchvision import transforms
 
-    p = source.preprocessing
     mode = transforms.InterpolationMode(p.interpolation)
     if p.resize == "stretch":
         fit = [transforms.Resize(list(p.crop), mode)]
@@ -32,14 +45,7 @@ def compare_inputs(source: Source) -> dict[str, Any]:
         fit = [transforms.Resize(p.resize_size, mode), transforms.CenterCrop(list(p.crop))]
     # as the presets of its weights do it; its newer ToDtype multiplies by 1/255 instead, which rounds another way
     end = [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float32), transforms.Normalize(p.mean, p.std)]
-    theirs = transforms.Compose([*fit, *end])
-    ours = torch.from_numpy(p.normalise(source.pictures))
-    for mine, file in zip(ours, source.photographs, strict=True):
-        wanted = theirs(Image.open(io.BytesIO(file)).convert("RGB"))
-        if not torch.equal(mine, wanted):
-            worst = float((mine - wanted).abs().max())
-            raise UserError(f"our input differs from torchvision's by {worst:.3g}; no file was written")
-    return {"inputs_equal_to_torchvision": len(source.photographs)}
+    return transforms.Compose([*fit, *end])
 
 
 def compare(source: Source, path: Path, tolerance: float, fused: bool = False) -> dict[str, Any]:

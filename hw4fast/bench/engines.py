@@ -1,0 +1,168 @@
+"""Every way to compute one net here: torch's and onnxruntime's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw4fast.errors import UserError
+from hw4fast.files import RUN_MODEL
+from hw4fast.inference.card import KEY, Card
+from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.known import NAME, find_model
+from hw4fast.inference.session import PROVIDERS, explain_provider
+
+Engine = Callable[[np.ndarray], Callable[[], np.ndarray]]  # uint8 [n, h, w, c] of fitted pictures → its call on the
+# tensor that they make: → logits [n, classes]
+ONNX, TORCH = "onnxruntime", "torch"
+
+
+@dataclass
+class Engines:
+    """ready: {name: engine}; files: {name: the file that it runs, for whole processes}; left_out: {name: why it doesn't
+    run}; card: of the model; net: as torch knows it, for what isn't only a file."""
+
+    card: Card
+    ready: dict[str, Engine] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    net: Any = None
+
+
+def engines_of(model: str | Path, scratch: Path, threads: int) -> Engines:
+    """What runs here of a run folder, an .onnx file with a card, or an architecture's name. Files that are made for it
+    lie in `scratch`. Raises UserError for a model that can't be had."""
+    file = _onnx_file(model, scratch)
+    found = Engines(Classifier(file).card)
+    _add_torch(found, model, scratch, threads)
+    for provider in PROVIDERS:
+        name = f"{ONNX} {provider}"
+        reason = explain_provider(provider)
+        if reason:
+            found.left_out[name] = reason
+        else:
+            _add_onnx(found, name, file, provider, threads)
+    _add_fused(found, file, scratch, threads)
+    return found
+
+
+def _onnx_file(model: str | Path, scratch: Path) -> Path:
+    """The .onnx file of the model; a run that was not exported yet is exported to `scratch`."""
+    path = Path(model)
+    if not path.is_dir():
+        return find_model(model)
+    if (path / RUN_MODEL).is_file():
+        return path / RUN_MODEL
+    from hw4fast.exporter import export
+
+    return export(path, scratch / RUN_MODEL).path
+
+
+def _add_onnx(found: Engines, name: str, file: Path, provider: str, threads: int) -> None:
+    found.ready[name] = _onnx_engine(Classifier(file, provider, threads))
+    found.files[name] = file
+
+
+def _onnx_engine(classifier: Classifier) -> Engine:
+    def engine(pictures: np.ndarray) -> Callable[[], np.ndarray]:
+        x = pictures if classifier.card.input.dtype == "uint8" else classifier.tensor(pictures)
+        return lambda: classifier.logits(x)
+
+    return engine
+
+
+def _add_fused(found: Engines, file: Path, scratch: Path, threads: int) -> None:
+    """The same graph with the blocks that our kernels do faster."""
+    import onnx
+
+    from hw4fast.exporter.fuse import fuse
+
+    name, target = f"{ONNX} cpu fused", scratch / "fused.onnx"
+    try:
+        proto = onnx.load(file)
+        if not fuse(proto):
+            found.left_out[name] = "the net has no convolution that hw4fast's kernels do faster"
+            return
+        onnx.helper.set_model_props(proto, {KEY: found.card.to_json_text()})  # a known file has none in it
+        target.write_bytes(proto.SerializeToString())
+        _add_onnx(found, name, target, "cpu", threads)
+    except Exception as error:  # of onnx: a graph that it can't read or write, such as one of over 2 GB
+        found.left_out[name] = first_line(error)
+
+
+def _add_torch(found: Engines, model: str | Path, scratch: Path, threads: int) -> None:
+    try:
+        found.net = torch_net(model)
+    except UserError as error:
+        found.left_out[TORCH] = first_line(error)
+    if found.net is None:
+        found.left_out.setdefault(TORCH, "an .onnx file holds no torch model; bench the run folder or an architecture")
+        return
+    import torch
+
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells at length of a missing GPU
+    normalise = found.card.preprocessing.normalise
+    net = found.net
+
+    def engine(call: Callable[[Any], Any], memory: Any = torch.contiguous_format) -> Engine:
+        def on(pictures: np.ndarray) -> Callable[[], np.ndarray]:
+            x = torch.from_numpy(normalise(pictures)).to(memory_format=memory)
+
+            def run() -> np.ndarray:
+                if torch.get_num_threads() != threads:
+                    torch.set_num_threads(threads)
+                with torch.inference_mode():
+                    return call(x).numpy()
+
+            return run
+
+        return on
+
+    found.ready[f"{TORCH} eager"] = engine(net)
+    found.files[f"{TORCH} eager"] = scratch / "net.pt"
+    torch.save(net, found.files[f"{TORCH} eager"])
+    found.ready[f"{TORCH} channels-last"] = engine(_channels_last(model), torch.channels_last)
+    found.ready[f"{TORCH}.compile"] = engine(torch.compile(net))
+
+
+def _channels_last(model: str | Path) -> Any:
+    """A net of its own: changing the memory format changes the weights in place."""
+    import torch
+
+    return torch_net(model).to(memory_format=torch.channels_last)
+
+
+def torch_net(model: str | Path) -> Any:
+    """The net in evaluation mode; None for a file. Raises UserError when its weights can't be had."""
+    if Path(model).is_dir():
+        from hw4fast.training import runs
+
+        return runs.load_model(Path(model), runs.load_data(runs.load_record(Path(model))))
+    if Path(model).exists() or not NAME.fullmatch(str(model)):
+        return None
+    from hw4fast.training.models.pretrained import pretrained
+
+    return pretrained(str(model))[0]
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """torch's number of threads, where torch was loaded, is afterwards what it was."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
