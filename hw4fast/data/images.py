@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import warnings
@@ -130,6 +131,9 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
 
 def _check_end(file: BinaryIO) -> None:
     """OSError when a JPEG has no end: its tail is missing and zeros stand there, which decode as grey rows."""
+    file.seek(-2, os.SEEK_END)
+    if file.read() == b"\xff\xd9":  # nearly every whole one; to walk through the rest takes as long as decoding
+        return
     file.seek(0)
     data, position = file.read(), 2
     while match := MARKER.search(data, position):
@@ -151,7 +155,8 @@ def _pixels(image: Image.Image, name: str) -> np.ndarray:
         colours = image.convert("RGBA")
         on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
         return np.asarray(on_white.getchannel("R") if image.mode in GREY else on_white.convert("RGB"))
-    return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+    mode = "L" if image.mode in GREY else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _from_sixteen_bits(image: Image.Image) -> np.ndarray:
