@@ -1,4 +1,4 @@
-"""`export --input uint8`: the graph normalises, to the borders and in every colour order, as the float32 one is told."""
+"""`export --input uint8`: the graph normalises, to the borders and in every colour order, as the float32 card says."""
 
 from __future__ import annotations
 
