@@ -132,7 +132,7 @@ def add_export(verbs: Any) -> None:
     add("--int8", action="store_true", help="weights and arithmetic in int8; tells what that costs and how fast it is")
     text = "of pictures, for --int8; default: training pictures of the run, photographs for an architecture"
     add("--calibrate", metavar="FOLDER", help=text)
-    text = "allowed error against float64, in units of the largest logit; default: 1e-5, in float16 0.005, in int8 0.5"
+    text = "allowed error against float64, in units of the largest logit; default: 1e-5, in float16 0.005, in int8 0.25"
     add("--tolerance", type=float, help=text)
 
 

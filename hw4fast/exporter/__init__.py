@@ -24,8 +24,9 @@ from hw4fast.inference.known import NAME
 from hw4fast.training.models.pretrained import architectures, check_architecture
 
 INPUTS = ("float32", "uint8")
-# of the largest logit, against float64. float16: 0.0022 at worst of four nets; int8: see the head of card.py
-TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.5}
+# Of the largest logit, against float64. Measured on photographs: float16 at most 0.0022 (four nets); int8 0.05
+# (squeezenet1_1) and 0.12 (shufflenet_v2_x1_0), which one scale per tensor instead of per channel ruins: 0.86.
+TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "int8": 0.25}
 TOLERANCE = TOLERANCES["float32"]
 
 
