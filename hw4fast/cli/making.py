@@ -127,32 +127,77 @@ def add_export(verbs: Any) -> None:
         action="store_true",
         help="name the convolution blocks that hw4fast's kernels do faster: `classify` runs those, others the standard",
     )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=1e-5,
-        help="allowed error against float64, in units of the largest logit; default: %(default)s",
-    )
+    add("--input", default="float32", metavar="DTYPE", help="uint8: normalise inside the graph; default: %(default)s")
+    add("--fp16", action="store_true", help="weights and arithmetic in float16")
+    add("--int8", action="store_true", help="weights and arithmetic in int8; tells what that costs and how fast it is")
+    text = "of pictures, for --int8; default: training pictures of the run, photographs for an architecture"
+    add("--calibrate", metavar="FOLDER", help=text)
+    text = "allowed error against float64, in units of the largest logit; default: 1e-5, in float16 0.005, in int8 0.25"
+    add("--tolerance", type=float, help=text)
 
 
 def _run_export(arguments: Arguments) -> int:
     from hw4fast.exporter import export
 
     a = arguments
-    result = export(a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess, a.fused)
-    if arguments.json:
-        print_json({"path": str(result.path), "size": result.size, "parity": result.card.parity})
-        return 0
-    parity, path = result.card.parity, shown(result.path)
-    print(
-        f"{path}: {result.size / 1e3:.0f} kB, opset {result.card.opset}, {len(result.card.labels)} classes\n"
-        f"checked on {parity['images']} pictures in batches of {', '.join(map(str, parity['batches']))}:"
-        f" {parity['same_answers']} answers as torch gives them,\n"
-        f"  largest logit {parity['largest_logit']:.3g}, error at most {parity['max_error_to_torch']:.2g} to torch and"
-        f" {parity['max_error_to_float64']:.2g} to float64 (torch's own {parity['torch_max_error_to_float64']:.2g})\n"
-        f"next: hw4fast classify PICTURE --model {path} --transform blur5"
+    result = export(
+        a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess, a.fused, a.input, a.fp16, a.int8, a.calibrate
     )
-    return 0
+    for reason in result.left_out:
+        complain(f"left out: {reason}")
+    code = 3 if result.left_out else 0
+    card = result.card
+    if arguments.json:
+        print_json({"path": str(result.path), "size": result.size, "parity": card.parity})
+        return code
+    parity, path = card.parity, shown(result.path)
+    size = f"{result.size / 1e3:.0f} kB, opset {card.opset}, {len(card.labels)} classes"
+    ties = f" ({parity['near_ties']} are near ties)" if parity["precision"] != "float32" else ""
+    print(
+        f"{path}: {size}{_kind(card)}\n"
+        f"checked on {parity['images']} pictures in batches of {', '.join(map(str, parity['batches']))}:"
+        f" {parity['same_answers']} answers as torch gives them{ties},\n"
+        f"  largest logit {parity['largest_logit']:.3g}, error at most {parity['max_error_to_torch']:.2g} to torch and"
+        f" {parity['max_error_to_float64']:.2g} to float64 (torch's own {parity['torch_max_error_to_float64']:.2g})"
+    )
+    if "speed" in parity:
+        print(*_int8_lines(card), sep="\n")
+    print(f"next: hw4fast classify PICTURE --model {path} --transform blur5")
+    return code
+
+
+def _kind(card: Any) -> str:
+    """What is not as usual."""
+    precision = card.parity["precision"]
+    kind = "" if precision == "float32" else f", {precision}"
+    if card.input.dtype == "uint8":
+        kind += f", takes uint8 pictures (normalised inside: {card.provenance['normalisation']})"
+    return kind
+
+
+def _int8_lines(card: Any) -> list[str]:
+    from hw4fast.stats import percent
+
+    parity, how = card.parity, card.provenance["calibration"]
+    lines = [f"calibrated on {how['pictures']} pictures ({how['origin']})"]
+    for name, found in parity["judged"].items():
+        n = found["pictures"]
+        lines += [
+            f"on {n} others ({shown(name)}): {found['same_answers']} answers as in float32",
+            f"  accuracy in float32 {percent(found['correct_float32'], n)}",
+            f"  accuracy in int8    {percent(found['correct_int8'], n)}",
+        ]
+    if not parity["judged"]:
+        lines.append("no labelled picture that it was not calibrated on is here: how good its answers are is not known")
+    for batch, told in parity["speed"]["batches"].items():
+        verdict = (
+            "int8 is faster" if told["low"] > 1 else "INT8 IS SLOWER" if told["high"] < 1 else "no faster, no slower"
+        )
+        lines.append(
+            f"batch {batch}: {verdict} on this CPU, {told['median']:.2f}× float32's speed ({told['low']:.2f} …"
+            f" {told['high']:.2f}; {told['int8_ms']:.3g} ms for {told['float32_ms']:.3g} ms)"
+        )
+    return lines
 
 
 def add_reproduce(verbs: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from hw4fast import record
-from hw4fast.data import Preprocessing
+from hw4fast.data import Dataset, Preprocessing
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import preset
 from hw4fast.files import data_folder
@@ -25,7 +25,7 @@ SAMPLES = 64
 @dataclass(frozen=True)
 class Source:
     """What is exported. model: in evaluation mode; pictures: uint8, fitted, on which it is checked; photographs: the
-    files' bytes that they were made of, where there are such."""
+    files' bytes that they were made of, where there are such; dataset: what a run was trained on."""
 
     model: nn.Module
     preprocessing: Preprocessing
@@ -34,6 +34,7 @@ class Source:
     pictures: np.ndarray
     photographs: tuple[bytes, ...] = ()
     source: str = ""
+    dataset: Dataset | None = None
 
 
 def of_run(run: Path) -> Source:
@@ -45,7 +46,7 @@ def of_run(run: Path) -> Source:
     provenance["settings"] = entry["settings"] | paths  # no folder of this machine goes into the file
     pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
     model = runs.load_model(run, dataset)
-    return Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures)
+    return Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures, dataset=dataset)
 
 
 def of_architecture(name: str, weights: str | Path | None, preprocess: str | None) -> Source:

@@ -18,8 +18,23 @@ Schema 2, every key always there:
     labels         the name of each class, in the order of the outputs
     licence        of the weights, "" if nobody said it
     source         where the weights come from, in words
-    provenance     how the file was made: arguments, versions, data set, accuracy
-    parity         how far its answers are from torch's and from float64's
+    provenance     how the file was made: arguments, versions, data set, accuracy; of files that `export` wrote:
+                     precision      "float32", "float16" or "int8" of weights and arithmetic
+                     normalisation  of a uint8 input: where the graph divides, in the first convolution or in a node
+                     fused          true where blocks are named that hw4fast's kernels run
+                     calibration    of int8: method, how many pictures, where they are from
+    parity         how far its answers are from torch's and from float64's, on `images` pictures in `batches`:
+                     precision, largest_logit, max_error_to_torch, max_error_to_float64, torch_max_error_to_float64,
+                     tolerance      allowed error against float64, in units of the largest logit
+                     same_answers   as torch gives them in float32; all of them in a float32 file
+                     near_ties      pictures whose first and second logit in float64 are at most twice the error
+                                    apart: only their answers can differ
+                     float32        of int8: size and error of the float32 file that it was made from
+                     judged         of int8, by name of a set of labelled pictures that it was not calibrated on:
+                                    pictures, same_answers (as in float32), correct_float32, correct_int8, the 95 %
+                                    intervals of these shares, largest_logit, max_error_to_float32
+                     speed          of int8: processor, cores, and for batches of 1 and 32 how many times faster than
+                                    float32 it was there: median, 95 % interval (low, high) over n rounds, both in ms
     opset          of the standard ONNX operators
 
 Schema 1 (before inputs, outputs, licence and source were written down) is read, too.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -28,30 +27,6 @@ from hw4fast.training.runs import load_model, load_record
 from tests.training.conftest import other_data
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def model_file(small_run) -> Path:
-    return small_run / "model.onnx"
-
-
-@pytest.fixture
-def run(small_run, tmp_path) -> Path:
-    """A copy of the run that a test may spoil, not exported."""
-    shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("model.onnx"))
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def quick_graph(model_file, monkeypatch):
-    """torch.onnx takes seconds: for tests of what comes after it, its graph is read from the finished file."""
-
-    def graph(_source):
-        proto = onnx.load(model_file)
-        del proto.metadata_props[:]
-        return proto
-
-    monkeypatch.setattr(exporter, "to_onnx", graph)
 
 
 def torch_logits(small_run, pictures: np.ndarray) -> np.ndarray:
