@@ -15,14 +15,13 @@ import numpy as np
 from hw4fast import record, timing
 from hw4fast.bench.against import Comparison, compare_records, latest
 from hw4fast.bench.drawing import draw
-from hw4fast.bench.engines import Engines, engines_of, first_line, threads_kept
-from hw4fast.bench.pictures import FromFiles, from_files, some_pictures
+from hw4fast.bench.engines import AGREEMENT, Engines, engines_of, first_line, threads_kept
+from hw4fast.bench.pictures import FromFiles, from_files, some_files
 from hw4fast.bench.processes import Process, whole_processes
 from hw4fast.errors import UsageError, UserError
 from hw4fast.kernels import check_threads
 
 BURST, PAUSE_S = 5, 0.02  # per turn, see timing.alternate
-AGREEMENT = 1e-3  # largest difference of two engines' logits, in units of the largest logit
 RECORDS = ".jsonl"
 
 
@@ -73,13 +72,13 @@ def bench(
     files on all cores, and of whole processes with their memory.
 
     model: a run folder, an .onnx file with a card, or an architecture's name. Engines: onnxruntime on each provider
-    that loads, and with convolution blocks fused; for a run and an architecture torch eager, the same channels-last,
-    and torch.compile. All get the same pictures, `threads` threads (default: all cores), and must give the same
-    answers before any is timed. `seconds`: about how long each batch size is measured. pictures: a folder of files;
-    by default those that the model was made for, see pictures.some_pictures. whole: also from files, and processes.
-    against: another model, which takes turns with this one on each engine of both; or a file of records, whose newest
-    is compared. The record is appended to `out`, by default bench.jsonl in the run folder or beside the file, and a
-    picture of the throughputs drawn beside it.
+    that loads; on the CPU with convolution blocks fused, in float16 and int8, too; for a run and an architecture torch
+    eager, the same channels-last, and torch.compile. All get the same pictures, `threads` threads (default: all
+    cores), and must give the same answers before any is timed. `seconds`: about how long each batch size is measured.
+    pictures: a folder of files; by default a run's test pictures, else photographs. whole: also from files, and
+    processes. against: another model, which takes turns with this one on each engine of both; or a file of records,
+    whose newest is compared. The record is appended to `out`, by default bench.jsonl in the run folder or beside the
+    file, and a picture of the throughputs drawn beside it.
     Raises UserError when engines disagree or a model can't be had, UsageError for a bad batch size.
     """
     _check(batches, seconds, threads)
@@ -87,10 +86,11 @@ def bench(
     other = latest(Path(against)) if against is not None and Path(against).suffix == RECORDS else None
     count = threads or record.cores()
     with tempfile.TemporaryDirectory() as scratch, threads_kept():
-        found = engines_of(model, _new(Path(scratch) / "mine"), count)
+        folder = None if pictures is None else Path(pictures)
+        found = engines_of(model, folder, _new(Path(scratch) / "mine"), count)
         rival = None
         if against is not None and other is None:
-            rival = engines_of(against, _new(Path(scratch) / "theirs"), count)
+            rival = engines_of(against, folder, _new(Path(scratch) / "theirs"), count)
         timings: list[Timing] = []
         comparisons: list[Comparison] = []
         for batch in batches:
@@ -99,8 +99,7 @@ def bench(
         processes: list[Process] = []
         files: list[FromFiles] = []
         if whole:
-            folder = Path(pictures) if pictures else some_pictures(model, Path(scratch) / "pictures")
-            files = from_files(found, folder, count)
+            files = from_files(found, folder or some_files(model, Path(scratch) / "pictures"), count)
             processes = whole_processes(found, max(batches), count)
     results: dict[str, Any] = {"model": str(model), "threads": count, "left_out": found.left_out}
     parts: dict[str, list[Any]] = {"timings": timings, "processes": processes, "files": files}
@@ -158,10 +157,8 @@ def _measure(
 
 
 def _agreeing(found: Engines, batch: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """{engine: its call on one batch of noise}, {engine: how far it is from the first}."""
-    preprocessing = found.card.preprocessing
-    shape = (batch, *preprocessing.crop, preprocessing.channels)
-    pictures = np.random.Generator(np.random.PCG64(batch)).integers(0, 256, shape, np.uint8)
+    """{engine: its call on one batch of pictures}, {engine: how far it is from the first}."""
+    pictures = found.pictures[np.arange(batch) % len(found.pictures)]
     calls, answers = {}, {}
     for name, engine in list(found.ready.items()):
         try:
@@ -179,7 +176,7 @@ def _agreeing(found: Engines, batch: int) -> tuple[dict[str, Any], dict[str, flo
     differences = {}
     for name, logits in answers.items():
         worst = float(np.abs(logits - reference).max() / np.abs(reference).max())
-        if not worst <= AGREEMENT:
+        if not worst <= found.tolerances.get(name, AGREEMENT):
             raise UserError(f"{name} and {first} disagree by {worst:.2g} of the largest logit; nothing was timed")
         differences[name] = worst
     return calls, differences

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hw4fast.data.folder import pictures_below
+from hw4fast.data.images import as_picture
 from hw4fast.errors import UserError
 from hw4fast.files import RUN_MODEL
 from hw4fast.inference.card import KEY, Card
@@ -22,25 +24,32 @@ from hw4fast.inference.session import PROVIDERS, explain_provider
 Engine = Callable[[np.ndarray], Callable[[], np.ndarray]]  # uint8 [n, h, w, c] of fitted pictures → its call on the
 # tensor that they make: → logits [n, classes]
 ONNX, TORCH = "onnxruntime", "torch"
+AGREEMENT = 1e-3  # largest difference of two engines' logits, in units of the largest logit
+SAMPLES = 64
 
 
 @dataclass
 class Engines:
-    """ready: {name: engine}; files: {name: the file that it runs, for whole processes}; left_out: {name: why it doesn't
-    run}; card: of the model; net: as torch knows it, for what isn't only a file."""
+    """card: of the model; pictures: uint8 [n, h, w, c] that it reads; ready: {name: engine}; tolerances: {name: how far
+    from the first one's its logits may be, in units of the largest}; files: {name: the file that it runs, for whole
+    processes}; left_out: {name: why it doesn't run}; net: as torch knows it, for what isn't only a file."""
 
     card: Card
+    pictures: np.ndarray
     ready: dict[str, Engine] = field(default_factory=dict)
+    tolerances: dict[str, float] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     net: Any = None
 
 
-def engines_of(model: str | Path, scratch: Path, threads: int) -> Engines:
-    """What runs here of a run folder, an .onnx file with a card, or an architecture's name. Files that are made for it
-    lie in `scratch`. Raises UserError for a model that can't be had."""
+def engines_of(model: str | Path, folder: Path | None, scratch: Path, threads: int) -> Engines:
+    """What runs here of a run folder, an .onnx file with a card, or an architecture's name. folder: of pictures; what
+    the model was made for if None. Files that are made for it lie in `scratch`. Raises UserError for a model or
+    pictures that can't be had."""
     file = _onnx_file(model, scratch)
-    found = Engines(Classifier(file).card)
+    classifier = Classifier(file)
+    found = Engines(classifier.card, some_pictures(model, folder, classifier))
     _add_torch(found, model, scratch, threads)
     for provider in PROVIDERS:
         name = f"{ONNX} {provider}"
@@ -49,8 +58,27 @@ def engines_of(model: str | Path, scratch: Path, threads: int) -> Engines:
             found.left_out[name] = reason
         else:
             _add_onnx(found, name, file, provider, threads)
-    _add_fused(found, file, scratch, threads)
+    for kind, change in CHANGES.items():
+        _add_changed(found, kind, change, file, scratch, threads)
     return found
+
+
+def some_pictures(model: str | Path, folder: Path | None, classifier: Classifier) -> np.ndarray:
+    """uint8 [n, h, w, c], up to SAMPLES: of the folder; else a run's test pictures, or some photographs."""
+    sources: list[Any]
+    if folder is not None:
+        sources = sorted(pictures_below(folder))[:SAMPLES]
+    elif Path(model).is_dir():
+        from hw4fast.training import runs
+
+        sources = list(runs.load_data(runs.load_record(Path(model))).test.images[:SAMPLES])
+    else:
+        from hw4fast.exporter.source import photographs
+
+        sources = list(photographs()[:SAMPLES])
+    if not sources:
+        raise UserError(f"'{folder}' holds no picture to read")
+    return np.stack([classifier.fit(as_picture(source)) for source in sources])
 
 
 def _onnx_file(model: str | Path, scratch: Path) -> Path:
@@ -78,23 +106,52 @@ def _onnx_engine(classifier: Classifier) -> Engine:
     return engine
 
 
-def _add_fused(found: Engines, file: Path, scratch: Path, threads: int) -> None:
-    """The same graph with the blocks that our kernels do faster."""
+def _add_changed(
+    found: Engines, kind: str, change: Callable[[Any, Engines, Path], Any], file: Path, scratch: Path, threads: int
+) -> None:
+    """The same graph rewritten, where the model is in float32 and takes that."""
     import onnx
 
-    from hw4fast.exporter.fuse import fuse
+    from hw4fast.exporter import TOLERANCES
 
-    name, target = f"{ONNX} cpu fused", scratch / "fused.onnx"
+    name, target = f"{ONNX} cpu {kind}", scratch / f"{kind}.onnx"
     try:
-        proto = onnx.load(file)
-        if not fuse(proto):
-            found.left_out[name] = "the net has no convolution that hw4fast's kernels do faster"
-            return
+        if found.card.input.dtype != "float32" or found.card.provenance.get("precision", "float32") != "float32":
+            raise ValueError("made of models in float32 only")
+        proto = change(onnx.load(file), found, scratch)
         onnx.helper.set_model_props(proto, {KEY: found.card.to_json_text()})  # a known file has none in it
         target.write_bytes(proto.SerializeToString())
         _add_onnx(found, name, target, "cpu", threads)
-    except Exception as error:  # of onnx: a graph that it can't read or write, such as one of over 2 GB
+        found.tolerances[name] = max(AGREEMENT, TOLERANCES.get(kind, 0))
+    except Exception as error:  # of onnx and onnxruntime's tools: a graph that they can't read, change or write
         found.left_out[name] = first_line(error)
+
+
+def _fused(proto: Any, _: Engines, _scratch: Path) -> Any:
+    from hw4fast.exporter.fuse import fuse
+
+    if not fuse(proto):
+        raise ValueError("the net has no convolution that hw4fast's kernels do faster")
+    return proto
+
+
+def _half(proto: Any, _: Engines, _scratch: Path) -> Any:
+    from hw4fast.exporter.precision import half
+
+    return half(proto)
+
+
+def _int8(proto: Any, found: Engines, scratch: Path) -> Any:
+    from hw4fast.exporter.precision import BATCH, quantised
+
+    normalise, n = found.card.preprocessing.normalise, len(found.pictures)
+    batches = [normalise(found.pictures[start : start + BATCH]) for start in range(0, n, BATCH)]
+    folder = scratch / "int8"
+    folder.mkdir()
+    return quantised(proto, batches, folder, lambda _: None)
+
+
+CHANGES = {"fused": _fused, "float16": _half, "int8": _int8}
 
 
 def _add_torch(found: Engines, model: str | Path, scratch: Path, threads: int) -> None:

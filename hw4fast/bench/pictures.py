@@ -127,7 +127,7 @@ def _summary(name: str, took: np.ndarray, ours: np.ndarray, files: int) -> FromF
     return FromFiles(name, float(np.median(rates)), float(rates.min()), float(rates.max()), len(took), files, ratio)
 
 
-def some_pictures(model: str | Path, folder: Path) -> Path:
+def some_files(model: str | Path, folder: Path) -> Path:
     """Writes FILES pictures to the new `folder`: of a run the test pictures of its data set as PNG, else photographs as
     JPEG (see exporter.source)."""
     from PIL import Image

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -232,10 +230,8 @@ def test_the_command_says_so(small_run, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x1_0"])
+@pytest.mark.usefixtures("few_photographs")
 def test_real_nets(name, tmp_path):
-    data = os.environ.get("HW4FAST_DATA")
-    if not data or not (Path(data) / "models" / f"{name}.pth").is_file():
-        pytest.skip(f"needs models/{name}.pth in HW4FAST_DATA")
     card = export(name, tmp_path / "net.onnx", input="uint8").card
     assert card.provenance["normalisation"] == WAYS[True]
     assert card.parity["same_answers"] == card.parity["images"] and "inputs_equal_to_torchvision" in card.parity

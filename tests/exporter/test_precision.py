@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import signal
 import tempfile
@@ -344,18 +343,16 @@ def test_ctrl_c_while_calibrating(run, tmp_path, scratch, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_a_real_net(flags, tmp_path, scratch):
-    data = os.environ.get("HW4FAST_DATA")
-    if not data or not (Path(data) / "models" / "squeezenet1_1.pth").is_file():
-        pytest.skip("needs models/squeezenet1_1.pth in HW4FAST_DATA")
+def test_a_real_net(flags, few_photographs, tmp_path, scratch):
     card = export("squeezenet1_1", tmp_path / "net.onnx", **flags).card
-    size = (Path(data) / "models" / "squeezenet1_1.pth").stat().st_size
+    size = (few_photographs / "models" / "squeezenet1_1.pth").stat().st_size
     assert (tmp_path / "net.onnx").stat().st_size < (0.55 if "fp16" in flags else 0.3) * size
     assert not list(scratch.iterdir())
-    if "int8" in flags and "nips2017" in card.parity["judged"]:
+    if "int8" in flags:
         told = card.parity["judged"]["nips2017"]
+        assert told["pictures"] == 50  # of 60, ten of which it was calibrated on
         assert told["same_answers"] >= 0.85 * told["pictures"]
-        assert told["correct_float32"] - told["correct_int8"] <= 0.03 * told["pictures"]
+        assert abs(told["correct_float32"] - told["correct_int8"]) <= 0.1 * told["pictures"]
 
 
 def test_without_photographs_nothing_is_claimed(monkeypatch):
