@@ -1,7 +1,7 @@
 """Hostile files go through a process of their own that is watched: a crash, a hang and memory that grows are each told
 apart from an answer and from a refusal.
 
-`python -m tests.watched model|picture` reads one path per line and writes one line of JSON for each.
+`python -m tests.watched model|picture|itself` reads one path per line and writes one line of JSON for each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_S = 0.02  # how often the memory is looked at
 LONGEST = 700  # signs of a refusal
+REFUSALS = {
+    "refuse": "no",
+    "refuse in two lines": "no\nno",
+    "refuse at length": "no" * 999,
+    "refuse with a bell": "no\a",
+}
 BAD = ("crashed", "hung", "over memory", "traceback", "bad refusal", "printed")
 
 
@@ -39,8 +45,11 @@ class Outcome:
 
 
 class Watched:
-    """A process that opens files of one kind ("model" or "picture"), one after another. It is ended when a file takes
-    longer than `seconds`, or when it and its children hold more than `memory` MiB; the next file gets a new one."""
+    """A process that opens files of one kind ("model", "picture", or "itself" for its own test), one after another.
+
+    It is ended when a file takes longer than `seconds`, or when it and its children hold more than `memory` MiB; the
+    next file gets a new one.
+    """
 
     def __init__(self, kind: str, seconds: float, memory: float, environment: dict[str, str] | None = None) -> None:
         self.kind, self.seconds, self.memory = kind, seconds, memory
@@ -121,7 +130,7 @@ def _work(kind: str) -> None:
     caught = os.memfd_create("printed")
     os.dup2(caught, 1)
     os.dup2(caught, 2)
-    open_it = {"model": _open_model, "picture": _open_picture}[kind]
+    open_it = {"model": _open_model, "picture": _open_picture, "itself": _do_as_told}[kind]
     open_it(None)
     print("ready", file=answers, flush=True)
     for line in sys.stdin.buffer:
@@ -176,6 +185,32 @@ def _open_picture(path: Path | None) -> str:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] in (1, 3) and pixels.size
     classifier.classify(path, top=3)
     return "×".join(map(str, pixels.shape))
+
+
+def _do_as_told(path: Path | None) -> str:
+    """What must be noticed: the file names it."""
+    from hw4fast.errors import UserError
+
+    word = path.read_text() if path else ""
+    if word == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif word == "hang":
+        time.sleep(1000)
+    elif word == "grow":
+        held = []
+        while True:
+            held.append(b"x" * 2**24)
+    elif word == "grow for a moment":
+        return str(len(b"x" * (700 * 2**20)))
+    elif word == "grow in a child":
+        subprocess.run([sys.executable, "-c", "b = b'x' * (700 * 2**20); import time; time.sleep(1000)"])
+    elif word == "print":
+        os.write(2, b"noise")
+    elif word == "fail":
+        raise KeyError(word)
+    elif word in REFUSALS:
+        raise UserError(REFUSALS[word])
+    return word
 
 
 @cache

@@ -82,7 +82,18 @@ def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> An
     if session.get_providers()[0] != PROVIDERS[provider]:
         _insist(provider)
         raise _NoProvider(f"provider '{provider}' loads here, but not for '{path}'")
+    _insist_on_text(session, path)
     return session
+
+
+def _insist_on_text(session: Any, path: Path) -> None:
+    """protobuf lets any bytes pass as names and metadata, and onnxruntime reads them as text when they are asked for."""
+    try:
+        for entry in (*session.get_inputs(), *session.get_outputs()):
+            _ = entry.name, entry.shape
+        _ = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise UserError(f"'{path}' has names or metadata that are no text (UTF-8); export it again") from None
 
 
 def _create_or_recall(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:

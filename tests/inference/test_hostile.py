@@ -64,6 +64,9 @@ FOREIGN = {  # the classes that the promise names
     "a card of no labels": "labels is not a list of one or more texts",
     "a card of two labels": "the card has 2 labels, but the model's output is",
     "a card with a huge crop": "must have at most",
+    "a card that is no UTF-8": "has names or metadata that are no text (UTF-8)",
+    "names that are no UTF-8": "has names or metadata that are no text (UTF-8)",
+    "an axis that is no UTF-8": "has names or metadata that are no text (UTF-8)",
     "first half": "can't be loaded as an ONNX model",
     "a card with a divisor of 1e-320": "gave an answer that is no number",
 }

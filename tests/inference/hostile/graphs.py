@@ -177,5 +177,19 @@ def two_cards(folder: Path) -> Path:
 @writes("a card that is no UTF-8")
 def no_utf8(folder: Path) -> Path:
     path = save(linear(), folder)
-    path.write_bytes(path.read_bytes().replace(b'"labels":["0"', b'"labels":["\xff'))
+    path.write_bytes(path.read_bytes().replace(b'"labels":["0"', b'"labels":["\xff"'))
+    return path
+
+
+@writes("names that are no UTF-8")
+def no_utf8_names(folder: Path) -> Path:
+    path = save(linear(), folder)
+    path.write_bytes(path.read_bytes().replace(b"logits", b"\xffogits"))
+    return path
+
+
+@writes("an axis that is no UTF-8")
+def no_utf8_axis(folder: Path) -> Path:
+    path = save(linear(shape=("name", 1, 28, 28)), folder)
+    path.write_bytes(path.read_bytes().replace(b"name", b"\xff\xff\xff\xff"))
     return path
