@@ -87,7 +87,7 @@ def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> An
 
 
 def _insist_on_text(session: Any, path: Path) -> None:
-    """protobuf lets any bytes pass as names and metadata, and onnxruntime reads them as text when they are asked for."""
+    """protobuf lets any bytes pass as names and metadata; onnxruntime reads them as text only when it is asked."""
     try:
         for entry in (*session.get_inputs(), *session.get_outputs()):
             _ = entry.name, entry.shape
