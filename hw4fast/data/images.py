@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
-import os
 import re
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -31,8 +33,14 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # undoes each orient
     7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
     8: np.rot90,
 }
-MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in JPEG scans, FF00 is data and FFD0…FFD7 a restart
-END_OF_IMAGE = 0xD9
+MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # in JPEG, FF00 is data; FF01, FFD0…FFD8 have no length
+END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
+MAX_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a JPEG: 300 empty scans in 3 kB cost 5 s at MAX_PIXELS
+FARTHEST_JUMP = 255  # rows that a run-length-coded BMP can skip at once: Pillow makes them all before it looks
+PPM_HEADER = re.compile(  # its kind, and two or three numbers with white space or comments before each
+    rb"P(?:[14](?:GAP[\d.-]+(?=\s)){2}|[^14][A-Z]*(?:GAP[\d.-]+(?=\s)){3})".replace(b"GAP", rb"(?:\s|#[^\r\n]*[\r\n])+")
+)
+LONGEST_PPM_HEADER = 2**16  # Pillow reads its comments byte by byte: 10 MB in 4 s
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach stderr beside ours
 
 
@@ -98,10 +106,14 @@ def _decode(file: BinaryIO, name: str) -> np.ndarray:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise UserError(_too_large(name, f"{width}×{height}"))
+        if image.format == "BMP" and FARTHEST_JUMP * width > MAX_PIXELS:
+            raise UserError(f"{name} is {width} pixels wide, which no BMP file should be; save it in another format")
         try:
-            image.load()
             if image.format in ("JPEG", "MPO"):
-                _check_end(file)
+                _check_scans(file, width * height)
+            if image.format == "TIFF":
+                _silence_libtiff()
+            image.load()
             turn = UPRIGHT.get(_orientation(image))
             pixels = _pixels(image, name)
         except UserError:
@@ -117,6 +129,10 @@ def _decode(file: BinaryIO, name: str) -> np.ndarray:
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Reads the header and no pixels."""
     try:
+        begin = file.read(LONGEST_PPM_HEADER)
+        if re.match(rb"P[0-6fy]", begin) and not PPM_HEADER.match(begin):
+            raise ValueError("its width and height aren't there")
+        file.seek(0)
         return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
         raise UserError(_too_large(name, "far more")) from None
@@ -129,16 +145,30 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         raise UserError(f"{name} has a broken header: {_said(error)}") from None
 
 
-def _check_end(file: BinaryIO) -> None:
-    """OSError when a JPEG has no end: its tail is missing and zeros stand there, which decode as grey rows."""
-    file.seek(-2, os.SEEK_END)
-    if file.read() == b"\xff\xd9":  # nearly every whole one; to walk through the rest takes as long as decoding
-        return
+@cache
+def _silence_libtiff() -> None:
+    """Else it prints what it finds wrong to stderr, from C. Pillow's own module leads to its functions where the system
+    lets one see them (not on Windows)."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(Image.core.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
+
+
+def _check_scans(file: BinaryIO, pixels: int) -> None:
+    """OSError when a JPEG has no end (its tail is missing and zeros stand there, which decode as grey rows), and when
+    it goes over its pixels so often that decoding it would hang."""
     file.seek(0)
-    data, position = file.read(), 2
+    data, position, scans = file.read(), 2, 0
+    # nearly every whole file: to walk through it would hold Python's lock as long as decoding takes
+    if data.endswith(b"\xff\xd9") and data.count(b"\xff\xda") * pixels <= MAX_SCANNED:
+        return
     while match := MARKER.search(data, position):
         if match[1][0] == END_OF_IMAGE:
             return
+        scans += match[1][0] == START_OF_SCAN
+        if scans * pixels > MAX_SCANNED:
+            raise OSError(f"more than {scans - 1} scans of its pixels are too many")
         position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
     raise OSError("image file is truncated: it has no end marker")
 

@@ -109,6 +109,7 @@ class Preprocessing:
             raise ValueError(f"{width}×{height} pixels are too long and thin; crop the picture")
         return size, (round((size[0] - rows) / 2), round((size[1] - columns) / 2), rows, columns)
 
+    @np.errstate(all="ignore")  # a divisor that is none in float32: what the net answers to it is refused
     def normalise(self, batch: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] of fitted pictures → float32 [n, c, h, w] with channels in the order of `mode`:
         (x / divisor − mean) / std, in the order torchvision computes it."""

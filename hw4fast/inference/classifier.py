@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hw4fast.data.images import as_picture
+from hw4fast.data.preprocessing import MAX_CROP
 from hw4fast.errors import UserError
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.known import find_model, known_card
@@ -111,6 +112,7 @@ class Classifier:
                 return np.log(result)
         return result
 
+    @np.errstate(over="ignore")  # of float16: the answer is refused
     def tensor(self, batch: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] of fitted pictures → what the graph takes, as the card says."""
         expected = self.card.input
@@ -176,7 +178,19 @@ class Classifier:
             raise UserError(
                 f"the card has {len(card.labels)} labels, but the model's output is {given.shape}; export it again"
             )
-        return taken.shape[0] if isinstance(taken.shape[0], int) else None
+        return _pictures_at_once(taken.shape[0], card)
+
+
+def _pictures_at_once(count: int | str | None, card: Card) -> int | None:
+    """How many pictures the graph insists on, None for any number; UserError when they can't be given."""
+    if not isinstance(count, int):
+        return None
+    rows, columns = card.preprocessing.crop
+    if not 1 <= count <= BATCH * MAX_CROP // (rows * columns):
+        raise UserError(
+            f"the model takes {count} pictures at a time, no more and no less; export it with another batch"
+        )
+    return count
 
 
 def best(probabilities: np.ndarray, labels: tuple[str, ...], top: int) -> tuple[Guess, ...]:

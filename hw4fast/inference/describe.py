@@ -152,6 +152,7 @@ def _labels(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
+@np.errstate(over="ignore")  # of float16
 def _kind(session: Any, card: Card) -> str:
     """Runs the graph once on grey noise: numbers from 0 to 1 that sum to 1 are probabilities."""
     preprocessing = card.preprocessing

@@ -82,7 +82,7 @@ def entry(path: Path, *belongs: object) -> Entry | None:
     try:
         if path.stat().st_size < LEAST or PART in path.name:
             return None
-        digest = _fingerprint(path)
+        digest = fingerprint(path)
     except OSError:
         return None
     if digest is None:
@@ -99,7 +99,7 @@ def _folder() -> Path:
     return cache_folder() / "optimised"
 
 
-def _fingerprint(path: Path) -> str | None:
+def fingerprint(path: Path) -> str | None:
     """SHA-256 of the file, None when it refers to other files. 100 MB take 0.1 s, so it is noted under all that the
     system says of the file (its time of change can't be set by hand)."""
     status = path.stat()

@@ -12,6 +12,7 @@ from typing import Any
 
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference import optimised
+from hw4fast.inference.checked import insist_harmless
 from hw4fast.kernels import check_threads, ort_library
 from hw4fast.paths import one_line, readable_file
 
@@ -23,6 +24,12 @@ PROVIDERS = {
 HELPERS = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}  # run the nodes that the provider can't
 LIBRARY = "libonnxruntime_providers_{}.so"
 FATAL = 4  # onnxruntime's log level above errors: those reach us as exceptions
+
+NOISE = re.compile(  # in its messages
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?"
+    r"|\S*[/\\]\S+\.(?:cc|h|hpp|cpp):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? "  # with the function's signature
+    r"|\b\w+\.(?:cc|h|hpp|cpp):\d+ (?:\w+ )?(?:operator\(\) )?"  # with its name
+)
 
 # A whole ONNX model: y = Relu(x), float32 [n], IR 8, opset 17. Made with onnx.helper, kept as bytes so that
 # trying a provider needs no onnx; a test takes it apart.
@@ -51,6 +58,7 @@ def open_session(
     if threads is not None:
         check_threads(threads)
     path = readable_file(path, "model")
+    insist_harmless(path, _onnxruntime().__version__, ort_library() if kernels and "cpu" in names else None)
     reasons = []
     for name in names:
         try:
@@ -74,7 +82,18 @@ def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> An
     if session.get_providers()[0] != PROVIDERS[provider]:
         _insist(provider)
         raise _NoProvider(f"provider '{provider}' loads here, but not for '{path}'")
+    _insist_on_text(session, path)
     return session
+
+
+def _insist_on_text(session: Any, path: Path) -> None:
+    """protobuf lets any bytes pass as names and metadata; onnxruntime reads them as text only when it is asked."""
+    try:
+        for entry in (*session.get_inputs(), *session.get_outputs()):
+            _ = entry.name, entry.shape
+        _ = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise UserError(f"'{path}' has names or metadata that are no text (UTF-8); export it again") from None
 
 
 def _create_or_recall(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:
@@ -204,6 +223,5 @@ def _missing_library(provider: str) -> str | None:
 
 
 def said(error: Exception) -> str:
-    """onnxruntime's message without its own prefix and file names."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", one_line(error, 600))
-    return one_line(text).rstrip(".")
+    """onnxruntime's message without its own prefixes, source files and signatures."""
+    return one_line(NOISE.sub("", one_line(error, 20_000)), 400).rstrip(".")
