@@ -94,7 +94,7 @@ def _onnx_file(model: str | Path, scratch: Path) -> Path:
 
 
 def _add_onnx(found: Engines, name: str, file: Path, provider: str, threads: int) -> None:
-    found.ready[name] = _onnx_engine(Classifier(file, provider, threads))
+    found.ready[name] = _onnx_engine(Classifier(file, provider, threads, trusted=True))  # it was opened before, or made
     found.files[name] = file
 
 

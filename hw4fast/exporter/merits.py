@@ -32,7 +32,7 @@ def judge(plain: Path, int8: Path, sets: Iterable[tuple[str, Judged]]) -> dict[s
     """
     from tqdm import tqdm
 
-    classifiers, found = [Classifier(plain), Classifier(int8)], {}
+    classifiers, found = [Classifier(file, trusted=True) for file in (plain, int8)], {}
     for name, told in sets:
         logits: list[list[np.ndarray]] = [[], []]
         with tqdm(total=len(told.pictures), desc=f"comparing on {name}", unit="img", disable=None, leave=False) as bar:
@@ -67,7 +67,7 @@ def _compared(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict
 def race(plain: Path, int8: Path, pictures: np.ndarray) -> dict[str, Any]:
     """Both files on the same fitted pictures, by turns: {batch: how many times faster int8 is, with its 95 % interval
     over n rounds, and the medians of both in ms}, and the machine that it holds for."""
-    files = {"float32": Classifier(plain), "int8": Classifier(int8)}
+    files = {"float32": Classifier(plain, trusted=True), "int8": Classifier(int8, trusted=True)}
     times_faster = {}
     for size in BATCHES:
         batch = pictures[np.arange(size) % len(pictures)]

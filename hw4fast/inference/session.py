@@ -40,13 +40,18 @@ PROBE = (
 
 
 def open_session(
-    path: str | Path, providers: str | Sequence[str] = "cpu", threads: int | None = None, kernels: bool = True
+    path: str | Path,
+    providers: str | Sequence[str] = "cpu",
+    threads: int | None = None,
+    kernels: bool = True,
+    trusted: bool = False,
 ) -> Any:
     """An onnxruntime.InferenceSession of the file that runs on the provider that was asked for, and on nothing less.
 
     providers: a key of PROVIDERS, or several, of which the first that loads is taken. threads: of one operator;
     onnxruntime's choice if None. kernels: on the CPU, run hw4fast's kernels where the file names them (`export
-    --fused`), else what it says that they mean.
+    --fused`), else what it says that they mean. trusted: the caller has made the file itself, so that it needn't be
+    tried in a process of its own first (see checked.py).
     Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
     loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
@@ -58,7 +63,8 @@ def open_session(
     if threads is not None:
         check_threads(threads)
     path = readable_file(path, "model")
-    insist_harmless(path, _onnxruntime().__version__, ort_library() if kernels and "cpu" in names else None)
+    if not trusted:
+        insist_harmless(path, _onnxruntime().__version__, ort_library() if kernels and "cpu" in names else None)
     reasons = []
     for name in names:
         try:
