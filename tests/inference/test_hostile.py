@@ -97,6 +97,7 @@ def test_every_model_is_answered_or_refused(tmp_path):
     """One in twelve of them; HW4FAST_FUZZ=2000, or any other number: all."""
     names = [name for i, name in enumerate(MODELS) if "HW4FAST_FUZZ" in os.environ or i % 12 == 0]
     names.append("weights in a good file beside it")  # harmless
+    names.append("If 5 deep")  # odd and sound
     assert len(MODELS) > 450
     answered = {}
     with Watched("model", seconds=10, memory=1500, environment={**LIMITS, "HW4FAST_TRIAL_SECONDS": "4"}) as watched:
@@ -104,7 +105,7 @@ def test_every_model_is_answered_or_refused(tmp_path):
             outcome = watched.judge(MODELS[name](tmp_path))
             assert outcome.kind not in BAD, (name, outcome)
             answered[name] = outcome.kind == "answered"
-    assert 1 <= sum(answered.values()) < len(names) / 3
+    assert answered["If 5 deep"] and sum(answered.values()) < len(names) / 3
 
 
 @pytest.mark.parametrize(
