@@ -94,7 +94,8 @@ def _onnx_file(model: str | Path, scratch: Path) -> Path:
 
 
 def _add_onnx(found: Engines, name: str, file: Path, provider: str, threads: int) -> None:
-    found.ready[name] = _onnx_engine(Classifier(file, provider, threads, trusted=True))  # it was opened before, or made
+    # it was opened before, or made here; torch is in this process only to take turns with it
+    found.ready[name] = _onnx_engine(Classifier(file, provider, threads, trusted=True, spin=True))
     found.files[name] = file
 
 

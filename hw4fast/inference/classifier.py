@@ -29,7 +29,8 @@ class Classifier:
 
     `Classifier(model)` takes an .onnx file, a run folder that holds model.onnx, or an architecture's name (see
     known.find_model). providers: one key of PROVIDERS or several, of which the first that runs is taken.
-    threads: of one operator; onnxruntime's choice if None. kernels, trusted: see open_session.
+    threads: of one operator; onnxruntime's choice if None. kernels, trusted, spin: see
+    open_session.
     Raises UserError when the file is missing or corrupt, has no card, has one that doesn't fit its input and output,
     or when no provider of those runs here; UsageError for an unknown provider.
     """
@@ -41,9 +42,10 @@ class Classifier:
         threads: int | None = None,
         kernels: bool = True,
         trusted: bool = False,
+        spin: bool | None = None,
     ) -> None:
         self.path = find_model(model)
-        self._session = open_session(self.path, providers, threads, kernels, trusted)
+        self._session = open_session(self.path, providers, threads, kernels, trusted, spin)
         running = self._session.get_providers()[0]
         self.provider = next(name for name, long_name in PROVIDERS.items() if long_name == running)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -45,13 +47,16 @@ def open_session(
     threads: int | None = None,
     kernels: bool = True,
     trusted: bool = False,
+    spin: bool | None = None,
 ) -> Any:
     """An onnxruntime.InferenceSession of the file that runs on the provider that was asked for, and on nothing less.
 
     providers: a key of PROVIDERS, or several, of which the first that loads is taken. threads: of one operator;
     onnxruntime's choice if None. kernels: on the CPU, run hw4fast's kernels where the file names them (`export
     --fused`), else what it says that they mean. trusted: the caller has made the file itself, so that it needn't be
-    tried in a process of its own first (see checked.py).
+    tried in a process of its own first (see checked.py). spin: whether its threads go on looking for work for a while
+    after an answer, which makes the next one up to a tenth faster and everybody else slower; not if torch has been
+    imported, whose next call would take twice as long, unless told.
     Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
     loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
@@ -68,19 +73,28 @@ def open_session(
     reasons = []
     for name in names:
         try:
-            return _opened(path, name, threads, kernels)
+            return _opened(path, name, _Options(threads, kernels, "torch" not in sys.modules if spin is None else spin))
         except _NoProvider as error:
             reasons.append(str(error))
     raise UserError("; ".join(reasons) + ("" if "cpu" in names else "; or use provider 'cpu'"))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """As open_session has them."""
+
+    threads: int | None = None
+    kernels: bool = True
+    spin: bool = True
 
 
 class _NoProvider(Exception):
     """A provider doesn't run here, or not for this file."""
 
 
-def _opened(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:
+def _opened(path: Path, provider: str, options: _Options) -> Any:
     try:
-        session = _create_or_recall(path, provider, threads, kernels)
+        session = _create_or_recall(path, provider, options)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         _insist(provider)
         reason = said(error)
@@ -102,24 +116,24 @@ def _insist_on_text(session: Any, path: Path) -> None:
         raise UserError(f"'{path}' has names or metadata that are no text (UTF-8); export it again") from None
 
 
-def _create_or_recall(path: Path, provider: str, threads: int | None, kernels: bool) -> Any:
+def _create_or_recall(path: Path, provider: str, options: _Options) -> Any:
     """On the CPU a session of the optimised graph in the cache, which is put there if it isn't yet."""
-    kept = optimised.entry(path, _onnxruntime().__version__, provider, kernels) if provider == "cpu" else None
+    kept = optimised.entry(path, _onnxruntime().__version__, provider, options.kernels) if provider == "cpu" else None
     if kept is None:
-        return _create(str(path), provider, threads, kernels)
+        return _create(str(path), provider, options)
     if kept.whole():
         try:
-            return _create(str(kept.graph), provider, threads, kernels, optimise=False)
+            return _create(str(kept.graph), provider, options, optimise=False)
         except Exception:  # as above
             kept.forget()
     draft = kept.draft()
     if draft is None:
-        return _create(str(path), provider, threads, kernels)
+        return _create(str(path), provider, options)
     try:
-        session = _create(str(path), provider, threads, kernels, save=draft / optimised.GRAPH)
+        session = _create(str(path), provider, options, save=draft / optimised.GRAPH)
     except Exception:  # the graph can't be written, or the file itself is none
         optimised.discard(draft)
-        return _create(str(path), provider, threads, kernels)
+        return _create(str(path), provider, options)
     except BaseException:
         optimised.discard(draft)
         raise
@@ -137,7 +151,7 @@ def explain_provider(name: str) -> str | None:
     if PROVIDERS[name] not in runtime.get_available_providers():
         return f"the installed onnxruntime {runtime.__version__} is built without it; install onnxruntime-gpu"
     try:
-        if _create(PROBE, name, 1, False).get_providers()[0] == PROVIDERS[name]:
+        if _create(PROBE, name, _Options(1, kernels=False)).get_providers()[0] == PROVIDERS[name]:
             return None
         failure = "onnxruntime doesn't say why"
     except Exception as error:
@@ -159,17 +173,18 @@ def _insist(provider: str) -> None:
 def _create(
     model: str | bytes,
     provider: str,
-    threads: int | None,
-    kernels: bool,
+    wanted: _Options,
     optimise: bool = True,
     save: Path | None = None,
 ) -> Any:
     """optimise: False for a graph that was `save`d: written once it was optimised, its weights beside it."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    if wanted.threads is not None:
+        options.intra_op_num_threads = wanted.threads
         options.inter_op_num_threads = 1
+    if not wanted.spin:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimise:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if save is not None:
@@ -179,7 +194,7 @@ def _create(
         options.add_session_config_entry(f"{config}min_size_in_bytes", "1024")
     if provider != "cpu":
         _preload()
-    elif kernels:
+    elif wanted.kernels:
         options.register_custom_ops_library(str(ort_library()))
     names = [PROVIDERS[name] for name in (provider, *HELPERS[provider])]
     available = runtime.get_available_providers()

@@ -31,6 +31,20 @@ def test_threads_are_set(centroid_onnx):
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
+@pytest.mark.parametrize(("torch_is_there", "spin", "stops"), [(True, None, 1), (False, None, 0), (True, True, 0)])
+def test_threads_rest_after_an_answer_where_torch_is(torch_is_there, spin, stops, centroid_onnx, monkeypatch):
+    """torch's next call takes twice as long while they look for work."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if torch_is_there:
+        monkeypatch.setitem(sys.modules, "torch", sys)
+    options = open_session(centroid_onnx, spin=spin).get_session_options()
+    try:
+        said = options.get_session_config_entry("session.force_spinning_stop")
+    except Exception:  # it was never set
+        said = "0"
+    assert said == str(stops)
+
+
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "cpu"])
 def test_a_provider_runs_or_is_refused_with_its_reason(provider, centroid_onnx):
     reason = explain_provider(provider)
