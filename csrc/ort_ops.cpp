@@ -134,7 +134,7 @@ template <class T> class ConvNode {
       const Context *context;
     } host{api_, context};
     const Threads threads(
-        static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),  // its pool has no more
+        cores(),  // its pool has no more
         [](void *lender, void (*chunk)(void *, std::size_t), std::size_t chunks, void *data) {
           const Host &h = *static_cast<const Host *>(lender);
           insist(h.api, parallel, h.context, chunk, chunks, std::size_t{0}, data);

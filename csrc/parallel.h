@@ -50,12 +50,18 @@ inline OpenMP open_mp() {
   return now;
 }
 
+// Asked for once: the system reads a file to answer, which took longer than a small net.
+inline int cores() {
+  static const int found = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return found;
+}
+
 // What the OpenMP runtime would use (torch.set_num_threads sets it), else the cores. HW4FAST_THREADS is read by the
 // Python faces.
 inline int default_threads() {
   const OpenMP runtime = open_mp();
   if (runtime.found()) return std::max(1, runtime.max_threads());
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return cores();
 }
 
 // How many threads work. A host that has threads of its own (onnxruntime) lends them: `lent` calls chunk(data, i) for
