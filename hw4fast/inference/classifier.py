@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from hw4fast.errors import UserError
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.known import find_model, known_card
 from hw4fast.inference.session import PROVIDERS, open_session, said
+from hw4fast.kernels import rest
 from hw4fast.paths import one_line
 
 Guess = tuple[int, str, float]  # class index, its label, how probable the model holds it (0…1)
@@ -44,7 +46,7 @@ class Classifier:
         trusted: bool = False,
         spin: bool | None = None,
     ) -> None:
-        self.path = find_model(model)
+        self.path, self._spin = find_model(model), spin
         self._session = open_session(self.path, providers, threads, kernels, trusted, spin)
         running = self._session.get_providers()[0]
         self.provider = next(name for name, long_name in PROVIDERS.items() if long_name == running)
@@ -101,6 +103,8 @@ class Classifier:
 
     def _run(self, tensor: np.ndarray) -> np.ndarray:
         card = self.card
+        if "torch" in sys.modules and self._spin is None:
+            rest()
         try:
             (result,) = self._session.run([card.output.name], {card.input.name: tensor})
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception

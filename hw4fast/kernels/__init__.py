@@ -51,6 +51,12 @@ def ort_calls() -> dict[str, int]:
     return {name: count(place) for place, name in enumerate(ISAS)}
 
 
+def rest() -> None:
+    """Lets the threads of torch's OpenMP pool go until its next call: they look for work for some milliseconds after
+    each of its calls (and of our kernels', where torch is loaded), and take the cores from another pool."""
+    compiled().rest()
+
+
 def isas() -> list[str]:
     """Instruction sets that this processor has and this build carries, best first."""
     return compiled().isas()
