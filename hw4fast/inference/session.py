@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import sys
 from collections.abc import Sequence
@@ -185,6 +186,8 @@ def _create(
         options.inter_op_num_threads = 1
     if not wanted.spin:
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    if optimise and isinstance(model, str) and _only_stored_in_int8(Path(model)):
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimise:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if save is not None:
@@ -201,6 +204,13 @@ def _create(
     names = [name for name in names if name in available]
     # without enable_fallback=0 an error of the provider is printed and the CPU runs instead
     return runtime.InferenceSession(model, options, providers=names, enable_fallback=0)
+
+
+def _only_stored_in_int8(path: Path) -> bool:
+    """Whether weights are dequantised and nothing is quantised: arithmetic in float32, whose weights onnxruntime would
+    dequantise anew for each picture, and not lay out for its convolutions (shufflenet_v2_x1_0: a third faster)."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"DequantizeLinear") >= 0 and content.find(b"QuantizeLinear") < 0  # a capital Q
 
 
 @cache

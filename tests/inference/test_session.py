@@ -163,3 +163,43 @@ def test_missing_empty_and_folder(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             open_session(path)
+
+
+@pytest.mark.parametrize("quantised", [True, False])
+def test_weights_that_are_only_stored_in_int8_are_unpacked_once(quantised, tmp_path):
+    """Else they would be for each picture, and convolutions would do without onnxruntime's own layout."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.Generator(np.random.PCG64(0))
+    stored = {
+        "stored": rng.integers(-128, 128, (8, 3, 3, 3), np.int8),
+        "scale": np.float32(0.01),
+        "zero": np.int8(0),
+    }
+    nodes = [helper.make_node("DequantizeLinear", ["stored", "scale", "zero"], ["weight"])]
+    taken = "x"
+    if quantised:
+        nodes.append(helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["again"]))
+        taken = "again"
+    nodes.append(helper.make_node("Conv", [taken, "weight"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "stored",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8, 6, 6])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    sessions._create(str(tmp_path / "net.onnx"), "cpu", sessions._Options(), save=tmp_path / "optimised.onnx")
+    left = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph.node}
+    assert ("DequantizeLinear" in left or "QLinearConv" in left) == quantised
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    ours = open_session(tmp_path / "net.onnx").run(None, {"x": x})[0]
+    import onnxruntime
+
+    plain = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    theirs = plain.run(None, {"x": x})[0]
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
