@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from hw4fast import export, load, record, timing
+from hw4fast import load, record, timing
 from hw4fast.data.images import read_picture
 from hw4fast.files import data_folder
 
@@ -115,6 +115,8 @@ def _printed(command: list[str]) -> list[str]:
 def _starts(scratch: Path) -> dict[str, Any]:
     """Of `classify --model resnet50.onnx` with an empty cache, then with what the first start left there."""
     from parity import random_weights
+
+    from hw4fast import export
 
     weights = random_weights("resnet50", scratch / "resnet50.pth")
     file = export("resnet50", scratch / "resnet50.onnx", weights=weights, preprocess="imagenet").path

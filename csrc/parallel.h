@@ -70,7 +70,14 @@ inline int default_threads() {
 inline void rest_open_mp() {
 #if defined(__unix__) || defined(__APPLE__)
   constexpr int soft = 1;
-  if (const auto pause = reinterpret_cast<int (*)(int)>(dlsym(RTLD_DEFAULT, "omp_pause_resource_all"))) pause(soft);
+  using Pause = int (*)(int);
+  static std::atomic<Pause> known{nullptr};  // to look for it among all of torch's libraries takes long
+  Pause pause = known.load(std::memory_order_relaxed);
+  if (!pause) {
+    pause = reinterpret_cast<Pause>(dlsym(RTLD_DEFAULT, "omp_pause_resource_all"));
+    known.store(pause, std::memory_order_relaxed);
+  }
+  if (pause) pause(soft);
 #endif
 }
 
