@@ -155,6 +155,58 @@ def cold_start() -> str:
     return "\n".join(lines) + f"\n\nWhole processes, files in the page cache. {where(entry, [])}."
 
 
+def photographs() -> str:
+    """shufflenet_v2_x1_0 and squeezenet1_1 on photographs: batches that fill the cores, and from files."""
+    lines = []
+    for name in ("shufflenet", "squeezenet"):
+        entry = record.read(RESULTS / f"bench-{name}.jsonl")[-1]
+        rows = entry["results"]["files"]
+        ways = {row["way"]: row for row in rows}
+        ours = ways["hw4fast classify"]
+        theirs = min(
+            (row for row in rows if row["way"].startswith("torchvision")), key=lambda row: row["ratio_to_ours"]
+        )
+        cells = (entry["results"]["model"], ours, ways["reading and fitting alone"], ways["the net alone"], theirs)
+        rates = [f"{row['images_per_s']:.0f} ({row['low']:.0f} … {row['high']:.0f})" for row in cells[1:]]
+        lines.append([cells[0], *rates, f"{theirs['ratio_to_ours']:.2f}×"])
+    head = ("model", "hw4fast classify", "reading and fitting alone", "the net alone", "torchvision + torch", "ratio")
+    files, count = ours["files"], entry["results"]["threads"]
+    return "\n".join(markdown(head, lines)) + (
+        f"\n\nPhotographs per second from {files} JPEG files of 500 × 375 or so, {count} threads: medians (slowest …"
+        f" fastest) of {ours['rounds']} passes that take turns; torch reads on threads of its own where that is faster"
+        f" for it, and the ratio is the median of paired ones. {where(entry, [])}."
+    )
+
+
+def serving() -> str:
+    entry = record.read(RESULTS / "serving.jsonl")[-1]
+    found = entry["results"]
+    starts, corn, fused, torch = found["processes"]["resnet50"], found["processes"], found["fused"], found["torch"]
+    over = [row for row in found["overhead"] if row["what"].endswith("tensors")]
+
+    def told(ratio: dict) -> str:
+        return f"{ratio['median']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
+
+    def ms(name: str) -> str:
+        return f"{torch[name]['median_s'] * 1e3:.1f} ms"
+
+    bare, ours = "InferenceSession as it comes", "Classifier"
+    lines = [
+        f"- `hw4fast classify corn.jpg`, whole process: {corn['hw4fast classify']['median_s']:.2f} s, the least script"
+        f" with torch and torchvision that gives the same answers {corn['torch and torchvision']['median_s']:.2f} s:"
+        f" {told(corn['ratio'])} times as long",
+        f"- with resnet50: {starts['first start']['median_s']:.2f} s at the first start, in which the file is tried and"
+        f" optimised, {starts['second start']['median_s']:.2f} s from then on",
+        "- `Classifier.logits` over onnxruntime's bare session on the same tensors: "
+        + ", ".join(f"{told(row['times_as_long'])} times as long at batch {row['batch']}" for row in over),
+        f"- `--fused`, the homework's net: {told(fused['100']['ratio'])} times onnxruntime's own speed at batch 100,"
+        f" {told(fused['1']['ratio'])} at batch 1",
+        f"- in turns with torch in one process: torch takes {ms(f'torch beside {ours}, by turns')} beside ours"
+        f" and {ms(f'torch beside {bare}, by turns')} beside a bare session, alone {ms('torch alone')}",
+    ]
+    return "\n".join(lines) + f"\n\nMedians, and of ratios 95 % bootstrap intervals. {where(entry, [])}."
+
+
 def homework(name: str) -> dict:
     """The results of a part of the homework."""
     return json.loads((RESULTS / f"homework-{name}.json").read_text(encoding="utf-8"))
@@ -247,6 +299,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "classify": classify,
     "engines": engines,
     "cold_start": cold_start,
+    "photographs": photographs,
+    "serving": serving,
     "reproduced": reproduced,
 }
 
