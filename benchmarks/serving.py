@@ -209,7 +209,7 @@ def fused(seconds: float, scratch: Path) -> dict[str, Any]:
         calls = {name: partial(session.run, None, {"x": x}) for name, session in sessions.items()}
         answers = [call()[0] for call in calls.values()]
         assert np.abs(answers[0] - answers[1]).max() <= 1e-5 * np.abs(answers[0]).max()
-        times = timing.alternate(calls, seconds, at_least=21, burst=5, pause=0.02)
+        times = timing.alternate(calls, seconds, at_least=21, burst=5, pause=timing.POOLS_REST_S)
         per_round = {name: took.reshape(-1, 5).mean(1) for name, took in times.items()}
         ratio = timing.ratio(per_round["onnxruntime"], per_round["hw4fast"])
         rows[str(batch)] = {name: _spread(took) for name, took in times.items()} | {"ratio": asdict(ratio)}

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+# After a call onnxruntime's threads look for work for 36 ms on a 2-core AMD EPYC: with a shorter pause whoever came
+# after another session lost a core to it, and which of them looked best hung on the order.
+POOLS_REST_S = 0.06
 
 
 def alternate(

@@ -168,10 +168,13 @@ def photographs() -> str:
         )
         cells = (entry["results"]["model"], ours, ways["reading and fitting alone"], ways["the net alone"], theirs)
         rates = [f"{row['images_per_s']:.0f} ({row['low']:.0f} … {row['high']:.0f})" for row in cells[1:]]
-        lines.append([cells[0], *rates, f"{theirs['ratio_to_ours']:.2f}×"])
-    head = ("model", "hw4fast classify", "reading and fitting alone", "the net alone", "torchvision + torch", "ratio")
+        allowed = 1 / sum(1 / row["images_per_s"] for row in cells[2:4])
+        share = f"{100 * ours['images_per_s'] / allowed:.0f} %"
+        lines.append([cells[0], *rates, share, f"{theirs['ratio_to_ours']:.2f}×"])
+    head = ("model", "hw4fast classify", "reading and fitting alone", "the net alone", "torchvision + torch")
+    columns = (*head, "of both one after the other", "over torch")
     files, count = ours["files"], entry["results"]["threads"]
-    return "\n".join(markdown(head, lines)) + (
+    return "\n".join(markdown(columns, lines)) + (
         f"\n\nPhotographs per second from {files} JPEG files of 500 × 375 or so, {count} threads: medians (slowest …"
         f" fastest) of {ours['rounds']} passes that take turns; torch reads on threads of its own where that is faster"
         f" for it, and the ratio is the median of paired ones. {where(entry, [])}."
@@ -190,10 +193,9 @@ def serving() -> str:
     def ms(name: str) -> str:
         return f"{torch[name]['median_s'] * 1e3:.1f} ms"
 
-    bare, ours = "InferenceSession as it comes", "Classifier"
     lines = [
-        f"- `hw4fast classify corn.jpg`, whole process: {corn['hw4fast classify']['median_s']:.2f} s, the least script"
-        f" with torch and torchvision that gives the same answers {corn['torch and torchvision']['median_s']:.2f} s:"
+        f"- `hw4fast classify corn.jpg`, whole process: {corn['hw4fast classify']['median_s']:.2f} s, the shortest"
+        f" script with torch and torchvision for the same answers {corn['torch and torchvision']['median_s']:.2f} s:"
         f" {told(corn['ratio'])} times as long",
         f"- with resnet50: {starts['first start']['median_s']:.2f} s at the first start, in which the file is tried and"
         f" optimised, {starts['second start']['median_s']:.2f} s from then on",
@@ -201,8 +203,12 @@ def serving() -> str:
         + ", ".join(f"{told(row['times_as_long'])} times as long at batch {row['batch']}" for row in over),
         f"- `--fused`, the homework's net: {told(fused['100']['ratio'])} times onnxruntime's own speed at batch 100,"
         f" {told(fused['1']['ratio'])} at batch 1",
-        f"- in turns with torch in one process: torch takes {ms(f'torch beside {ours}, by turns')} beside ours"
-        f" and {ms(f'torch beside {bare}, by turns')} beside a bare session, alone {ms('torch alone')}",
+        "- a net in torch and one in onnxruntime by turns in one process: "
+        + "; ".join(
+            f"beside {name} torch takes {ms(f'torch beside {name}, by turns')} (alone {ms('torch alone')}),"
+            f" and that {ms(f'{name}, by turns')} (alone {ms(f'{name}, alone')})"
+            for name in ("InferenceSession as it comes", "Classifier")
+        ),
     ]
     return "\n".join(lines) + f"\n\nMedians, and of ratios 95 % bootstrap intervals. {where(entry, [])}."
 

@@ -21,7 +21,7 @@ from hw4fast.bench.processes import Process, whole_processes
 from hw4fast.errors import UsageError, UserError
 from hw4fast.kernels import check_threads
 
-BURST, PAUSE_S = 5, 0.02  # per turn, see timing.alternate
+BURST = 5  # calls per turn, see timing.alternate
 RECORDS = ".jsonl"
 
 
@@ -143,7 +143,7 @@ def _measure(
     calls, differences = _agreeing(found, batch)
     rivals = _agreeing(rival, batch)[0] if rival else {}
     turns = calls | {f"against {name}": call for name, call in rivals.items() if name in calls}
-    times = timing.alternate(turns, seconds=seconds, at_least=6, burst=BURST, pause=PAUSE_S)
+    times = timing.alternate(turns, seconds=seconds, at_least=6, burst=BURST, pause=timing.POOLS_REST_S)
     rows, compared = [], []
     for name in calls:
         took = times[name]

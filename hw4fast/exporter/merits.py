@@ -21,7 +21,7 @@ from hw4fast.stats import wilson
 BATCHES = (1, BATCH)
 SECONDS = 4.0  # of timing each batch size
 SLOW_S = 0.2  # a call that long doesn't notice its neighbours' threads, and isn't repeated so often
-BURST, PAUSE_S = 5, 0.02  # per turn, see timing.alternate
+BURST = 5  # calls per turn, see timing.alternate
 
 
 def judge(plain: Path, int8: Path, sets: Iterable[tuple[str, Judged]]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def race(plain: Path, int8: Path, pictures: np.ndarray) -> dict[str, Any]:
         calls["float32"]()
         slow = time.perf_counter() - begun > SLOW_S
         burst, warmup = (1, 1) if slow else (BURST, 3)
-        took = timing.alternate(calls, SECONDS, warmup, at_least=7, burst=burst, pause=PAUSE_S)
+        took = timing.alternate(calls, SECONDS, warmup, at_least=7, burst=burst, pause=timing.POOLS_REST_S)
         medians = {f"{name}_ms": float(np.median(each) * 1e3) for name, each in took.items()}
         times_faster[str(size)] = asdict(timing.ratio(took["float32"], took["int8"])) | medians
     return {"processor": record.processor(), "cores": record.cores(), "batches": times_faster}
