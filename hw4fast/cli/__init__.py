@@ -8,16 +8,37 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hw4fast.cli import making, using
 from hw4fast.cli.common import complain
 from hw4fast.errors import UserError
 
+INTERRUPTED = 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code. A user's mistake is one line on stderr, never a traceback."""
+    """Runs one verb; returns the exit code. A user's mistake is one line on stderr, never a traceback.
+
+    As a program (argv None) it leaves at once when it was interrupted: a second Ctrl-C while Python tidies up would
+    find threads in our kernels, and end the process with a crash.
+    """
+    try:
+        code = _main(argv)
+    except KeyboardInterrupt:  # the second one
+        code = INTERRUPTED
+    if code == INTERRUPTED and argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a stand-in for a stream may lack it
             stream.reconfigure(errors="backslashreplace")  # a sign that the terminal lacks is no reason to stop
@@ -30,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(error)
         return error.exit_code
     except KeyboardInterrupt:
+        if argv is None:  # once is enough
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         complain("interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

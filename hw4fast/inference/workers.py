@@ -31,4 +31,14 @@ def in_order(function: Callable[[Item], Done], items: Iterable[Item], workers: i
         while waiting:
             yield waiting.popleft().result()
     finally:  # Ctrl-C, too
-        pool.shutdown(cancel_futures=True)
+        _end(pool)
+
+
+def _end(pool: ThreadPoolExecutor) -> None:
+    """Waits for what is running, a picture per thread, through another Ctrl-C, too: a thread that is in a kernel when
+    Python ends would end the process with it."""
+    while True:
+        try:
+            return pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            continue

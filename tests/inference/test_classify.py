@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -267,3 +268,20 @@ def test_without_transforms_the_clean_picture_is_saved(digit, tmp_path, centroid
 
 def test_one_transform_may_be_a_text_of_its_own(digit, centroid_onnx):
     assert [answer.transform for answer in only(classify(digit, centroid_onnx, "blur5")).transformed] == ["blur5"]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_ctrl_c_among_many_is_one_line_however_often(times, many, tmp_path, centroid_onnx):
+    """Threads are in our kernels then: Python's end would meet them there."""
+    command = [sys.executable, "-m", "hw4fast", "classify", *[str(many)] * 2000, "--model", str(centroid_onnx), "--csv"]
+    table = tmp_path / "table.csv"
+    with table.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) as process:
+        while not table.stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.01)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and set(err.splitlines()) <= {"hw4fast: interrupted"}, err
+    assert table.read_text().endswith("\n")  # what was answered is there, whole
