@@ -37,14 +37,19 @@ def writing(path: str | Path) -> Iterator[Path]:
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
         os.close(handle)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.chmod(mode)  # the body may have put a file of its own there
         temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def sync(path: Path) -> None:
+    """Comes back when the file is on the disk: what is renamed before may be empty after a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def memory_map(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:

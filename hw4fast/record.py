@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,11 +29,22 @@ def versions() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name as the system tells it."""
-    if Path("/proc/cpuinfo").is_file():
+    return _processor_says("model name") or platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """What the processor can, as the system tells it: one name stands for many of them, virtual ones above all. Empty
+    where the system doesn't say."""
+    return _processor_says("flags") or _processor_says("Features")
+
+
+def _processor_says(key: str) -> str:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return ""
 
 
 def cores() -> int:

@@ -49,8 +49,8 @@ def insist_harmless(path: Path, runtime: str, library: Path | None) -> None:
     note = _note(path, runtime, library is not None)
     if note is None or not note.exists():
         failed = _try(path, library)
-        if note is not None and failed is None:
-            _keep(note)
+        if note is not None and failed is None and note == _note(path, runtime, library is not None):
+            _keep(note)  # the file is still the one that was tried
 
 
 def _try(path: Path, library: Path | None) -> str | None:

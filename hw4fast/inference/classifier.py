@@ -27,11 +27,12 @@ TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "ten
 
 
 class Classifier:
-    """path: the .onnx file; card: what it says about itself; provider: the key of PROVIDERS that really runs.
+    """path: the .onnx file; card: what it says about itself; provider: the key of PROVIDERS that really runs; at_once:
+    how many pictures the graph takes, no more and no less, None for any number.
 
     `Classifier(model)` takes an .onnx file, a run folder that holds model.onnx, or an architecture's name (see
     known.find_model). providers: one key of PROVIDERS or several, of which the first that runs is taken.
-    threads: of one operator; onnxruntime's choice if None. kernels, trusted, spin: see
+    threads: of one operator; onnxruntime's choice if None. kernels, trusted, spin, batch: see
     open_session.
     Raises UserError when the file is missing or corrupt, has no card, has one that doesn't fit its input and output,
     or when no provider of those runs here; UsageError for an unknown provider.
@@ -45,9 +46,10 @@ class Classifier:
         kernels: bool = True,
         trusted: bool = False,
         spin: bool | None = None,
+        batch: int | None = None,
     ) -> None:
         self.path, self._spin = find_model(model), spin
-        self._session = open_session(self.path, providers, threads, kernels, trusted, spin)
+        self._session = open_session(self.path, providers, threads, kernels, trusted, spin, batch)
         running = self._session.get_providers()[0]
         self.provider = next(name for name, long_name in PROVIDERS.items() if long_name == running)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -59,7 +61,7 @@ class Classifier:
                     " know what it takes: hw4fast card FILE --set labels=LABELS.txt --preprocess imagenet"
                 )
             self.card = card
-            self._at_once = self._check_shapes()
+            self.at_once = self._check_shapes()
         except UserError as error:
             raise UserError(f"'{self.path}': {error}") from None
 
@@ -91,7 +93,7 @@ class Classifier:
             shape = (*self.card.preprocessing.crop, self.card.preprocessing.channels)
             if batch.dtype != np.uint8 or batch.shape[1:] != shape:
                 raise ValueError(f"the batch must be uint8 [n, {shape}], not {batch.dtype} {list(batch.shape)}")
-        n, at_once = len(batch), self._at_once
+        n, at_once = len(batch), self.at_once
         if n == 0:
             return np.zeros((0, len(self.card.labels)), np.float32)
         tensor = batch if ready else self.tensor(batch)

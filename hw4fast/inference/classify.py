@@ -99,10 +99,10 @@ def classify(
     chains = [parse(spec) for spec in ([transforms] if isinstance(transforms, str) else transforms)]
     files = _files([paths] if isinstance(paths, str | Path) else paths)
     many = len(files) >= MANY
-    classifier = Classifier(model, providers, 1 if many else threads)
+    classifier = Classifier(model, providers, 1 if many else threads, batch=1 if _on_cpu(providers) else None)
     folder = None if save_transformed is None else _made_folder(Path(save_transformed))
     look = partial(_look, classifier=classifier, chains=chains, seed=seed)
-    at_once = _at_once(classifier)
+    at_once = _at_once(classifier, 1 + len(chains))
     parts = [files[i : i + at_once] for i in range(0, len(files), at_once)]
     looks = in_order(look, parts, threads or record.cores()) if many else map(look, parts)
     names = [CLEAN, *(chain.name for chain in chains)]
@@ -110,8 +110,15 @@ def classify(
     return _with_bar(results, len(files)) if many and progress else results
 
 
-def _at_once(classifier: Classifier) -> int:
-    """Pictures that go through the net together: a GPU needs several to be busy."""
+def _on_cpu(providers: str | Sequence[str]) -> bool:
+    return providers == "cpu" or list(providers) == ["cpu"]
+
+
+def _at_once(classifier: Classifier, views: int) -> int:
+    """Pictures, of so many views each, that go through the net together: what the graph insists on, else one, but for
+    a GPU, which needs several to be busy."""
+    if classifier.at_once:
+        return max(1, classifier.at_once // views)
     return 1 if classifier.provider == "cpu" else BATCH
 
 

@@ -1,7 +1,8 @@
 """Graphs that onnxruntime has optimised once, in the cache: the next start maps them into memory.
 
-resnet50 opens in 8 ms instead of 82. What is kept belongs to the file's bytes, this onnxruntime, this processor and the
-kernels that may run in it; with any of them changed it is made anew. A graph that can't be written (full disk, cache
+resnet50 opens in 8 ms instead of 82. What is kept belongs to the file's bytes, this onnxruntime, this processor with
+its instructions (weights lie in blocks as wide as its vectors) and the kernels that may run in it; with any of them
+changed it is made anew. A graph that can't be written (full disk, cache
 that may not be written) or read again is none: the file itself is opened then.
 """
 
@@ -19,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw4fast import record
-from hw4fast.files import PART, cache_folder
+from hw4fast.files import PART, cache_folder, sync
 
 GRAPH, WEIGHTS, NOTE = "model.onnx", "model.onnx.data", "note.json"  # in an entry's folder
-FORMAT = 2  # of an entry
+FORMAT = 3  # of an entry
 LEAST = 2**20  # bytes of a file that is worth it: smaller ones open in a few milliseconds
 MOST = 4 * 2**30  # bytes of all entries; those that were used longest ago go first
 SETTLED_S = 2  # a file that was changed so lately may be changed again within the clock's step
@@ -32,9 +33,11 @@ ELSEWHERE = b"\x0a\x08location\x12"  # a tensor whose numbers lie in another fil
 
 @dataclass(frozen=True)
 class Entry:
-    """folder: what is kept of one file, there or not."""
+    """folder: what is kept of one file, there or not; identity: what the system said of the file before it was read."""
 
     folder: Path
+    file: Path
+    identity: tuple[object, ...]
 
     @property
     def graph(self) -> Path:
@@ -62,10 +65,13 @@ class Entry:
         return folder
 
     def settle(self, draft: Path) -> None:
-        """Gives what was written its name, unless another process was faster, and makes room."""
+        """Gives what was written its name, unless another process was faster or the file is another by now, and makes
+        room."""
         try:
-            if draft.joinpath(GRAPH).is_file():
+            if draft.joinpath(GRAPH).is_file() and _identity(self.file) == self.identity:
                 draft.joinpath(NOTE).write_text(json.dumps(_sizes(draft)), encoding="utf-8")
+                for path in draft.iterdir():
+                    sync(path)
                 if not self.whole():
                     self.forget()
                 draft.rename(self.folder)
@@ -82,13 +88,13 @@ def entry(path: Path, *belongs: object) -> Entry | None:
     try:
         if path.stat().st_size < LEAST or PART in path.name:
             return None
-        digest = fingerprint(path)
+        identity, digest = _identity(path), fingerprint(path)
     except OSError:
         return None
     if digest is None:
         return None
-    parts = [FORMAT, digest, record.processor(), *belongs]
-    return Entry(_folder() / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32])
+    parts = [FORMAT, digest, record.processor(), record.instructions(), *belongs]
+    return Entry(_folder() / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32], path, identity)
 
 
 def discard(draft: Path) -> None:
@@ -102,23 +108,28 @@ def _folder() -> Path:
 def fingerprint(path: Path) -> str | None:
     """SHA-256 of the file, None when it refers to other files. 100 MB take 0.1 s, so it is noted under all that the
     system says of the file (its time of change can't be set by hand)."""
-    status = path.stat()
-    identity = [str(path.resolve()), *(getattr(status, f"st_{key}") for key in STATUS)]
+    changed, identity = path.stat().st_ctime, _identity(path)
     note = _folder() / "hashes" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     with suppress(OSError):
         found = note.read_text(encoding="ascii")
-        if len(found) == 64:
+        if len(found) == 64 and found.isalnum():
             return found
     with path.open("rb") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content.find(ELSEWHERE) >= 0:
                 return None
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time() - status.st_ctime > SETTLED_S:
-        with suppress(OSError):
+    with suppress(OSError):
+        if time.time() - changed > SETTLED_S and _identity(path) == identity:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(digest, encoding="ascii")
     return digest
+
+
+def _identity(path: Path) -> tuple[object, ...]:
+    """What differs once a file is written to or replaced."""
+    status = path.stat()
+    return str(path.resolve()), *(getattr(status, f"st_{key}") for key in STATUS)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -90,7 +90,7 @@ def many(tmp_path) -> Path:
 @pytest.mark.parametrize("at_once", [1, 6])
 def test_a_folder_is_classified_in_order_on_all_cores(threads, at_once, many, centroid_onnx, monkeypatch):
     """As picture by picture; also several at a time, as on a GPU."""
-    monkeypatch.setattr("hw4fast.inference.classify._at_once", lambda _: at_once)
+    monkeypatch.setattr("hw4fast.inference.classify._at_once", lambda *_: at_once)
     files = sorted(many.rglob("*.png"))
     wanted = [next(classify(file, centroid_onnx, ["noise0.3", "blur5"], top=2, seed=3)) for file in files]
     got = list(classify(many, centroid_onnx, ["noise0.3", "blur5"], top=2, seed=3, threads=threads))
@@ -114,6 +114,29 @@ def test_many_pictures_go_through_several_threads(many, centroid_onnx, monkeypat
     monkeypatch.setattr(classify_module, "read_picture", note)
     assert len(list(classify(many, centroid_onnx, threads=3))) == 21
     assert {name.rpartition("_")[0] for name in names} == {"hw4fast"} and len(names) == 3
+
+
+@pytest.mark.parametrize("transforms, parts", [((), 8), (("blur5", "blur9"), 2)])
+def test_a_graph_that_insists_on_a_number_is_given_so_many(
+    transforms, parts, many, centroid_onnx, tmp_path, monkeypatch
+):
+    import onnx
+
+    model = onnx.load(centroid_onnx)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    onnx.save(model, tmp_path / "eight.onnx")
+    sizes, look = [], classify_module._look
+
+    def note(files, **rest):
+        sizes.append(len(files))
+        return look(files, **rest)
+
+    monkeypatch.setattr(classify_module, "_look", note)
+    found = list(classify(many, tmp_path / "eight.onnx", transforms, top=1))
+    assert max(sizes) == parts and sum(sizes) == len(found) == 21
+    for mine, other in zip(found[1:], list(classify(many, centroid_onnx, transforms, top=1))[1:], strict=True):
+        assert mine.clean.top[0][:2] == other.clean.top[0][:2]
 
 
 def test_many_pictures_are_saved_under_the_same_names(many, tmp_path, centroid_onnx):

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from hw4fast import record
 from hw4fast.errors import UserError
 from hw4fast.files import writing
 from hw4fast.inference import optimised, session
@@ -117,6 +118,38 @@ def test_with_and_without_kernels_are_two_graphs(model, cache):
     assert len(entries(cache)) == 2
 
 
+def test_another_processor_of_the_same_name_has_its_own(model, cache, opened, monkeypatch):
+    """onnxruntime lays a convolution's weights out in blocks as wide as the processor's vectors."""
+    answer(model)
+    monkeypatch.setattr(record, "instructions", lambda: "fewer")
+    answer(model)
+    assert opened == ["net.onnx"] * 2 and len(entries(cache)) == 2
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_kept(model, cache, tmp_path, monkeypatch):
+    """Else its graph would lie under the hash of the bytes that were there before."""
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(model.read_bytes())
+    right, create = answer(model, kernels=False), session._create
+
+    def replaced_before(path, *rest, **options):
+        linear(model, seed=1)
+        return create(path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_create", replaced_before)
+        answer(model)
+    assert len(entries(cache)) == 1 and np.array_equal(answer(copy), right)
+
+
+def test_for_so_many_pictures_at_a_time(model, cache):
+    for _ in range(2):
+        fixed = open_session(model, batch=2)
+        assert fixed.get_inputs()[0].shape == [2, 1, 28, 28]
+        assert np.array_equal(fixed.run(["logits"], {"input": X})[0], answer(model))
+    assert len(entries(cache)) == 2
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -189,7 +222,7 @@ def test_the_oldest_make_room(tmp_path, cache, monkeypatch):
     answer(models[3])
     after = entries(cache)
     assert len(before) == 3 and len(after) == 2 and len(set(after) & set(before)) == 1
-    opened_again = [optimised.entry(path, session._onnxruntime().__version__, "cpu", True) for path in models]
+    opened_again = [optimised.entry(path, session._onnxruntime().__version__, "cpu", True, None) for path in models]
     assert [entry.whole() for entry in opened_again] == [True, False, False, True]
 
 
