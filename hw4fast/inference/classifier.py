@@ -15,6 +15,7 @@ from PIL import Image
 from hw4fast.data.images import as_picture
 from hw4fast.data.preprocessing import MAX_CROP
 from hw4fast.errors import UserError
+from hw4fast.inference.binding import DEVICES, Bound
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.known import find_model, known_card
 from hw4fast.inference.session import PROVIDERS, open_session, said
@@ -61,6 +62,8 @@ class Classifier:
                     " know what it takes: hw4fast card FILE --set labels=LABELS.txt --preprocess imagenet"
                 )
             self.card = card
+            device = DEVICES.get(self.provider)
+            self._bound = Bound(self._session, device, card.input.name, card.output.name) if device else None
             self.at_once = self._check_shapes()
         except UserError as error:
             raise UserError(f"'{self.path}': {error}") from None
@@ -108,7 +111,10 @@ class Classifier:
         if "torch" in sys.modules and self._spin is None:
             rest()
         try:
-            (result,) = self._session.run([card.output.name], {card.input.name: tensor})
+            if self._bound is None:
+                (result,) = self._session.run([card.output.name], {card.input.name: tensor})
+            else:
+                result = self._bound.run(tensor)
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise UserError(
                 f"'{one_line(self.path)}' failed on a batch of {len(tensor)}: {said(error)}; export it again"

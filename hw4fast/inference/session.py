@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast.errors import UsageError, UserError
+from hw4fast.files import cache_folder
 from hw4fast.inference import optimised
 from hw4fast.inference.checked import insist_harmless
 from hw4fast.kernels import check_threads, ort_library
@@ -209,11 +210,24 @@ def _create(
         _preload()
     elif wanted.kernels:
         options.register_custom_ops_library(str(ort_library()))
-    names = [PROVIDERS[name] for name in (provider, *HELPERS[provider])]
     available = runtime.get_available_providers()
-    names = [name for name in names if name in available]
+    names = [name for name in (provider, *HELPERS[provider]) if PROVIDERS[name] in available]
+    providers = [(PROVIDERS[name], _provider_options(name)) for name in names]
     # without enable_fallback=0 an error of the provider is printed and the CPU runs instead
-    return runtime.InferenceSession(model, options, providers=names, enable_fallback=0)
+    return runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+
+
+def _provider_options(provider: str) -> dict[str, str]:
+    """TensorRT takes minutes to build an engine, which it can keep."""
+    if provider != "tensorrt":
+        return {}
+    folder = str(cache_folder() / "tensorrt")
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": folder,
+    }
 
 
 def _only_stored_in_int8(path: Path) -> bool:
