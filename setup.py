@@ -8,7 +8,7 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 # without Python: onnxruntime's operators, and the kernels that they share with the module
-SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_forward", "conv_winograd", "isa")]
+SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_fft", "conv_forward", "conv_winograd", "isa")]
 SOURCES = sorted({str(path) for path in Path("csrc").glob("*.cpp")} - {"csrc/ort_ops.cpp"})
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.inl") for path in Path("csrc").glob(pattern))
 

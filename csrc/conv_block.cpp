@@ -25,7 +25,8 @@ static void conv_block(bool is_double, std::uintptr_t input, std::array<std::int
     using T = decltype(zero);
     const Strided<const T> x{pointer<const T>(input), strides[0], strides[1], strides[2], strides[3]};
     const py::gil_scoped_release release;
-    const ConvFilters<T> filters(pointer<const T>(weight), pointer<const T>(bias), s, isa, threads);
+    const ConvFilters<T> filters(pointer<const T>(weight), pointer<const T>(bias), s, conv_way<T>(s, false), isa,
+                                 threads);
     conv_forward(x, filters, s, pointer<T>(output), pointer<std::uint8_t>(code), threads);
   };
   is_double ? typed(0.0) : typed(0.0f);

@@ -110,8 +110,7 @@ static void conv_block_backward(bool is_double, std::uintptr_t grad, std::array<
     if (s.groups > 1)
       return conv_depthwise_backward(p.x, p.g, p.code, pointer<const T>(weight), s, p.dx, dw, db, isa, threads);
     if constexpr (std::is_same_v<T, float>)
-      if (!s.pool &&
-          conv_way<T>(s) == ConvWay::winograd)  // with the pool, lists of the living outputs are fewer products
+      if (!s.pool && conv_by_winograd<T>(s))  // with the pool, lists of the living outputs are fewer products
         return conv_winograd_backward(p.x, p.g, p.code, pointer<const T>(weight), s, p.dx, dw, db, isa, threads);
     run<T>(p, pointer<const T>(weight), dw, db, isa, threads);
   };

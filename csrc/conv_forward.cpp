@@ -4,7 +4,9 @@
 #include "parallel.h"
 
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -19,20 +21,27 @@ constexpr std::int64_t widest = 32;  // channels of a block, of any instruction 
 
 template <class T> static std::int64_t weights(const ConvShape &s, ConvWay way, std::int64_t padded) {
   if (way == ConvWay::depthwise) return padded * s.kh * s.kw;
+  if (way == ConvWay::fft) return padded * s.c * conv_fft_places * 2;
   return padded * s.c * (way == ConvWay::winograd ? conv_winograd_places(s) : s.kh * s.kw);
 }
 
-template <class T>
-ConvFilters<T>::ConvFilters(const T *from, const T *from_bias, const ConvShape &s, Isa which, Threads threads)
+template <class T> ConvFilters<T>::ConvFilters(const T *from, const T *from_bias, const ConvShape &s, ConvWay by,
+                                               Isa which, Threads threads)
     : isa(which),
-      way(conv_way<T>(s)),
+      way(by),
       padded((s.o + widest - 1) / widest * widest),
       weight(weights<T>(s, way, padded)),
-      bias(padded) {
+      bias(padded),
+      plain(way == ConvWay::fft ? s.o * s.c * s.kh * s.kw : 0) {
   std::fill(bias.get(), bias.get() + padded, T(0));
   if (from_bias) std::copy(from_bias, from_bias + s.o, bias.get());
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (std::is_same_v<T, float>) {
     if (way == ConvWay::winograd) conv_winograd_filters(from, s, *this, threads);
+    if (way == ConvWay::fft) {
+      conv_fft_filters(from, s, *this, threads);
+      std::copy(from, from + s.o * s.c * s.kh * s.kw, plain.get());
+    }
+  }
   if (way == ConvWay::depthwise) conv_depthwise_filters(from, s, *this);
   if (way == ConvWay::direct) HW4FAST_VARIANT(isa, conv_pack_weight<T>)(from, s, weight.get());
 }
@@ -47,11 +56,32 @@ template <class T> static void conv_direct(const Strided<const T> &x, const Conv
                });
 }
 
+// A tile's spectrum spreads what isn't finite over all of it: such images are done again.
+static void conv_fft_or_direct(const Strided<const float> &x, const ConvFilters<float> &filters, const ConvShape &s,
+                               float *out, std::uint8_t *code, Threads threads) {
+  std::vector<std::uint8_t> odd(static_cast<std::size_t>(s.n));
+  conv_fft(x, filters, s, out, code, odd.data(), threads);
+  std::unique_ptr<ConvFilters<float>> direct;
+  ConvShape one = s;
+  one.n = 1;
+  for (std::int64_t i = 0; i < s.n; ++i) {
+    if (!odd[static_cast<std::size_t>(i)]) continue;
+    if (!direct)
+      direct = std::make_unique<ConvFilters<float>>(filters.plain.get(), filters.bias.get(), s, ConvWay::direct,
+                                                    filters.isa, threads);
+    const Strided<const float> from{x.at(i, 0, 0), x.n, x.c, x.h, x.w};
+    const std::int64_t at = i * s.rows * s.cols * s.o;
+    conv_direct(from, *direct, one, out + at, code ? code + at : nullptr, threads);
+  }
+}
+
 template <class T> void conv_forward(const Strided<const T> &x, const ConvFilters<T> &filters, const ConvShape &s,
                                      T *out, std::uint8_t *code, Threads threads) {
   if (filters.way == ConvWay::depthwise) return conv_depthwise(x, filters, s, out, code, threads);
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (std::is_same_v<T, float>) {
     if (filters.way == ConvWay::winograd) return conv_winograd(x, filters, s, out, code, threads);
+    if (filters.way == ConvWay::fft) return conv_fft_or_direct(x, filters, s, out, code, threads);
+  }
   conv_direct(x, filters, s, out, code, threads);
 }
 
@@ -74,15 +104,17 @@ void conv_planes(const T *x, const ConvFilters<T> &filters, const ConvShape &s, 
       }
     });
   }
-  ConvShape one = s;
-  one.n = 1;
-  parallel_for(s.n, 1, threads, [&](std::int64_t begin, std::int64_t end) {
-    const Scratch<T> pixels(size);
-    for (std::int64_t i = begin; i < end; ++i) {
+  const std::int64_t together = filters.way == ConvWay::fft ? 1 + 23 / conv_fft_tiles(s) : 1;
+  parallel_for(s.n, together, threads, [&](std::int64_t begin, std::int64_t end) {
+    const Scratch<T> pixels(std::min(together, end - begin) * size);
+    ConvShape some = s;
+    for (std::int64_t i = begin; i < end; i += some.n) {
+      some.n = std::min(together, end - i);
       Strided<const T> from = all;
       from.data += i * image;
-      conv_forward(from, filters, one, pixels.get(), nullptr, 1);
-      turn(pixels.get(), s.o, places, s.o, places, out + i * size);
+      conv_forward(from, filters, some, pixels.get(), nullptr, 1);
+      for (std::int64_t k = 0; k < some.n; ++k)
+        turn(pixels.get() + k * size, s.o, places, s.o, places, out + (i + k) * size);
     }
   });
 }

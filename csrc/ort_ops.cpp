@@ -14,6 +14,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -107,7 +108,8 @@ std::array<std::atomic<std::int64_t>, isa_names.size()> calls{};
 // A node of a graph.
 template <class T> class ConvNode {
  public:
-  ConvNode(Api api, const Info *info, bool relu, bool pool) : api_(api), relu_(relu), pool_(pool) {
+  ConvNode(Api api, const Info *info, bool relu, bool pool)
+      : api_(api), relu_(relu), pool_(pool), isa_(choose_isa("")) {
     stride_ = numbers<2>(info, "strides", {1, 1});
     const auto pads = numbers<4>(info, "pads", {0, 0, 0, 0});
     padding_ = {pads[0], pads[1]};
@@ -115,9 +117,8 @@ template <class T> class ConvNode {
       throw std::invalid_argument("conv_block: padding must be the same on both sides");
     insist(api_, attribute_int64, info, static_cast<const char *>("group"), &group_);
     const Value *weight = constant(info, 1), *bias = constant(info, 2);
-    if (!weight || !bias) return;  // made at each call
-    const std::vector<std::int64_t> filters = shape_of(api_, weight);
-    kept_ = packed(filters, weight, bias, 1);
+    constant_ = weight && bias;
+    if (constant_) check(shape_of(api_, weight), bias);
   }
 
   void run(Context *context) const {
@@ -142,8 +143,8 @@ template <class T> class ConvNode {
         &host);
     T *to = data_of<T>(api_, output);
     if (s.n == 0) return;
-    const std::unique_ptr<ConvFilters<T>> made = kept_ ? nullptr : packed(filters, weight, bias, threads);
-    const ConvFilters<T> &use = kept_ ? *kept_ : *made;
+    const std::shared_ptr<const ConvFilters<T>> kept = packed(s, filters, weight, bias, threads);
+    const ConvFilters<T> &use = *kept;
     calls[static_cast<int>(use.isa)].fetch_add(1, std::memory_order_relaxed);
     conv_planes(data_of<const T>(api_, x), use, s, to, threads);
   }
@@ -183,22 +184,38 @@ template <class T> class ConvNode {
     return conv_shape(x, {filters[0], filters[2], filters[3], group_}, stride_, padding_, relu_, pool);
   }
 
-  std::unique_ptr<ConvFilters<T>> packed(const std::vector<std::int64_t> &filters, const Value *weight,
-                                         const Value *bias, Threads threads) const {
+  void check(const std::vector<std::int64_t> &filters, const Value *bias) const {
     if (filters.size() != 4) throw std::invalid_argument("conv_block: weight must have the axes o, c, kh, kw");
     if (shape_of(api_, bias) != std::vector<std::int64_t>{filters[0]})
       throw std::invalid_argument("conv_block: bias must have a number for each output channel");
-    // the smallest picture: what filters become doesn't depend on it
-    const ConvShape s = shape(filters, {1, filters[1] * group_, filters[2], filters[3]}, false);
-    return std::make_unique<ConvFilters<T>>(data_of<const T>(api_, weight), data_of<const T>(api_, bias), s,
-                                            choose_isa(""), threads);
+    shape(filters, {1, filters[1] * group_, filters[2], filters[3]}, false);  // the smallest picture
+  }
+
+  // Constant filters are kept, for each way that pictures of some size want.
+  std::shared_ptr<const ConvFilters<T>> packed(const ConvShape &s, const std::vector<std::int64_t> &filters,
+                                               const Value *weight, const Value *bias, Threads threads) const {
+    const ConvWay way = conv_way<T>(s, constant_);
+    const auto make = [&] {
+      return std::make_shared<const ConvFilters<T>>(data_of<const T>(api_, weight), data_of<const T>(api_, bias), s,
+                                                    way, isa_, threads);
+    };
+    if (!constant_) {
+      check(filters, bias);
+      return make();
+    }
+    const std::lock_guard<std::mutex> lock(packing_);
+    std::shared_ptr<const ConvFilters<T>> &kept = kept_[static_cast<std::size_t>(way)];
+    return kept ? kept : kept = make();
   }
 
   Api api_;
   bool relu_, pool_;
+  Isa isa_;
   std::array<std::int64_t, 2> stride_, padding_;
   std::int64_t group_ = 1;
-  std::unique_ptr<ConvFilters<T>> kept_;
+  bool constant_ = false;  // weight and bias
+  mutable std::mutex packing_;
+  mutable std::array<std::shared_ptr<const ConvFilters<T>>, conv_ways> kept_;
 };
 
 // OrtCustomOp, and what ours adds behind it.

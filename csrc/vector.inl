@@ -42,6 +42,37 @@ HW4FAST_INLINE void store_some(float *to, Float<float> v, std::int64_t n) {
 HW4FAST_INLINE void store_some(double *to, Float<double> v, std::int64_t n) {
   n >= 8 ? store(to, v) : _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << n) - 1), v);
 }
+#elif defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 32
+HW4FAST_INLINE Float<float> load_some(const float *from, std::int64_t n) {
+  if (n >= 8) return load(from);
+  const Int<float> lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return _mm256_maskload_ps(from, (__m256i)(lane < static_cast<std::int32_t>(n)));
+}
+HW4FAST_INLINE Float<double> load_some(const double *from, std::int64_t n) {
+  if (n >= 4) return load(from);
+  const Int<double> lane = {0, 1, 2, 3};
+  return _mm256_maskload_pd(from, (__m256i)(lane < n));
+}
+// By halves of what is left: on some processors a masked store takes as long as twenty others.
+HW4FAST_INLINE void store_some(float *to, Float<float> v, std::int64_t n) {
+  if (n >= 8) return store(to, v);
+  __m128 rest = _mm256_castps256_ps128(v);
+  if (n & 4) {
+    _mm_storeu_ps(to, rest);
+    rest = _mm256_extractf128_ps(v, 1);
+    to += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64 *>(to), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    to += 2;
+  }
+  if (n & 1) _mm_store_ss(to, rest);
+}
+HW4FAST_INLINE void store_some(double *to, Float<double> v, std::int64_t n) {
+  if (n >= 4) return store(to, v);
+  for (std::int64_t lane = 0; lane < n; ++lane) to[lane] = v[lane];
+}
 #else
 template <class T> HW4FAST_INLINE Float<T> load_some(const T *from, std::int64_t n) {
   if (n >= lanes<T>) return load(from);

@@ -82,6 +82,7 @@ def cases() -> Iterator[Case]:
                 name = "-".join(key for key, value in options.items() if value) or "plain"
                 yield Case(name, (37, 16, 6, 6), (32, 3, 3), padding=(1, 1), **options)
     yield from _winograd_cases()
+    yield from _fft_cases()
     yield from _depthwise_cases()
     yield Case("empty", (0, 3, 8, 8), (4, 3, 3))
     yield Case("border", (2, 2, 2, 3), (4, 3, 3), padding=(5, 7))
@@ -96,6 +97,16 @@ def _winograd_cases() -> Iterator[Case]:
     yield Case("winograd-empty", (0, 8, 8, 8), (8, 3, 3))
     yield Case("winograd-border", (2, 8, 2, 3), (8, 5, 5), padding=(5, 7))
     yield Case("winograd-wide", (1, 8, 7, 151), (8, 3, 3), padding=(1, 1))
+
+
+def _fft_cases() -> Iterator[Case]:
+    """Enough tiles to be worth the filters' transforms: pictures that fit into one with their border, and others."""
+    yield Case("fft-whole", (19, 16, 14, 14), (33, 5, 5), padding=(2, 2))
+    yield Case("fft-narrow-border", (17, 9, 12, 13), (17, 5, 5), padding=(1, 2), relu=False, pool=False)
+    yield Case("fft-wide-border", (16, 8, 9, 9), (8, 5, 5), padding=(6, 4), pool=False, bias=False)
+    yield Case("fft-tiles", (3, 8, 41, 30), (31, 5, 5), padding=(2, 0))
+    yield Case("fft-tiles-k3", (5, 16, 27, 28), (48, 3, 3), padding=(1, 1), pool=False, channels_last=True)
+    yield Case("fft-many-channels", (16, 130, 8, 8), (40, 5, 5), padding=(2, 2))
 
 
 def _depthwise_cases() -> Iterator[Case]:

@@ -75,7 +75,10 @@ def in_double(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 CASES = {  # shape of x, of the weight, relu, pool, padding
     "winograd-3": ((3, 16, 12, 12), (24, 16, 3, 3), True, True, 1),
-    "winograd-5": ((2, 16, 14, 14), (32, 16, 5, 5), True, True, 2),
+    "winograd-5": ((2, 16, 4, 4), (32, 16, 5, 5), True, True, 2),
+    "fft-5": ((2, 16, 14, 14), (32, 16, 5, 5), True, True, 2),
+    "fft-3": ((1, 32, 28, 28), (64, 32, 3, 3), True, False, 1),
+    "fft-tiles": ((9, 8, 40, 29), (17, 8, 5, 5), True, True, 2),
     "winograd-odd": ((2, 9, 13, 11), (17, 9, 3, 3), True, False, 1),
     "no-padding": ((2, 8, 9, 9), (8, 8, 3, 3), False, False, 0),
     "pool-without-relu": ((2, 8, 9, 9), (8, 8, 3, 3), False, True, 1),
@@ -115,7 +118,7 @@ def test_blocks_agree_with_their_bodies(case, dtype):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("case", ["winograd-5", "one-channel"])
+@pytest.mark.parametrize("case", ["fft-5", "one-channel"])
 def test_at_every_optimisation_level(case, level):
     x_shape, w_shape, relu, pool, padding = CASES[case]
     x, weight, bias = numbers(*x_shape), numbers(*w_shape), numbers(w_shape[0])

@@ -220,6 +220,26 @@ def test_not_a_number_stays_where_it_can_be_seen(pool, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pool", [False, True])
+def test_what_is_not_finite_is_where_torch_has_it_by_fourier_transforms(pool, isa):
+    """A spectrum spreads it over a whole tile, and so it does what overflows on the way: such pictures are done again,
+    the others are what they were."""
+    *arrays, options = card.Case("nan", (20, 8, 14, 14), (9, 5, 5), padding=(2, 2), relu=False, pool=pool).make()
+    clean, _ = card.conv_block(*arrays, **options, isa=isa)
+    for picture, value in ((3, np.nan), (4, np.inf), (5, -np.inf)):
+        arrays[0][picture, 2, 6, 7] = value
+    arrays[0][17, 2] = 3e38  # their sum, which a spectrum begins with, overflows
+    output, _ = card.conv_block(*arrays, **options, isa=isa)
+    theirs, _ = torch_result(arrays, options, np.zeros(output.shape, np.float32))
+    for same in (np.isnan, np.isposinf, np.isneginf):
+        np.testing.assert_array_equal(same(output), same(theirs))
+    assert np.isfinite(output[17]).all() and not np.isfinite(output[3:6]).all()
+    assert np.abs(output[17] - theirs[17]).max() <= 1e-5 * np.abs(theirs[17]).max()
+    others = [i for i in range(20) if i not in (3, 4, 5, 17)]
+    assert np.array_equal(output[others], clean[others])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("k", [3, 5])
 def test_not_a_number_reaches_its_own_tiles_only_in_winograds_algorithm(k, isa):
     case = card.Case("nan", (1, 8, 16, 16), (8, k, k), padding=(k // 2, k // 2), relu=False, pool=False)
