@@ -211,7 +211,8 @@ def add_card(verbs: Any) -> None:
 def _settable() -> str:
     return (
         "labels (a file with a name per line, or names with commas between), output, kind (logits or probabilities),"
-        " licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std; may be repeated"
+        " layout (NCHW or NHWC), licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std;"
+        " may be repeated"
     )
 
 
