@@ -25,16 +25,18 @@ STALE_S = 3600  # nothing is written for an hour
 def writing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, else removed.
 
-    A link is followed: the file that it leads to is the one that is written. Raises UserError when `path` is there
-    and is no regular file (a folder, a pipe, a device).
+    A link is followed: the file that it leads to is the one that is written. Who may read and write a file that is
+    replaced may do so afterwards, and nobody else at any moment; a new one's mode is the umask's. Raises UserError
+    when `path` is there and is no regular file (a folder, a pipe, a device).
     """
-    path = _target(Path(path))
+    path, old = _target(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.{PART}{path.suffix}")
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
+    wanted = 0o666 if old is None else old | stat.S_IRUSR | stat.S_IWUSR  # the body must get at it
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted)  # less the umask
     try:
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        mode = stat.S_IMODE(os.fstat(handle).st_mode) if old is None else old
         os.close(handle)
         yield temporary
         sync(temporary)
@@ -119,16 +121,16 @@ def free_sibling(folder: str | Path) -> Path:
     return candidate
 
 
-def _target(path: Path) -> Path:
-    """Where `path` leads to through links."""
+def _target(path: Path) -> tuple[Path, int | None]:
+    """Where `path` leads to through links, and the permissions (0 … 0o777) of what is there, None of a new file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        mode = stat.S_IFREG  # a new file
+        return Path(os.path.realpath(path)), None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a device or the like"
         raise UserError(f"'{path}' is {kind}, no file that could be written anew; name another one")
-    return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path)), mode & 0o777
 
 
 @cache  # once per process: a folder may hold very many files

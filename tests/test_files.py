@@ -80,6 +80,20 @@ def test_permissions_follow_the_umask(umask, mode, tmp_path):
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755, 0o444])
+def test_a_file_that_is_replaced_keeps_its_permissions(mode, tmp_path):
+    path, link = tmp_path / "a.txt", tmp_path / "link.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    link.symlink_to(path)
+    for name in (path, link):
+        with writing(name) as temporary:
+            temporary.write_text("new")
+            assert stat.S_IMODE(temporary.stat().st_mode) & ~mode & 0o177 == 0  # open to nobody else on the way
+        assert stat.S_IMODE(path.stat().st_mode) == mode and path.read_text() == "new"
+
+
 def test_text_is_utf8_and_json_is_strict(tmp_path):
     write_text(tmp_path / "a.txt", "λ·Σ|w|\n")
     assert (tmp_path / "a.txt").read_bytes() == "λ·Σ|w|\n".encode()

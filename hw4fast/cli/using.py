@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hw4fast.cli.card_lines import WIDTH, card_lines
 from hw4fast.cli.common import (
     Arguments,
     complain,
@@ -211,7 +211,8 @@ def add_card(verbs: Any) -> None:
 def _settable() -> str:
     return (
         "labels (a file with a name per line, or names with commas between), output, kind (logits or probabilities),"
-        " licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std; may be repeated"
+        " layout (NCHW or NHWC), licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std;"
+        " may be repeated"
     )
 
 
@@ -224,21 +225,14 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _run_card(arguments: Arguments) -> int:
     from hw4fast.inference.describe import describe
+    from hw4fast.inference.known import find_model
 
     a = arguments
     card = describe(a.model, dict(a.set), a.preprocess, a.out)
     if a.json:
         print_json(card.to_json())
         return 0
-    value = card.to_json()
-    labels = ", ".join(card.labels[:5]) + (", …" if len(card.labels) > 5 else "")
-    print(f"labels         {len(card.labels)}: {shown(labels)}")
-    for key in ("input", "output", "preprocessing"):
-        print(f"{key:<14} {shown(', '.join(f'{name} {entry}' for name, entry in value[key].items()))}")
-    for key in ("licence", "source", "opset", "schema"):
-        print(f"{key:<14} {shown(value[key] or 'not said')}")
-    for key in ("provenance", "parity"):
-        print(f"{key:<14} {shown(json.dumps(value[key], ensure_ascii=False)[:200] or 'not said')}")
+    print(f"{'file':<{WIDTH}}{shown(a.out or find_model(a.model))}", *card_lines(card), sep="\n")
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +15,17 @@ import numpy as np
 from hw4fast.data.preprocessing import PRESETS, Preprocessing, preset
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import writing
-from hw4fast.inference.card import DTYPES, KEY, KINDS, Card, Input, Output
+from hw4fast.inference.card import DTYPES, KEY, KINDS, LAYOUTS, Card, Input, Output
 from hw4fast.inference.classifier import TYPES, Classifier
-from hw4fast.inference.session import open_session, said
-from hw4fast.paths import one_line, readable_file
+from hw4fast.inference.known import find_model, known_card
+from hw4fast.inference.session import open_session
+from hw4fast.paths import one_line, printable
 
 TEXTS = ("licence", "source")
 OF_PREPROCESSING = ("mode", "resize", "resize_size", "interpolation", "crop", "divisor", "mean", "std")
-SETTABLE = ("labels", "output", "kind", *TEXTS, *OF_PREPROCESSING)
+SETTABLE = ("labels", "output", "kind", "layout", *TEXTS, *OF_PREPROCESSING)
+MEASURED = ("preprocessing", "input", "output", "labels")  # parts of the card for which its parity was measured
+ROUNDED = 0.05  # how far the sum of probabilities may be from 1: in int8 each of them is rounded
 LARGEST_LABELS = 64 * 2**20  # bytes
 
 
@@ -32,72 +37,140 @@ def describe(
 ) -> Card:
     """The card of a model; with `values` or `preprocess` a file gets one, or another one, and is written anew.
 
-    path: an .onnx file, or what Classifier takes when nothing is to be written. values: keys of SETTABLE with
-    texts: labels a file with one name per line (or a JSON list), or names with commas between them; output the name
-    of the graph's output, if it has several; kind "logits" or "probabilities" (found by a trial otherwise); licence
-    and source in words; the others the card's preprocessing, lists with commas between them. preprocess: a preset that
-    they change. out: the file to write; `path` itself if None.
-    Raises UsageError for an unknown key, UserError for a file that is no such model, and when the card doesn't fit it:
-    then nothing is written.
+    path: what Classifier takes. values: keys of SETTABLE with texts: labels a file with one name per line (or a JSON
+    list), or names with commas between them; output the name of the graph's output, if it has several; kind "logits"
+    or "probabilities" (found by a trial otherwise) and layout "NCHW" or "NHWC", of that output and of the input;
+    licence and source in words; the others the card's preprocessing, lists with commas between them. preprocess: a
+    preset that they change. What is not said stays as the old card has it. out: the file to write; the model's own if
+    None.
+    When anything but licence and source becomes another, the parity is taken out, and `edited` in the provenance says
+    why. An old card that can't be read is left out, with a line on stderr, when labels and `preprocess` are given.
+    Raises UsageError for an unknown key, UserError for a file that is no such model, that may not be written, and when
+    the card doesn't fit: the graph is run once. Then nothing is written.
     """
     if not values and preprocess is None:
         if out is not None:
             raise UsageError("there is nothing to write: say what with --set or --preprocess")
         return Classifier(path).card
-    unknown = [key for key in values or {} if key not in SETTABLE]
-    if unknown:
-        raise UsageError(f"unknown key '{one_line(unknown[0])}'; known: {', '.join(SETTABLE)}")
-    file = readable_file(path, "model")
-    card = _card(file, dict(values or {}), preprocess)
+    values = dict(values or {})
+    _check(values)
+    file = find_model(path)
     target = Path(out) if out else file
-    model = _without_card(file)
+    _insist_writable(target)
+    session = open_session(file)
+    old = _old_card(file, session, "labels" in values and preprocess is not None)
+    made, model = _card(file, session, old, values, preprocess), _model(file)
     if target.resolve().parent != file.resolve().parent and _external(model):
         raise UserError(f"'{file}' keeps its weights in other files beside it; write the card into the same folder")
-    with writing(target) as temporary:
-        entry = model.metadata_props.add()
-        entry.key, entry.value = KEY, card.to_json_text()
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-        try:
-            Classifier(temporary)
-        except UserError as error:
-            raise UserError(str(error).replace(str(temporary), str(target))) from None
+    try:
+        with writing(target) as temporary:
+            _write(model, made, temporary)
+            try:
+                kind = _kind(_answer(temporary), made, values, old)
+            except UserError as error:
+                reason = str(error).replace(str(temporary), str(target)).removesuffix("; export it again")
+                raise UserError(
+                    f"a card of {'×'.join(map(str, made.preprocessing.crop))} pixels and {len(made.labels)} labels "
+                    f"doesn't fit: {reason}"
+                ) from None
+            card = _noted(replace(made, output=Output(made.output.name, kind)), old)
+            if card != made:
+                _write(model, card, temporary)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UserError(f"'{target}' can't be written: {reason}; write it elsewhere with --out FILE") from None
     return card
 
 
-def _card(path: Path, values: dict[str, str], preprocess: str | None) -> Card:
-    """The old card, if there is one, with what is new."""
-    session = open_session(path)
+def _check(values: dict[str, str]) -> None:
+    unknown = [key for key in values if key not in SETTABLE]
+    if unknown:
+        raise UsageError(f"unknown key '{one_line(unknown[0])}'; known: {', '.join(SETTABLE)}")
+    for key, known in (("kind", KINDS), ("layout", LAYOUTS)):
+        if values.get(key, known[0]) not in known:
+            raise UsageError(f"{key} must be one of {', '.join(known)}, not '{one_line(values[key])}'")
+
+
+def _insist_writable(path: Path) -> None:
+    """Renaming asks the folder, not the file: who has locked a file means it."""
+    if path.is_file() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise UserError(f"'{path}' is read-only; write a file of your own with --out FILE")
+
+
+def _old_card(path: Path, session: Any, replaced: bool) -> Card | None:
+    """The card that the file has, or that is known of it. replaced: all that it says is said anew, so that it may be
+    unreadable."""
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    old = None if text is None else Card.from_json_text(text)
-    taken, given = (
-        _one(session.get_inputs(), "input", None),
-        _one(session.get_outputs(), "output", values.get("output")),
-    )
+    try:
+        return known_card(path) if text is None else Card.from_json_text(text)
+    except UserError as error:
+        if not replaced:
+            raise UserError(
+                f"'{path}': {error}; or give it a new card: --set labels=FILE --preprocess {' or '.join(PRESETS)}"
+            ) from None
+        reason = one_line(error).removesuffix("; export the model again")
+        print(f"hw4fast: the old card is left out: {reason}", file=sys.stderr)
+        return None
+
+
+def _card(path: Path, session: Any, old: Card | None, values: dict[str, str], preprocess: str | None) -> Card:
+    """The old card with what is new, as if the output were logits."""
+    if preprocess is None and old is None:
+        raise UserError(f"'{path}' has no card yet; say how pictures are read: --preprocess {' or '.join(PRESETS)}")
+    if "labels" not in values and old is None:
+        raise UserError(f"'{path}' has no card yet; say what its classes are called: --set labels=FILE")
+    taken, given = _one(session.get_inputs(), "input", None), _output(session.get_outputs(), old, values)
     dtype = next((name for name in DTYPES if TYPES[name] == taken.type), None)
     if dtype is None or len(taken.shape) != 4:
         raise UserError(f"'{path}' takes {taken.type} {taken.shape}; a card is for four axes of {' or '.join(DTYPES)}")
-    layout = "NHWC" if taken.shape[3] in (1, 3) and taken.shape[1] not in (1, 3) else "NCHW"
-    sides = taken.shape[1:3] if layout == "NHWC" else taken.shape[2:]
-    if preprocess is None and old is None:
-        raise UserError(f"'{path}' has no card yet; say how pictures are read: --preprocess {' or '.join(PRESETS)}")
+    layout = values.get("layout") or _layout(taken.shape, old)
+    *sides, channels = taken.shape[1:] if layout == "NHWC" else (*taken.shape[2:], taken.shape[1])
     base = old.preprocessing if preprocess is None and old else preset(preprocess or "imagenet")
-    if "labels" not in values and old is None:
-        raise UserError(f"'{path}' has no card yet; say what its classes are called: --set labels=FILE")
-    made = Card(
-        _preprocessing(base, values, sides),
+    preprocessing = _preprocessing(base, values, sides)
+    if isinstance(channels, int) and channels != preprocessing.channels:
+        raise UserError(
+            f"'{path}' takes {channels} channels ({taken.shape}), but mode {preprocessing.mode} has "
+            f"{preprocessing.channels}: --set mode=, mean= and std= say another"
+        )
+    return Card(
+        preprocessing,
         _labels(values["labels"]) if "labels" in values or old is None else old.labels,
-        old.provenance if old else {"file": path.name},
+        old.provenance if old else {"file": printable(path.name)},
         old.parity if old else {},
         old.opset if old else _opset(path),
         Input(taken.name, layout, dtype),
-        Output(given.name, "logits"),
+        Output(given.name),
         values.get("licence", old.licence if old else ""),
         values.get("source", old.source if old else ""),
     )
-    kind = values.get("kind", old.output.kind if old else None) or _kind(session, made)
-    if kind not in KINDS:
-        raise UsageError(f"kind must be one of {', '.join(KINDS)}, not '{one_line(kind)}'")
-    return replace(made, output=Output(given.name, kind))
+
+
+def _noted(card: Card, old: Card | None) -> Card:
+    """Without a proof of what is no longer so, and with a note of that."""
+    edited = [key for key in MEASURED if old and getattr(card, key) != getattr(old, key)]
+    if not edited:
+        return card
+    before = card.provenance.get("edited")
+    edited += [key for key in before if key not in edited] if isinstance(before, list) else []
+    return replace(card, parity={}, provenance=card.provenance | {"edited": edited})
+
+
+def _output(outputs: list[Any], old: Card | None, values: dict[str, str]) -> Any:
+    """The one that is named, else the one that the old card names, else the only one."""
+    names = [entry.name for entry in outputs]
+    kept = old.output.name if old and old.output.name in names else None
+    given = _one(outputs, "output", values.get("output", kept))
+    if given.type not in (TYPES["float32"], TYPES["float16"]):
+        raise UserError(f"the output {one_line(given.name, 60)} is {given.type}; a card is for floats of 32 or 16 bits")
+    return given
+
+
+def _layout(shape: list[Any], old: Card | None) -> str:
+    """Where there is one axis that can be channels, it is; else as the old card has it."""
+    first, last = (shape[axis] in (1, 3) for axis in (1, 3))
+    if first == last:
+        return old.input.layout if old else "NCHW"
+    return "NHWC" if last else "NCHW"
 
 
 def _one(entries: list[Any], what: str, name: str | None) -> Any:
@@ -112,26 +185,35 @@ def _one(entries: list[Any], what: str, name: str | None) -> Any:
 
 def _preprocessing(base: Preprocessing, values: dict[str, str], sides: list[Any]) -> Preprocessing:
     """`base` with what `values` say; a graph that states its size has the last word on the crop, unless told."""
-    changed: dict[str, Any] = {}
+    changed = {key: _read(key, values[key]) for key in OF_PREPROCESSING if key in values}
+    if changed.get("resize") == "stretch":
+        changed.setdefault("resize_size", None)
+    if "crop" not in changed and all(isinstance(side, int) for side in sides):
+        changed["crop"] = tuple(sides)
     try:
-        for key in set(OF_PREPROCESSING) & values.keys():
-            text = values[key]
-            if key in ("mode", "resize", "interpolation"):
-                changed[key] = text
-            elif key in ("mean", "std"):
-                changed[key] = tuple(float(part) for part in text.split(","))
-            elif key == "crop":
-                parts = [int(part) for part in text.split(",")]
-                changed[key] = (parts[0], parts[-1])
-            elif key == "resize_size":
-                changed[key] = None if text in ("", "none") else int(text)
-            else:
-                changed[key] = float(text)
-        if "crop" not in changed and all(isinstance(side, int) for side in sides):
-            changed["crop"] = tuple(sides)
         return replace(base, **changed)
     except ValueError as error:
-        raise UsageError(f"the preprocessing can't be so: {error}") from None
+        raise UsageError(f"the preprocessing can't be so: {one_line(error)}") from None
+
+
+def _read(key: str, text: str) -> Any:
+    """What Preprocessing takes."""
+    if key in ("mode", "resize", "interpolation"):
+        return text
+    parts = text.split(",")
+    try:
+        if key in ("mean", "std"):
+            return tuple(map(float, parts))
+        if key == "crop" and len(parts) < 3:
+            return int(parts[0]), int(parts[-1])
+        if key == "resize_size":
+            return None if text in ("", "none") else int(text)
+        if key == "divisor":
+            return float(text)
+    except ValueError:
+        pass
+    wanted = {"mean": "numbers", "std": "numbers", "divisor": "a number", "crop": "HEIGHT,WIDTH in pixels"}
+    raise UsageError(f"{key} must be {wanted.get(key, 'a whole number of pixels')}, not '{one_line(text, 60)}'")
 
 
 def _labels(text: str) -> tuple[str, ...]:
@@ -152,23 +234,29 @@ def _labels(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
-@np.errstate(over="ignore")  # of float16
-def _kind(session: Any, card: Card) -> str:
-    """Runs the graph once on grey noise: numbers from 0 to 1 that sum to 1 are probabilities."""
-    preprocessing = card.preprocessing
+def _answer(path: Path) -> np.ndarray:
+    """What the model answers to a picture of noise: float32 [classes]. UserError when its card doesn't fit it."""
+    classifier = Classifier(path)
+    preprocessing = classifier.card.preprocessing
     shape = (1, *preprocessing.crop, preprocessing.channels)
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, shape, np.uint8)
-    tensor = noise if card.input.dtype == "uint8" else preprocessing.normalise(noise).astype(card.input.dtype)
-    if (card.input.layout == "NHWC") != (card.input.dtype == "uint8"):
-        tensor = tensor.transpose(0, 2, 3, 1) if card.input.layout == "NHWC" else tensor.transpose(0, 3, 1, 2)
-    count = session.get_inputs()[0].shape[0]
-    tensor = np.repeat(np.ascontiguousarray(tensor), count if isinstance(count, int) else 1, axis=0)
-    try:
-        (row, *_) = session.run([card.output.name], {card.input.name: tensor})[0].astype(np.float64)
-    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-        raise UserError(f"the model fails on a picture of {list(tensor.shape)}: {said(error)}") from None
-    sums_to_one = row.min() >= 0 and abs(row.sum() - 1) < 1e-3
-    return "probabilities" if sums_to_one else "logits"
+    row = classifier.logits(noise)[0]
+    if not np.isfinite(row.max()):
+        raise UserError("the model answers a picture of noise with what is no number: are mean, std and divisor right?")
+    return row
+
+
+def _kind(row: np.ndarray, card: Card, values: dict[str, str], old: Card | None) -> str:
+    """As it was said, else as the old card has it of the same output, else found: numbers from 0 to 1 that sum to 1
+    are probabilities."""
+    told = values.get("kind") or (old.output.kind if old and old.output.name == card.output.name else None)
+    off = abs(row.sum(dtype=np.float64) - 1) if row.min() >= 0 else np.inf
+    if told == "probabilities" and off > ROUNDED:
+        raise UserError(
+            f"the output {one_line(card.output.name, 60)} gives from {row.min():.3g} to {row.max():.3g}, which sum to "
+            f"{row.sum():.3g}: no probabilities; say --set kind=logits"
+        )
+    return told or ("probabilities" if off < 1e-3 else "logits")
 
 
 def _opset(path: Path) -> int:
@@ -184,12 +272,14 @@ def _model(path: Path) -> Any:
         raise UserError(f"'{path}' can't be read as an ONNX model: {one_line(error)}") from None
 
 
-def _without_card(path: Path) -> Any:
-    model = _model(path)
+def _write(model: Any, card: Card, path: Path) -> None:
+    """The model with that card, and what other metadata it has."""
     kept = [entry for entry in model.metadata_props if entry.key != KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
-    return model
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, card.to_json_text()
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _external(model: Any) -> bool:

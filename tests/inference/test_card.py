@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, fields, replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
-from hw4fast.inference.card import KEY, SCHEMA, Card, Input, Output
+from hw4fast.inference.card import DEEPEST, KEY, LONGEST, SCHEMA, Card, Input, Output
+from tests.documented import documented
 
 PHOTOS = Preprocessing(
     mode="RGB",
@@ -65,6 +67,13 @@ def test_every_key_of_the_schema_is_written():
     }
 
 
+def test_every_key_is_documented_and_every_documented_key_is_there():
+    assert documented() == {entry.name for entry in fields(Card)} == CARD.to_json().keys()
+    assert documented("preprocessing") == PHOTOS.to_json().keys()
+    for part in ("input", "output"):
+        assert documented(part) == asdict(getattr(CARD, part)).keys()
+
+
 def test_a_card_of_schema_1_is_read():
     preprocessing = {key: value for key, value in PHOTOS.to_json().items() if key not in ("antialias", "divisor")}
     old = changed(schema=1, preprocessing=preprocessing, input=..., output=..., licence=..., source=...)
@@ -82,6 +91,25 @@ def test_round_trip_of_any_labels_and_numbers(labels, number):
 def test_nan_is_not_written():
     with pytest.raises(ValueError, match="JSON"):
         Card(PHOTOS, ("a",), {}, {"max": float("nan")}, 17).to_json_text()
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+    """JSON, and names of files, can hold one; protobuf can't."""
+    with pytest.raises(UserError, match=r"the label of class 1 can't be so: .* at 'b.ud83d'; write it anew"):
+        replace(CARD, labels=("a", "b\ud83d"))
+    with pytest.raises(UserError, match=r"the card can't be written: there is half of a surrogate pair"):
+        replace(CARD, provenance={"file": "\udcff.onnx"}).to_json_text()
+    whole = changed(labels=["\U0001f33d"], licence="\U0001f33d")
+    assert "\\ud83c" in whole and Card.from_json_text(whole).labels == ("\U0001f33d",)
+
+
+def nested(depth: int) -> object:
+    return {"a": nested(depth - 1)} if depth else 1
+
+
+def test_what_is_nested_as_deep_as_a_card_may_be_is_read():
+    deepest = changed(provenance=nested(DEEPEST - 1))
+    assert Card.from_json_text(deepest).provenance == nested(DEEPEST - 1)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +141,21 @@ def test_nan_is_not_written():
         (changed(labels=["a", 1]), "labels is not a list"),
         (changed(opset="17"), "opset is not"),
         (changed(opset=0), "opset is not"),
+        (changed(opset=True), "opset is not"),
+        (changed(opset=10**30), "a whole number of more than 20 digits"),
+        (changed(parity={"max": 0.5}).replace("0.5", "1e999"), "1e999 is too large for a number"),
+        (changed(parity={"max": 0.5}).replace("0.5", "-" + "9" * 5000), "a whole number of more than 20 digits"),
+        (changed(schema=2.0), "has schema 2.0, but"),
+        (changed(provenance=nested(DEEPEST)), "nested more than 32 deep"),
+        (changed(labels=["b\ud83d"]), "half of a surrogate pair"),
+        (changed(source="\udcff"), "half of a surrogate pair"),
+        (changed(provenance={"a\udcff": 1}), "half of a surrogate pair"),
+        (changed()[:-1] + ', "labels": ["a"]}', "the key 'labels' stands twice in it"),
+        (changed().replace('"mode":', '"mode": "L", "mode":'), "the key 'mode' stands twice in it"),
+        (" " * (LONGEST + 1), "it is longer than 32 million signs"),
+        (changed(input={"layout": "NCHW", "dtype": "uint8"}), "input has other keys than"),
+        (changed(output={"kind": "logits"}), "output has other keys than"),
+        (changed(preprocessing={"mode": "L"}), "preprocessing has no antialias, crop, divisor, interpolation, mean"),
         (changed(provenance=[]), "provenance is not an object"),
         (changed(parity=None), "parity is not an object"),
         (changed(preprocessing=None), "preprocessing"),
