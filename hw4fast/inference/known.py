@@ -91,7 +91,8 @@ def imagenet_labels(path: Path) -> tuple[str, ...]:
 def _exported(name: str) -> Path:
     path = cache_folder() / MODELS / f"{name}.onnx"
     print(f"hw4fast: exporting {name} to {path}, once", file=sys.stderr)
-    command = [sys.executable, "-m", "hw4fast", "export", name, "--onnx", str(path)]
+    # -P: what lies in the caller's folder, an onnx.py for instance, is no module
+    command = [sys.executable, "-P", "-m", "hw4fast", "export", name, "--onnx", str(path)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]

@@ -54,13 +54,17 @@ def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, cen
     for _ in range(2):
         assert known.find_model("resnet18") == folders / "cache" / "models" / "resnet18.onnx"
     ((*start, path),) = commands
-    assert start == [sys.executable, "-m", "hw4fast", "export", "resnet18", "--onnx"]
+    assert start == [sys.executable, "-P", "-m", "hw4fast", "export", "resnet18", "--onnx"]
     assert path == str(folders / "cache" / "models" / "resnet18.onnx")
     assert "exporting resnet18 to" in capsys.readouterr().err
 
 
-def test_why_it_can_not_be_exported_is_told(folders):
+def test_why_it_can_not_be_exported_is_told(folders, monkeypatch):
+    """And the folder of the caller can put nothing in."""
     pytest.importorskip("torchvision")
+    for name in ("hw4fast.py", "argparse.py", "onnx.py", "torch.py"):
+        (folders / name).write_text("raise SystemExit('run')")
+    monkeypatch.chdir(folders)
     with pytest.raises(
         UserError, match=r"there is no model 'resnet_18', and it can't be made: .*did you mean resnet18"
     ):
