@@ -271,17 +271,22 @@ def test_one_transform_may_be_a_text_of_its_own(digit, centroid_onnx):
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_ctrl_c_among_many_is_one_line_however_often(times, many, tmp_path, centroid_onnx):
+def test_ctrl_c_among_many_is_no_crash_however_often(times, many, tmp_path, centroid_onnx):
     """Threads are in our kernels then: Python's end would meet them there."""
     command = [sys.executable, "-m", "hw4fast", "classify", *[str(many)] * 2000, "--model", str(centroid_onnx), "--csv"]
     table = tmp_path / "table.csv"
     with table.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) as process:
-        while not table.stat().st_size:
+        while table.stat().st_size < 1000:  # more than its head
             assert process.poll() is None
             time.sleep(0.01)
         for _ in range(times):
             process.send_signal(signal.SIGINT)
             time.sleep(0.01)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and set(err.splitlines()) <= {"hw4fast: interrupted"}, err
+    lines = err.splitlines()
+    assert process.returncode == 130 and all(
+        line == "hw4fast: interrupted" or "00.png' is no" in line for line in lines
+    )
+    if times == 1:  # what could not be read by then, and then this; another Ctrl-C may come amid the reasons
+        assert len(lines) > 1 and lines[-1] == "hw4fast: interrupted", err
     assert table.read_text().endswith("\n")  # what was answered is there, whole
