@@ -6,14 +6,14 @@ import stat
 import unicodedata
 from pathlib import Path
 
-from hw4fast.errors import UserError
+from hw4fast.errors import PassingError, UserError
 from hw4fast.files import RUN_MODEL, RUN_RECORD
 
 
 def readable_file(path: str | Path, kind: str) -> Path:
     """`path` if it is a regular file with at least one byte; `kind` ("picture", "model") names it in errors.
 
-    Raises UserError otherwise.
+    Raises UserError otherwise, PassingError where the system doesn't give what may be there.
     """
     path = Path(path)
     shown = f"'{one_line(path)}'"
@@ -28,10 +28,11 @@ def readable_file(path: str | Path, kind: str) -> Path:
         with path.open("rb"):
             return path
     except FileNotFoundError:
-        raise UserError(f"there is no {kind} file {shown}; check the spelling and the folder") from None
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in it
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the {kind} file {shown} can't be read: {reason}") from None
+        raise PassingError(f"there is no {kind} file {shown}; check the spelling and the folder") from None
+    except OSError as error:  # no permission, a name too long
+        raise PassingError(f"the {kind} file {shown} can't be read: {error.strerror or error}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise UserError(f"the {kind} file {shown} can't be read: {error}") from None
 
 
 def model_file(model: str | Path) -> Path:

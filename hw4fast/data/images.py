@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import re
 import threading
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from hw4fast.data.preprocessing import MAX_PIXELS
-from hw4fast.errors import UserError
+from hw4fast.errors import PassingError, UserError
 from hw4fast.paths import one_line, readable_file
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")  # all that Pillow may try, commonest first
@@ -91,7 +92,8 @@ def read_picture(source: Path | str | bytes) -> np.ndarray:
     Transparent pixels are laid on white. Of an animation the first frame is read. 16-bit grey is scaled to 8
     (65535 → 255). CMYK is converted without its colour profile; palettes become RGB, 1-bit pictures grey.
     Raises UserError for: no such file, a folder, an empty file, another or broken format, a truncated file,
-    more than MAX_PIXELS pixels, and 32-bit grey (whose white isn't defined).
+    more than MAX_PIXELS pixels, and 32-bit grey (whose white isn't defined). PassingError when it is not the file's
+    fault: no permission, no memory, a disk that fails.
     """
     if isinstance(source, bytes):
         with _quiet:
@@ -118,10 +120,8 @@ def _decode(file: BinaryIO, name: str) -> np.ndarray:
             pixels = _pixels(image, name)
         except UserError:
             raise
-        except MemoryError:
-            raise UserError(f"{name} ({width}×{height}) doesn't fit into memory; shrink it first") from None
         except Exception as error:  # decoders raise almost anything when a file is broken
-            raise UserError(f"{name} is a broken or truncated {image.format} file: {_said(error)}") from None
+            raise _refused(error, name, f"is a broken or truncated {image.format} file") from None
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
@@ -142,7 +142,16 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         kinds = ", ".join(FORMATS)
         raise UserError(f"{name} is no picture that can be read ({kinds}): it begins with {begins!r}") from None
     except Exception as error:  # as above
-        raise UserError(f"{name} has a broken header: {_said(error)}") from None
+        raise _refused(error, name, "has a broken header") from None
+
+
+def _refused(error: Exception, name: str, otherwise: str) -> UserError:
+    """A decoder's error in words; `otherwise`: what is wrong with the file where memory and disk are well."""
+    if isinstance(error, MemoryError):
+        return PassingError(f"{name} doesn't fit into memory; shrink it first")
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the system's: Pillow's have no number
+        return PassingError(f"{name} can't be read: {error.strerror}")
+    return UserError(f"{name} {otherwise}: {_said(error)}")
 
 
 @cache
