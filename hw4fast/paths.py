@@ -35,13 +35,41 @@ def readable_file(path: str | Path, kind: str) -> Path:
         raise UserError(f"the {kind} file {shown} can't be read: {error}") from None
 
 
+def is_folder(path: str | Path) -> bool:
+    """False, too, for what can't be a name, too long or with a zero byte in it; so is `is_file`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: str | Path) -> bool:
+    return stat.S_ISREG(_mode(path))
+
+
+def _mode(path: str | Path) -> int:
+    """0 where nothing stands."""
+    try:
+        return Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def is_model(model: str | Path) -> bool:
+    """Whether something stands at that path that a model can be read from: a run folder, or anything but a folder.
+
+    A folder that merely has a net's name (`resnet18/` with pictures) is none: then the name means the net.
+    """
+    path = Path(model)
+    if is_folder(path):
+        return any((path / name).exists() for name in (RUN_MODEL, RUN_RECORD))
+    return _mode(path) != 0
+
+
 def model_file(model: str | Path) -> Path:
     """The .onnx file that `model` names: itself, or the exported model of a run folder.
 
     Raises UserError with the command to run when a run isn't exported yet.
     """
     path = Path(model)
-    if path.is_dir():
+    if is_folder(path):
         if (path / RUN_MODEL).exists():
             path /= RUN_MODEL
         elif (path / RUN_RECORD).exists():

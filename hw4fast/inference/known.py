@@ -13,7 +13,7 @@ from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UserError
 from hw4fast.files import cache_folder, data_folder
 from hw4fast.inference.card import Card
-from hw4fast.paths import model_file, one_line
+from hw4fast.paths import is_folder, is_model, model_file, one_line
 
 DEFAULT = "shufflenet_v2_x1_0"  # small and good: 9 MB, 74.8 % of 456 photographs that it never saw
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of an architecture of torchvision's
@@ -40,10 +40,11 @@ KNOWN = {
 def find_model(model: str | Path) -> Path:
     """The .onnx file that `model` names: a file, a run folder, or an architecture's name.
 
-    An architecture is looked for as NAME.onnx in HW4FAST_DATA/models and in the cache's models/, else exported there
-    once, by a process of its own, because that needs torch. Raises UserError when nothing of that helps.
+    The former two win, where they are. An architecture is looked for as NAME.onnx in HW4FAST_DATA/models and in the
+    cache's models/, else exported there once, by a process of its own, because that needs torch. Raises UserError when
+    nothing of that helps.
     """
-    if Path(model).exists() or not NAME.fullmatch(str(model)):
+    if is_model(model) or not NAME.fullmatch(str(model)):
         return model_file(model)
     for folder in model_folders():
         if (folder / f"{model}.onnx").is_file():
@@ -96,5 +97,6 @@ def _exported(name: str) -> Path:
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
-        raise UserError(f"there is no model '{name}', and it can't be made: {said.removeprefix('hw4fast: ')}")
+        folder = f" (the folder '{name}' holds no run)" if is_folder(name) else ""
+        raise UserError(f"there is no model '{name}'{folder}, and it can't be made: {said.removeprefix('hw4fast: ')}")
     return path

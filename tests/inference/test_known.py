@@ -42,6 +42,28 @@ def test_a_file_or_a_run_wins_over_a_name(folders, centroid_onnx, monkeypatch):
     assert known.find_model("net") == Path("net/model.onnx")
 
 
+def test_a_folder_of_that_name_without_a_run_is_no_model(folders, centroid_onnx, monkeypatch):
+    """And a net that can't be made tells of the folder."""
+    monkeypatch.chdir(folders)
+    (folders / "net").mkdir()
+
+    def fails(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "hw4fast: no torch\n")
+
+    monkeypatch.setattr(known.subprocess, "run", fails)
+    with pytest.raises(
+        UserError, match=r"no model 'net' \(the folder 'net' holds no run\), and it can't be made: no torch"
+    ):
+        known.find_model("net")
+    with pytest.raises(UserError, match=r"a folder with neither model\.onnx nor run\.json"):
+        known.find_model("./net")
+    shutil.copy(centroid_onnx, folders / "cache" / "models" / "net.onnx")
+    assert known.find_model("net") == folders / "cache" / "models" / "net.onnx"
+    (folders / "net" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="the run 'net' isn't exported yet"):
+        known.find_model("net")
+
+
 def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, centroid_onnx, monkeypatch, capsys):
     commands = []
 
@@ -75,6 +97,12 @@ def test_why_it_can_not_be_exported_is_told(folders, monkeypatch):
 @pytest.mark.parametrize("path", ["no/such.onnx", "net.onnx", "Résumé"])
 def test_what_is_no_name_is_a_missing_file(folders, path):
     with pytest.raises(UserError, match=r"there is no model file"):
+        known.find_model(path)
+
+
+@pytest.mark.parametrize("path", ["long" * 100 + ".onnx", "zero\0byte"])
+def test_an_impossible_name_is_one_line(folders, path):
+    with pytest.raises(UserError, match=r"the model file .* can't be read"):
         known.find_model(path)
 
 
