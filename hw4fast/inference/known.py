@@ -59,12 +59,13 @@ def model_folders() -> list[Path]:
 
 
 def known_card(path: Path) -> Card | None:
-    """The card of a file of HW4FAST_DATA/models that carries none, None for any other file.
+    """The card of a file of HW4FAST_DATA/models that carries none, None for any other file. It may be a link to where
+    its bytes are kept (git-annex, DVC).
 
     Raises UserError when the labels that belong to it can't be read.
     """
     data, known = data_folder(), KNOWN.get(path.stem)
-    if known is None or data is None or path.resolve().parent != (data / MODELS).resolve():
+    if known is None or data is None or path.parent.resolve() != (data / MODELS).resolve():
         return None
     provenance = {"architecture": path.stem, "weights": path.name, "preset": known.preset}
     return Card(
@@ -81,7 +82,7 @@ def known_card(path: Path) -> Card | None:
 def imagenet_labels(path: Path) -> tuple[str, ...]:
     """The first name of each class of a table with the columns index, wnid and name. Raises UserError."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         names = tuple(row["name"].split(",")[0].strip() for row in sorted(rows, key=lambda row: int(row["index"])))
     except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:

@@ -107,12 +107,18 @@ def test_an_impossible_name_is_one_line(folders, path):
 
 
 def test_the_table_belongs_to_the_model_folder_alone(folders):
-    (folders / "data" / "imagenet_classes.csv").write_text(TABLE, encoding="utf-8")
+    (folders / "data" / "imagenet_classes.csv").write_text(TABLE, encoding="utf-8-sig")  # as Excel writes it
     ours = folders / "data" / "models" / "mobilenet_v2.onnx"
     card = known.known_card(ours)
     assert card.labels == ("tench", "crane") and card.licence == "Apache-2.0"
     assert known.known_card(folders / "mobilenet_v2.onnx") is None
     assert known.known_card(ours.with_name("other.onnx")) is None
+    (folders / "kept").mkdir()
+    (folders / "kept" / "SHA256E-s9.onnx").write_bytes(b"a model")
+    ours.symlink_to(folders / "kept" / "SHA256E-s9.onnx")  # as git-annex and DVC keep it
+    assert known.known_card(ours) == card
+    (folders / "models").symlink_to("data/models")
+    assert known.known_card(folders / "models" / "mobilenet_v2.onnx") == card
 
 
 @pytest.mark.parametrize(
