@@ -73,6 +73,9 @@ _quiet = _Quiet()
 def as_picture(source: Path | str | bytes | np.ndarray | Image.Image) -> np.ndarray:
     """A file, a file's bytes, a Pillow image or an array, uint8 [h, w] or [h, w, 1 or 3] → uint8 [h, w, 1 or 3].
 
+    A Pillow image is read as its file would be, loaded if it isn't yet, and turned upright as its EXIF says: if you
+    have turned it yourself, do so with ImageOps.exif_transpose, which takes that out. Of an animation the frame that it
+    is at is read.
     Raises UserError for what `read_picture` refuses, ValueError for an array of another kind.
     """
     if isinstance(source, np.ndarray):
@@ -81,8 +84,11 @@ def as_picture(source: Path | str | bytes | np.ndarray | Image.Image) -> np.ndar
             raise ValueError(f"a picture is uint8 [h, w] or [h, w, 1 or 3], not {source.dtype} {list(source.shape)}")
         return pixels
     if isinstance(source, Image.Image):
-        pixels = _pixels(source, "the image")
-        return pixels.reshape(*pixels.shape[:2], -1)
+        unread, file = bool(getattr(source, "tile", None)), getattr(source, "fp", None)
+        if unread and file is None:
+            raise UserError("the image was closed before its pixels were read; call its load() first")
+        with _quiet:
+            return _read(source, file if unread else None, "the image")
     return read_picture(source)
 
 
@@ -105,25 +111,39 @@ def read_picture(source: Path | str | bytes) -> np.ndarray:
 
 def _decode(file: BinaryIO, name: str) -> np.ndarray:
     with _open(file, name) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise UserError(_too_large(name, f"{width}×{height}"))
-        if image.format == "BMP" and FARTHEST_JUMP * width > MAX_PIXELS:
-            raise UserError(f"{name} is {width} pixels wide, which no BMP file should be; save it in another format")
-        try:
-            if image.format in ("JPEG", "MPO"):
-                _check_scans(file, width * height)
-            if image.format == "TIFF":
-                _silence_libtiff()
-            image.load()
-            turn = UPRIGHT.get(_orientation(image))
-            pixels = _pixels(image, name)
-        except UserError:
-            raise
-        except Exception as error:  # decoders raise almost anything when a file is broken
-            raise _refused(error, name, f"is a broken or truncated {image.format} file") from None
+        return _read(image, file, name)
+
+
+def _read(image: Image.Image, file: BinaryIO | None, name: str) -> np.ndarray:
+    """file: where its pixels are still to be read from, None when they are in memory."""
+    try:
+        if not all(image.size):
+            raise UserError(f"{name} has no pixels ({image.width}×{image.height})")
+        if file is not None:
+            _check(image, file, name)
+        image.load()
+        turn = UPRIGHT.get(_orientation(image))
+        pixels = _pixels(image, name)
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise almost anything when a file is broken
+        what = f"is a broken or truncated {image.format} file" if file else f"can't be read ({image.mode})"
+        raise _refused(error, name, what) from None
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def _check(image: Image.Image, file: BinaryIO, name: str) -> None:
+    """Before its pixels are read; raises UserError, or OSError for what is broken."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(_too_large(name, f"{width}×{height}"))
+    if image.format == "BMP" and FARTHEST_JUMP * width > MAX_PIXELS:
+        raise UserError(f"{name} is {width} pixels wide, which no BMP file should be; save it in another format")
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(file, width * height)
+    if image.format == "TIFF":
+        _silence_libtiff()
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
