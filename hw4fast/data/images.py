@@ -1,4 +1,4 @@
-"""From a picture file of any kind to uint8 pixels; a file that can't be read right is an error, never a guess."""
+"""From a picture file of any kind to uint8 pixels; a file that is seen to be broken is an error, never a guess."""
 
 from __future__ import annotations
 
@@ -100,6 +100,9 @@ def read_picture(source: Path | str | bytes) -> np.ndarray:
     Raises UserError for: no such file, a folder, an empty file, another or broken format, a truncated file,
     more than MAX_PIXELS pixels, and 32-bit grey (whose white isn't defined). PassingError when it is not the file's
     fault: no permission, no memory, a disk that fails.
+    Not every broken file is seen to be so: a JPEG that has lost bytes in its middle, or its lower part but not its end
+    marker, gives pixels, because libjpeg makes up what is missing and Pillow keeps its warning to itself; and in the
+    formats without checksums (all but PNG) wrong bytes are mostly wrong pixels.
     """
     if isinstance(source, bytes):
         with _quiet:
