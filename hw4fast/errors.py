@@ -15,6 +15,10 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class PassingError(UserError):
+    """What is in the way may be gone soon, with the same file: no memory, no permission, a disk that fails."""
+
+
 class Interrupted(UserError):
     """Ctrl-C; the text says what is kept and how to go on."""
 

@@ -8,7 +8,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -90,6 +90,17 @@ def cache_folder() -> Path:
     if value:
         return Path(value)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hw4fast"
+
+
+def without_room(entries: Iterable[tuple[float, int, Path]], most: int) -> list[Path]:
+    """Which of (when it was used last, bytes, path) have to go so that the rest takes `most` bytes: the ones used
+    longest ago, and never the one used last."""
+    gone, total = [], 0
+    for number, (_, size, path) in enumerate(sorted(entries, reverse=True)):
+        total += size
+        if number and total > most:
+            gone.append(path)
+    return gone
 
 
 def settle(draft: Path, wanted: Path) -> Path:

@@ -6,14 +6,14 @@ import stat
 import unicodedata
 from pathlib import Path
 
-from hw4fast.errors import UserError
+from hw4fast.errors import PassingError, UserError
 from hw4fast.files import RUN_MODEL, RUN_RECORD
 
 
 def readable_file(path: str | Path, kind: str) -> Path:
     """`path` if it is a regular file with at least one byte; `kind` ("picture", "model") names it in errors.
 
-    Raises UserError otherwise.
+    Raises UserError otherwise, PassingError where the system doesn't give what may be there.
     """
     path = Path(path)
     shown = f"'{one_line(path)}'"
@@ -28,10 +28,39 @@ def readable_file(path: str | Path, kind: str) -> Path:
         with path.open("rb"):
             return path
     except FileNotFoundError:
-        raise UserError(f"there is no {kind} file {shown}; check the spelling and the folder") from None
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in it
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the {kind} file {shown} can't be read: {reason}") from None
+        raise PassingError(f"there is no {kind} file {shown}; check the spelling and the folder") from None
+    except OSError as error:  # no permission, a name too long
+        raise PassingError(f"the {kind} file {shown} can't be read: {error.strerror or error}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise UserError(f"the {kind} file {shown} can't be read: {error}") from None
+
+
+def is_folder(path: str | Path) -> bool:
+    """False, too, for what can't be a name, too long or with a zero byte in it; so is `is_file`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: str | Path) -> bool:
+    return stat.S_ISREG(_mode(path))
+
+
+def _mode(path: str | Path) -> int:
+    """0 where nothing stands."""
+    try:
+        return Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def is_model(model: str | Path) -> bool:
+    """Whether something stands at that path that a model can be read from: a run folder, or anything but a folder.
+
+    A folder that merely has a net's name (`resnet18/` with pictures) is none: then the name means the net.
+    """
+    path = Path(model)
+    if is_folder(path):
+        return any((path / name).exists() for name in (RUN_MODEL, RUN_RECORD))
+    return _mode(path) != 0
 
 
 def model_file(model: str | Path) -> Path:
@@ -40,7 +69,7 @@ def model_file(model: str | Path) -> Path:
     Raises UserError with the command to run when a run isn't exported yet.
     """
     path = Path(model)
-    if path.is_dir():
+    if is_folder(path):
         if (path / RUN_MODEL).exists():
             path /= RUN_MODEL
         elif (path / RUN_RECORD).exists():

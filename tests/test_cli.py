@@ -23,6 +23,7 @@ from hw4fast.data import load
 from hw4fast.errors import UserError
 from hw4fast.inference.card import Card
 from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.classify import Failure
 from tests.conftest import write_linear_onnx
 from tests.inference.models import write_one_picture_onnx
 
@@ -142,6 +143,23 @@ def test_an_interrupt_is_130(monkeypatch, digit, centroid_onnx, capsys):
     monkeypatch.setattr("hw4fast.inference.classify.classify", interrupted)
     assert main(["classify", str(digit), "--model", str(centroid_onnx)]) == 130
     assert capsys.readouterr().err == "hw4fast: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (UserError("gone"), 1, "gone"), (OSError(28, "full"), 1, "full")],
+)
+@pytest.mark.parametrize("option", [(), ("--csv",), ("--json",)])
+def test_failures_are_told_however_classify_ends(option, stop, code, words, monkeypatch, capsys):
+    def stopped(*_: object, **__: object):
+        yield Failure("a.png", "'a.png' is empty")
+        yield Failure("b.png", "'b.png' is empty")
+        raise stop
+
+    monkeypatch.setattr("hw4fast.inference.classify.classify", stopped)
+    assert main(["classify", "folder", *option]) == code
+    lines = [f"hw4fast: {text}" for text in ("'a.png' is empty", "'b.png' is empty", words)]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_errors_of_the_system_are_one_line(monkeypatch, digit, centroid_onnx, capsys):

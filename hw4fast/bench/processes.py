@@ -59,7 +59,7 @@ def _summary(name: str, runs: Sequence[tuple[float, float]], batch: int) -> Proc
 
 def _run(words: Sequence[str]) -> tuple[float, float]:
     """Seconds to the first answer, and megabytes. RuntimeError when the process fails."""
-    command = [sys.executable, "-m", "hw4fast.bench.processes", *words]
+    command = [sys.executable, "-P", "-m", "hw4fast.bench.processes", *words]
     with tempfile.TemporaryFile("w+") as said:
         begun = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:

@@ -56,18 +56,20 @@ def _run_classify(arguments: Arguments) -> int:
     if a.csv:
         print_row("file", "transform", "rank", "index", "label", "probability", "error")
     count, failures = 0, []
-    for result in results:
-        count += 1
-        if isinstance(result, Failure):
-            failures.append(result.reason)
-        if a.json:
-            print_json(result.to_json())
-        elif a.csv:
-            _print_rows(result)
-        elif not isinstance(result, Failure):
-            print(shown(result.file), *_side_by_side([result.clean, *result.transformed]), sep="\n")
-    for reason in failures:
-        complain(reason)
+    try:
+        for result in results:
+            count += 1
+            if isinstance(result, Failure):
+                failures.append(result.reason)
+            if a.json:
+                print_json(result.to_json())
+            elif a.csv:
+                _print_rows(result)
+            elif not isinstance(result, Failure):
+                print(shown(result.file), *_side_by_side([result.clean, *result.transformed]), sep="\n")
+    finally:  # an error or Ctrl-C on the way, too
+        for reason in failures:
+            complain(reason)
     if failures:
         complain(f"{len(failures)} of {count} pictures could not be classified")
     return 0 if not failures else 1 if len(failures) == count else 3

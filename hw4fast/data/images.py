@@ -1,8 +1,9 @@
-"""From a picture file of any kind to uint8 pixels; a file that can't be read right is an error, never a guess."""
+"""From a picture file of any kind to uint8 pixels; a file that is seen to be broken is an error, never a guess."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import re
 import threading
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from hw4fast.data.preprocessing import MAX_PIXELS
-from hw4fast.errors import UserError
+from hw4fast.errors import PassingError, UserError
 from hw4fast.paths import one_line, readable_file
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")  # all that Pillow may try, commonest first
@@ -72,6 +73,9 @@ _quiet = _Quiet()
 def as_picture(source: Path | str | bytes | np.ndarray | Image.Image) -> np.ndarray:
     """A file, a file's bytes, a Pillow image or an array, uint8 [h, w] or [h, w, 1 or 3] → uint8 [h, w, 1 or 3].
 
+    A Pillow image is read as its file would be, loaded if it isn't yet, and turned upright as its EXIF says: if you
+    have turned it yourself, do so with ImageOps.exif_transpose, which takes that out. Of an animation the frame that it
+    is at is read.
     Raises UserError for what `read_picture` refuses, ValueError for an array of another kind.
     """
     if isinstance(source, np.ndarray):
@@ -80,8 +84,11 @@ def as_picture(source: Path | str | bytes | np.ndarray | Image.Image) -> np.ndar
             raise ValueError(f"a picture is uint8 [h, w] or [h, w, 1 or 3], not {source.dtype} {list(source.shape)}")
         return pixels
     if isinstance(source, Image.Image):
-        pixels = _pixels(source, "the image")
-        return pixels.reshape(*pixels.shape[:2], -1)
+        unread, file = bool(getattr(source, "tile", None)), getattr(source, "fp", None)
+        if unread and file is None:
+            raise UserError("the image was closed before its pixels were read; call its load() first")
+        with _quiet:
+            return _read(source, file if unread else None, "the image")
     return read_picture(source)
 
 
@@ -91,7 +98,11 @@ def read_picture(source: Path | str | bytes) -> np.ndarray:
     Transparent pixels are laid on white. Of an animation the first frame is read. 16-bit grey is scaled to 8
     (65535 → 255). CMYK is converted without its colour profile; palettes become RGB, 1-bit pictures grey.
     Raises UserError for: no such file, a folder, an empty file, another or broken format, a truncated file,
-    more than MAX_PIXELS pixels, and 32-bit grey (whose white isn't defined).
+    more than MAX_PIXELS pixels, and 32-bit grey (whose white isn't defined). PassingError when it is not the file's
+    fault: no permission, no memory, a disk that fails.
+    Not every broken file is seen to be so: a JPEG that has lost bytes in its middle, or its lower part but not its end
+    marker, gives pixels, because libjpeg makes up what is missing and Pillow keeps its warning to itself; and in the
+    formats without checksums (all but PNG) wrong bytes are mostly wrong pixels.
     """
     if isinstance(source, bytes):
         with _quiet:
@@ -103,27 +114,39 @@ def read_picture(source: Path | str | bytes) -> np.ndarray:
 
 def _decode(file: BinaryIO, name: str) -> np.ndarray:
     with _open(file, name) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise UserError(_too_large(name, f"{width}×{height}"))
-        if image.format == "BMP" and FARTHEST_JUMP * width > MAX_PIXELS:
-            raise UserError(f"{name} is {width} pixels wide, which no BMP file should be; save it in another format")
-        try:
-            if image.format in ("JPEG", "MPO"):
-                _check_scans(file, width * height)
-            if image.format == "TIFF":
-                _silence_libtiff()
-            image.load()
-            turn = UPRIGHT.get(_orientation(image))
-            pixels = _pixels(image, name)
-        except UserError:
-            raise
-        except MemoryError:
-            raise UserError(f"{name} ({width}×{height}) doesn't fit into memory; shrink it first") from None
-        except Exception as error:  # decoders raise almost anything when a file is broken
-            raise UserError(f"{name} is a broken or truncated {image.format} file: {_said(error)}") from None
+        return _read(image, file, name)
+
+
+def _read(image: Image.Image, file: BinaryIO | None, name: str) -> np.ndarray:
+    """file: where its pixels are still to be read from, None when they are in memory."""
+    try:
+        if not all(image.size):
+            raise UserError(f"{name} has no pixels ({image.width}×{image.height})")
+        if file is not None:
+            _check(image, file, name)
+        image.load()
+        turn = UPRIGHT.get(_orientation(image))
+        pixels = _pixels(image, name)
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise almost anything when a file is broken
+        what = f"is a broken or truncated {image.format} file" if file else f"can't be read ({image.mode})"
+        raise _refused(error, name, what) from None
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def _check(image: Image.Image, file: BinaryIO, name: str) -> None:
+    """Before its pixels are read; raises UserError, or OSError for what is broken."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(_too_large(name, f"{width}×{height}"))
+    if image.format == "BMP" and FARTHEST_JUMP * width > MAX_PIXELS:
+        raise UserError(f"{name} is {width} pixels wide, which no BMP file should be; save it in another format")
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(file, width * height)
+    if image.format == "TIFF":
+        _silence_libtiff()
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
@@ -142,7 +165,16 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         kinds = ", ".join(FORMATS)
         raise UserError(f"{name} is no picture that can be read ({kinds}): it begins with {begins!r}") from None
     except Exception as error:  # as above
-        raise UserError(f"{name} has a broken header: {_said(error)}") from None
+        raise _refused(error, name, "has a broken header") from None
+
+
+def _refused(error: Exception, name: str, otherwise: str) -> UserError:
+    """A decoder's error in words; `otherwise`: what is wrong with the file where memory and disk are well."""
+    if isinstance(error, MemoryError):
+        return PassingError(f"{name} doesn't fit into memory; shrink it first")
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the system's: Pillow's have no number
+        return PassingError(f"{name} can't be read: {error.strerror}")
+    return UserError(f"{name} {otherwise}: {_said(error)}")
 
 
 @cache

@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
+import os
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +22,12 @@ from hw4fast.data.dataset import Dataset, Split
 from hw4fast.data.folder import EXTENSIONS, LABELS_FILE, read_folder
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import Preprocessing
-from hw4fast.errors import UserError
-from hw4fast.files import cache_folder, memory_map, write_json, writing
+from hw4fast.errors import PassingError, UserError
+from hw4fast.files import PART, cache_folder, memory_map, without_room, write_json, writing
 
 SPLITS = ("train", "val", "test")
 PICTURE_SETS: set[str] = set()  # names in DATASETS that give Pictures
+MOST = 8 * 2**30  # bytes in the cache; what was used longest ago goes first
 SHARES = (0.7, 0.15, 0.15)  # of each class, where nobody says which picture is for what
 
 
@@ -141,17 +146,13 @@ def _from_table(path: Path) -> Pictures:
 def fitted(pictures: Pictures, preprocessing: Preprocessing, progress: bool = True) -> Dataset:
     """The data set of all pictures, fitted to what a net reads; what can't be read is left out.
 
-    Decoded once: the result lies in the cache, keyed by the files' names, sizes and times and the preprocessing, and
-    is mapped into memory from there. Raises UserError when nothing, or none of a class's training pictures, is left.
+    Decoded once: the result lies in the cache, keyed by where the files lie, their sizes and times and the
+    preprocessing, and is mapped into memory from there; unless a picture can't be read only now (see PassingError):
+    then the next call tries again. Raises UserError when nothing, or none of a class's training pictures, is left.
     """
     pictures = _by_split(pictures)
-    key = _key(pictures, preprocessing)
-    folder = cache_folder() / "pictures"
-    array, note = folder / f"{key}.npy", folder / f"{key}.json"
-    if not (array.is_file() and note.is_file()):
-        _decode(pictures, preprocessing, array, note, progress)
-    failures = json.loads(note.read_text(encoding="utf-8"))
-    images = np.load(array, mmap_mode="c")  # copy on write: torch wants memory that it may write
+    array = cache_folder() / "pictures" / f"{_key(pictures, preprocessing)}.npy"
+    images, failures = _kept(array) or _decoded(pictures, preprocessing, array, progress)
     good = np.array([str(number) not in failures for number in range(len(pictures.files))])
     splits = np.array(pictures.splits)
     kept = {
@@ -200,35 +201,88 @@ def _key(pictures: Pictures, preprocessing: Preprocessing) -> str:
             status = file.stat()
         except OSError:
             raise UserError(f"the picture '{file}' of {pictures.source} is not there") from None
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="replace"))
+        times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"  # the latter can't be set by hand
+        digest.update(os.fsencode(os.path.realpath(file)) + f"\0{status.st_size}\0{times}\n".encode())
     return digest.hexdigest()[:24]
 
 
-def _decode(pictures: Pictures, preprocessing: Preprocessing, array: Path, note: Path, progress: bool) -> None:
-    """Writes uint8 [n, height, width, channels] and {number: why} of those that can't be read (rows of zeros)."""
+def _kept(array: Path) -> tuple[np.ndarray, dict[str, str]] | None:
+    """What `_decoded` gave another time; it counts as used now."""
+    note = array.with_suffix(".json")
+    try:
+        failures = json.loads(note.read_text(encoding="utf-8"))
+        images = np.load(array, mmap_mode="c")  # copy on write: torch wants memory that it may write
+    except (OSError, ValueError, EOFError):  # it isn't there, or it is broken
+        return None
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(note)
+    return images, failures
+
+
+def _decoded(
+    pictures: Pictures, preprocessing: Preprocessing, array: Path, progress: bool
+) -> tuple[np.ndarray, dict[str, str]]:
+    """uint8 [n, height, width, channels], and {number: why} of those that can't be read (rows of zeros). Both are kept
+    for the next time, unless that may go better."""
+    draft = array.with_stem(f"{array.stem}-{secrets.token_hex(4)}")
+    failures, passing = _decode(pictures, preprocessing, draft, progress)
+    if len(failures) == len(pictures.files):
+        draft.unlink()
+        raise UserError(f"no picture of {pictures.source} can be read: {failures['0']}")
+    if not passing:
+        draft.replace(array)
+        write_json(array.with_suffix(".json"), failures)
+        _make_room(array)
+        return np.load(array, mmap_mode="c"), failures
+    images = np.load(draft, mmap_mode="c")
+    with suppress(OSError):  # Windows keeps what is mapped
+        draft.unlink()
+    return images, failures
+
+
+def _decode(
+    pictures: Pictures, preprocessing: Preprocessing, array: Path, progress: bool
+) -> tuple[dict[str, str], bool]:
+    """Writes the pictures; {number: why} of those that can't be read, and whether one of them perhaps can later."""
     from tqdm import tqdm
 
-    def one(number: int) -> tuple[int, np.ndarray | None, str]:
+    def one(number: int) -> tuple[int, np.ndarray | Exception]:
         try:
-            return number, preprocessing.fit(read_picture(pictures.files[number])), ""
+            return number, preprocessing.fit(read_picture(pictures.files[number]))
         except (UserError, ValueError) as error:
-            return number, None, str(error)
+            return number, error
+        except MemoryError:
+            return number, PassingError(f"'{pictures.files[number]}' doesn't fit into memory")
 
     failures: dict[str, str] = {}
+    passing = False
     shape = (len(pictures.files), *preprocessing.crop, preprocessing.channels)
     with writing(array) as temporary:
         images = memory_map(temporary, np.uint8, shape)
         with ThreadPoolExecutor() as pool, tqdm(total=shape[0], unit="img", disable=None if progress else True) as bar:
             bar.set_description("reading pictures")
-            for number, image, reason in pool.map(one, range(shape[0])):
-                if image is None:
-                    failures[str(number)] = reason
+            for number, found in pool.map(one, range(shape[0])):
+                if isinstance(found, Exception):
+                    failures[str(number)] = str(found)
+                    passing |= isinstance(found, PassingError)
                 else:
-                    images[number] = image
+                    images[number] = found
                 bar.update()
         images.flush()
         del images
-    if len(failures) == shape[0]:
-        array.unlink()
-        raise UserError(f"no picture of {pictures.source} can be read: {failures['0']}")
-    write_json(note, failures)
+    return failures, passing
+
+
+def _make_room(newest: Path) -> None:
+    """Removes data sets of the cache until the rest takes no more than MOST, the ones used longest ago first."""
+    entries = []
+    for array in newest.parent.glob("*.npy"):
+        with suppress(OSError):
+            if PART not in array.name:  # else somebody is writing it
+                note = array.with_suffix(".json")
+                used = math.inf if array == newest else (note if note.exists() else array).stat().st_mtime
+                entries.append((used, array.stat().st_size, array))
+    for array in without_room(entries, MOST):
+        with suppress(OSError):
+            array.with_suffix(".json").unlink(missing_ok=True)
+            array.unlink()

@@ -21,6 +21,7 @@ from hw4fast.exporter.source import Source, of_architecture, of_run
 from hw4fast.files import RUN_MODEL, writing
 from hw4fast.inference.card import Card, Input
 from hw4fast.inference.known import NAME
+from hw4fast.paths import is_model
 from hw4fast.training.models.pretrained import architectures, check_architecture
 
 INPUTS = ("float32", "uint8")
@@ -190,12 +191,13 @@ def _source(
     model: str | Path, onnx: str | Path | None, weights: str | Path | None, preprocess: str | None
 ) -> tuple[Source, Path]:
     """What is exported, and where to."""
-    if not Path(model).exists() and NAME.fullmatch(str(model)):
+    stands = is_model(model)
+    if not stands and NAME.fullmatch(str(model)):
         try:
             check_architecture(str(model))
         except UsageError as error:
             raise UsageError(f"{model} is no run folder, and an {error}") from None
-    if Path(model).exists() or str(model) not in architectures():
+    if stands or str(model) not in architectures():
         if weights is not None or preprocess is not None:
             raise UsageError("weights and preprocessing go with an architecture; a run has its own")
         return of_run(Path(model)), Path(onnx) if onnx else Path(model) / RUN_MODEL

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +102,13 @@ def classify(
     files = _files([paths] if isinstance(paths, str | Path) else paths)
     many = len(files) >= MANY
     classifier = Classifier(model, providers, 1 if many else threads, batch=1 if _on_cpu(providers) else None)
-    folder = None if save_transformed is None else _made_folder(Path(save_transformed))
+    saver = None if save_transformed is None else _Saver(_made_folder(Path(save_transformed)))
     look = partial(_look, classifier=classifier, chains=chains, seed=seed)
     at_once = _at_once(classifier, 1 + len(chains))
     parts = [files[i : i + at_once] for i in range(0, len(files), at_once)]
     looks = in_order(look, parts, threads or record.cores()) if many else map(look, parts)
     names = [CLEAN, *(chain.name for chain in chains)]
-    results = (_result(seen, names, classifier, top, folder) for part in looks for seen in part)
+    results = (_result(seen, names, classifier, top, saver) for part in looks for seen in part)
     return _with_bar(results, len(files)) if many and progress else results
 
 
@@ -175,14 +177,14 @@ def _fitted(file: str | Failure, classifier: Classifier) -> np.ndarray | Failure
 
 
 def _result(
-    seen: _Seen | Failure, names: list[str], classifier: Classifier, top: int, folder: Path | None
+    seen: _Seen | Failure, names: list[str], classifier: Classifier, top: int, saver: _Saver | None
 ) -> Result | Failure:
     if isinstance(seen, Failure):
         return seen
     answers = []
     for name, view, row in zip(names, seen.views, seen.probabilities, strict=True):
         wanted = name != CLEAN or len(names) == 1
-        saved = _saved(view, folder, Path(seen.file).stem, name) if folder and wanted else None
+        saved = saver.save(view, Path(seen.file).stem, name) if saver and wanted else None
         answers.append(Answer(name, best(row, classifier.card.labels, top), saved))
     return Result(seen.file, answers[0], tuple(answers[1:]))
 
@@ -202,25 +204,58 @@ def _made_folder(folder: Path) -> Path:
     return folder
 
 
-def _saved(picture: np.ndarray, folder: Path, stem: str, spec: str) -> Path:
-    """The file in `folder` that holds `picture`: written now, or there already with the same pixels."""
-    name = re.sub(r"[^\w.+=-]", "_", f"{stem[:100]}-{spec}")
-    path, number = folder / f"{name}.png", 2
-    while path.exists():
-        if _holds(path, picture):
-            return path
-        path, number = folder / f"{name}-{number}.png", number + 1
+class _Saver:
+    """Writes pictures to `folder`, for one call of classify. What it wrote or looked at it knows again by a hash: to
+    open all earlier files of a name for each new picture takes a time that grows with the square of their number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[tuple[str, bytes], Path] = {}  # a file's name without its number, the hash of its pixels
+        self._places: dict[str, Iterator[Path]] = {}  # where nobody looked yet, by the same name
+
+    def save(self, picture: np.ndarray, stem: str, spec: str) -> Path:
+        """The file that holds `picture`: written now, or there already with the same pixels."""
+        # in bytes, because file systems take 255
+        name = re.sub(r"[^\w.+=-]", "_", f"{stem[:100]}-{spec}").encode()[:200].decode(errors="ignore")
+        key = name, _hash(picture)
+        if key not in self._seen or not self._seen[key].exists():
+            self._seen[key] = self._place(picture, *key)
+        return self._seen[key]
+
+    def _place(self, picture: np.ndarray, name: str, pixels: bytes) -> Path:
+        places = self._places.setdefault(name, (self._folder / f"{name}{end}.png" for end in _ends()))
+        while True:
+            path = next(places)
+            try:
+                if not path.exists():
+                    _write(picture, path)
+                    return path
+            except OSError as error:  # the disk is full, the folder is gone
+                raise UserError(f"'{path}' can't be written: {error.strerror or error}") from None
+            found = _hash_of(path)
+            if found == pixels:
+                return path
+            self._seen.setdefault((name, found), path)
+
+
+def _ends() -> Iterator[str]:
+    yield ""
+    yield from (f"-{number}" for number in count(2))
+
+
+def _write(picture: np.ndarray, path: Path) -> None:
     image = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
-    try:
-        with writing(path) as temporary:
-            image.save(temporary, format="PNG")
-    except OSError as error:  # the disk is full, the folder is gone
-        raise UserError(f"'{path}' can't be written: {error.strerror or error}") from None
-    return path
+    with writing(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
-def _holds(path: Path, picture: np.ndarray) -> bool:
+def _hash(picture: np.ndarray) -> bytes:
+    return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
+
+
+def _hash_of(path: Path) -> bytes:
+    """Of the picture in a file; nothing if there is none."""
     try:
-        return np.array_equal(read_picture(path), picture)
+        return _hash(read_picture(path))
     except UserError:
-        return False
+        return b""

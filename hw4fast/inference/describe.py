@@ -19,7 +19,7 @@ from hw4fast.inference.card import DTYPES, KEY, KINDS, LAYOUTS, Card, Input, Out
 from hw4fast.inference.classifier import TYPES, Classifier
 from hw4fast.inference.known import find_model, known_card
 from hw4fast.inference.session import open_session
-from hw4fast.paths import one_line, printable
+from hw4fast.paths import is_file, one_line, printable
 
 TEXTS = ("licence", "source")
 OF_PREPROCESSING = ("mode", "resize", "resize_size", "interpolation", "crop", "divisor", "mean", "std")
@@ -37,8 +37,8 @@ def describe(
 ) -> Card:
     """The card of a model; with `values` or `preprocess` a file gets one, or another one, and is written anew.
 
-    path: what Classifier takes. values: keys of SETTABLE with texts: labels a file with one name per line (or a JSON
-    list), or names with commas between them; output the name of the graph's output, if it has several; kind "logits"
+    path: what Classifier takes. values: keys of SETTABLE with texts: labels a file (UTF-8) with one name per line (or a
+    JSON list), or names with commas between them; output the name of the graph's output, if it has several; kind "logits"
     or "probabilities" (found by a trial otherwise) and layout "NCHW" or "NHWC", of that output and of the input;
     licence and source in words; the others the card's preprocessing, lists with commas between them. preprocess: a
     preset that they change. What is not said stays as the old card has it. out: the file to write; the model's own if
@@ -218,18 +218,19 @@ def _read(key: str, text: str) -> Any:
 
 def _labels(text: str) -> tuple[str, ...]:
     path = Path(text)
-    if not path.is_file():
+    if not is_file(path):
         if "," not in text:
             raise UserError(f"there is no file of labels '{one_line(text)}', nor are these names with commas between")
         return tuple(part.strip() for part in text.split(","))
     if path.stat().st_size > LARGEST_LABELS:
         raise UserError(f"'{path}' is too large for a list of labels")
     try:
-        content = path.read_text(encoding="utf-8")
-        names = json.loads(content) if content.lstrip().startswith("[") else content.splitlines()
-    except ValueError as error:
+        content = path.read_text(encoding="utf-8-sig")
+        # empty lines at the end are none; in the middle they are classes without a name
+        names = json.loads(content) if content.lstrip().startswith("[") else content.rstrip().split("\n")
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' holds no labels, one per line or a JSON list: {one_line(error)}") from None
-    if not names or not all(isinstance(name, str) for name in names):
+    if not names or names == [""] or not all(isinstance(name, str) for name in names):
         raise UserError(f"'{path}' holds no labels, one per line or a JSON list of texts")
     return tuple(name.strip() for name in names)
 

@@ -13,7 +13,7 @@ from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UserError
 from hw4fast.files import cache_folder, data_folder
 from hw4fast.inference.card import Card
-from hw4fast.paths import model_file, one_line
+from hw4fast.paths import is_folder, is_model, model_file, one_line
 
 DEFAULT = "shufflenet_v2_x1_0"  # small and good: 9 MB, 74.8 % of 456 photographs that it never saw
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of an architecture of torchvision's
@@ -40,10 +40,11 @@ KNOWN = {
 def find_model(model: str | Path) -> Path:
     """The .onnx file that `model` names: a file, a run folder, or an architecture's name.
 
-    An architecture is looked for as NAME.onnx in HW4FAST_DATA/models and in the cache's models/, else exported there
-    once, by a process of its own, because that needs torch. Raises UserError when nothing of that helps.
+    The former two win, where they are. An architecture is looked for as NAME.onnx in HW4FAST_DATA/models and in the
+    cache's models/, else exported there once, by a process of its own, because that needs torch. Raises UserError when
+    nothing of that helps.
     """
-    if Path(model).exists() or not NAME.fullmatch(str(model)):
+    if is_model(model) or not NAME.fullmatch(str(model)):
         return model_file(model)
     for folder in model_folders():
         if (folder / f"{model}.onnx").is_file():
@@ -58,12 +59,13 @@ def model_folders() -> list[Path]:
 
 
 def known_card(path: Path) -> Card | None:
-    """The card of a file of HW4FAST_DATA/models that carries none, None for any other file.
+    """The card of a file of HW4FAST_DATA/models that carries none, None for any other file. It may be a link to where
+    its bytes are kept (git-annex, DVC).
 
     Raises UserError when the labels that belong to it can't be read.
     """
     data, known = data_folder(), KNOWN.get(path.stem)
-    if known is None or data is None or path.resolve().parent != (data / MODELS).resolve():
+    if known is None or data is None or path.parent.resolve() != (data / MODELS).resolve():
         return None
     provenance = {"architecture": path.stem, "weights": path.name, "preset": known.preset}
     return Card(
@@ -80,7 +82,7 @@ def known_card(path: Path) -> Card | None:
 def imagenet_labels(path: Path) -> tuple[str, ...]:
     """The first name of each class of a table with the columns index, wnid and name. Raises UserError."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         names = tuple(row["name"].split(",")[0].strip() for row in sorted(rows, key=lambda row: int(row["index"])))
     except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
@@ -91,9 +93,11 @@ def imagenet_labels(path: Path) -> tuple[str, ...]:
 def _exported(name: str) -> Path:
     path = cache_folder() / MODELS / f"{name}.onnx"
     print(f"hw4fast: exporting {name} to {path}, once", file=sys.stderr)
-    command = [sys.executable, "-m", "hw4fast", "export", name, "--onnx", str(path)]
+    # -P: what lies in the caller's folder, an onnx.py for instance, is no module
+    command = [sys.executable, "-P", "-m", "hw4fast", "export", name, "--onnx", str(path)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
-        raise UserError(f"there is no model '{name}', and it can't be made: {said.removeprefix('hw4fast: ')}")
+        folder = f" (the folder '{name}' holds no run)" if is_folder(name) else ""
+        raise UserError(f"there is no model '{name}'{folder}, and it can't be made: {said.removeprefix('hw4fast: ')}")
     return path

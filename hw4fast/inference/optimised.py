@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import secrets
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw4fast import record
-from hw4fast.files import PART, cache_folder, sync
+from hw4fast.files import PART, cache_folder, sync, without_room
 
 GRAPH, WEIGHTS, NOTE = "model.onnx", "model.onnx.data", "note.json"  # in an entry's folder
 FORMAT = 3  # of an entry
@@ -146,10 +147,7 @@ def _make_room(newest: Path) -> None:
                 if folder.stat().st_mtime < time.time() - 3600:
                     shutil.rmtree(folder, ignore_errors=True)
                 continue
-            used = (folder / NOTE).stat().st_mtime
-            entries.append((folder != newest, -used, sum(_sizes(folder).values()), folder))
-    total = 0
-    for _, _, size, folder in sorted(entries):
-        total += size
-        if total > MOST:
-            shutil.rmtree(folder, ignore_errors=True)
+            used = math.inf if folder == newest else (folder / NOTE).stat().st_mtime
+            entries.append((used, sum(_sizes(folder).values()), folder))
+    for folder in without_room(entries, MOST):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -208,6 +208,14 @@ def test_a_process_that_fails_says_why(centroid_onnx, tmp_path):
     assert "there is no model file" in found.left_out["onnxruntime cpu, whole process"]
 
 
+def test_the_folder_of_the_caller_can_put_nothing_in(tmp_path, monkeypatch):
+    for name in ("hw4fast.py", "json.py", "numpy.py"):
+        (tmp_path / name).write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="not enough values to unpack"):  # it came as far as its own words
+        processes._run([])
+
+
 # -- against -----------------------------------------------------------------------------------------------------
 
 

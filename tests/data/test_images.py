@@ -1,4 +1,4 @@
-"""Picture files from hell: each gives either the right pixels or one clear line, and nothing on stderr."""
+"""Picture files from hell: each gives either pixels or one clear line, and nothing on stderr."""
 
 from __future__ import annotations
 

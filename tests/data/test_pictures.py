@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 
 import numpy as np
@@ -12,7 +14,8 @@ from hw4fast import data
 from hw4fast.data import pictures
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import PRESETS
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import PassingError, UsageError, UserError
+from hw4fast.files import PART
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +129,102 @@ def test_flowers_that_are_not_there_say_how_to_get_them(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"Oxford 102 Flowers can't be had: .*Flowers102\("):
         data.load("flowers")
     assert data.of_pictures("flowers") and data.of_pictures(str(tmp_path)) and not data.of_pictures("digits")
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Names of the pictures that were decoded, as they come."""
+    names, read = [], read_picture
+    monkeypatch.setattr(pictures, "read_picture", lambda file: names.append(file.name) or read(file))
+    return names
+
+
+def kept(tmp_path) -> list[str]:
+    return sorted(path.suffix for path in (tmp_path / "cache" / "pictures").iterdir())
+
+
+@pytest.mark.parametrize("error", [PassingError("no permission"), MemoryError()])
+def test_what_fails_only_now_is_read_again(error, tmp_path, monkeypatch):
+    folder = make(tmp_path / "p", ["a", "b"])
+
+    def fails(file):
+        if file == folder / "a" / "0.png":
+            raise error
+        return read_picture(file)
+
+    monkeypatch.setattr(pictures, "read_picture", fails)
+    found = data.load(str(folder))
+    assert len(found.left_out) == 1 and len(found.train) + len(found.val) + len(found.test) == 19
+    assert found.train.images.max() > 0 and kept(tmp_path) == []
+    monkeypatch.setattr(pictures, "read_picture", read_picture)
+    assert not data.load(str(folder)).left_out and kept(tmp_path) == [".json", ".npy"]
+
+
+def test_a_broken_picture_is_noted(tmp_path, decoded):
+    folder = make(tmp_path / "p", ["a", "b"])
+    (folder / "a" / "broken.png").write_bytes(b"\x89PNG no picture")
+    assert data.load(str(folder)).left_out == data.load(str(folder)).left_out
+    assert len(decoded) == 21 and kept(tmp_path) == [".json", ".npy"]
+
+
+def test_other_pictures_under_the_same_name_are_read(tmp_path, monkeypatch):
+    """Of the same size and time, in another folder and in the same one."""
+    seen = []
+    for place, colour in (("one", 10), ("two", 200), ("two", 90)):
+        for file in make(tmp_path / place / "p", ["a", "b"]).rglob("*.png"):
+            file.with_suffix(".ppm").write_bytes(b"P6 2 2 255\n" + bytes([colour]) * 12)
+            file.unlink()
+            os.utime(file.with_suffix(".ppm"), (0, 0))
+        monkeypatch.chdir(tmp_path / place)
+        seen.append(int(data.load("p").train.images.max()))
+    assert seen == [10, 200, 90]
+
+
+def test_where_the_same_pictures_are_named_from_does_not_matter(tmp_path, monkeypatch, decoded):
+    folder = make(tmp_path / "p", ["a", "b"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("p")
+    for name in ("p", str(folder), "link"):
+        data.load(name)
+    assert len(decoded) == 20
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"broken"), lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_spoilt_entry_is_made_anew(suffix, spoil, tmp_path, decoded):
+    folder = make(tmp_path / "p", ["a", "b"])
+    found = data.load(str(folder))
+    before = found.fingerprint
+    del found
+    (file,) = (tmp_path / "cache" / "pictures").glob(f"*{suffix}")
+    spoil(file)
+    assert data.load(str(folder)).fingerprint == before and len(decoded) == 40
+    data.load(str(folder))
+    assert len(decoded) == 40 and kept(tmp_path) == [".json", ".npy"]
+
+
+def test_the_oldest_make_room(tmp_path, monkeypatch, decoded):
+    folders = [str(make(tmp_path / name, ["a", "b"], 5)) for name in "pqrs"]
+    cache = tmp_path / "cache" / "pictures"
+    for age, folder in zip((50, 40, 30), folders, strict=False):
+        data.load(folder)
+        (new,) = (note for note in cache.glob("*.json") if note.stat().st_mtime > time.time() - 20)
+        os.utime(new, (0, time.time() - age))
+    data.load(folders[0])  # is used: now the second is the oldest
+    being_written = cache / f".w.0123abcd.{PART}.npy"
+    being_written.touch()
+    size = next(cache.glob("[0-9a-f]*.npy")).stat().st_size
+    monkeypatch.setattr(pictures, "MOST", int(2.5 * size))
+    data.load(folders[3])
+    decoded.clear()
+    assert being_written.exists() and kept(tmp_path) == [".json", ".json", ".npy", ".npy", ".npy"]
+    for folder in (folders[3], folders[0]):
+        data.load(folder)
+    assert not decoded
+    monkeypatch.setattr(pictures, "MOST", 1)
+    data.load(folders[1])
+    data.load(folders[1])  # the newest stays, however large
+    assert len(decoded) == 10 and len(list(cache.glob("*.json"))) == 1

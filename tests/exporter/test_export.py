@@ -191,6 +191,19 @@ def test_a_net_that_answers_otherwise_is_refused(run, monkeypatch):
     assert not (run / "model.onnx").exists()
 
 
+def test_a_folder_of_a_nets_name_without_a_run_is_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18").mkdir()
+    monkeypatch.setattr(exporter, "of_architecture", lambda name, *_: name)
+    assert exporter._source("resnet18", "x.onnx", None, None) == ("resnet18", Path("x.onnx"))
+    (tmp_path / "resnet18" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run.json"):
+        exporter._source("resnet18", "x.onnx", None, None)
+    (tmp_path / "resnet_18").mkdir()
+    with pytest.raises(UsageError, match=r"resnet_18 is no run folder, and an unknown architecture .* did you mean"):
+        exporter._source("resnet_18", None, None, None)
+
+
 # -- what can't be exported --------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from hw4fast.data import load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.card import KEY, Input, Output
 from hw4fast.inference.classifier import Classifier
-from hw4fast.inference.describe import SETTABLE, describe
+from hw4fast.inference.describe import SETTABLE, _labels, describe
 from tests.conftest import write_linear_onnx
 from tests.documented import documented
 
@@ -76,6 +76,36 @@ def test_labels_from_a_file(foreign, values, tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
         card = describe(foreign, values | {"labels": str(tmp_path / name)}, "stretch")
         assert card.labels == tuple("abcdefghij")
+
+
+LINES = "\n".join("abcdefghij")
+
+
+@pytest.mark.parametrize("text", [LINES, json.dumps(list("abcdefghij"))])
+@pytest.mark.parametrize(("begins", "ends"), [("\ufeff", ""), ("", "\n\n \n"), ("\ufeff", "\r\n\r\n")])
+def test_what_editors_put_around_labels_is_no_label(text, begins, ends, tmp_path):
+    (tmp_path / "labels").write_bytes((begins + text + ends).encode())
+    assert _labels(str(tmp_path / "labels")) == tuple("abcdefghij")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [("a\n\nb\n", ("a", "", "b")), ("\na", ("", "a")), ("a\u2028b\x0c\x85c\n", ("a\u2028b\x0c\x85c",))],
+)
+def test_each_line_is_a_label(text, labels, tmp_path):
+    (tmp_path / "labels").write_text(text, encoding="utf-8")
+    assert _labels(str(tmp_path / "labels")) == labels
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "[]", "[" * 100_000, "[1]", "a\udcff"])
+def test_files_without_labels(text, tmp_path):
+    (tmp_path / "labels").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match="holds no labels"):
+        _labels(str(tmp_path / "labels"))
+
+
+def test_names_that_are_too_long_for_a_file():
+    assert _labels(",".join(["a name"] * 1000)) == ("a name",) * 1000
 
 
 def test_probabilities_are_found_out(foreign, values, tmp_path):

@@ -42,6 +42,28 @@ def test_a_file_or_a_run_wins_over_a_name(folders, centroid_onnx, monkeypatch):
     assert known.find_model("net") == Path("net/model.onnx")
 
 
+def test_a_folder_of_that_name_without_a_run_is_no_model(folders, centroid_onnx, monkeypatch):
+    """And a net that can't be made tells of the folder."""
+    monkeypatch.chdir(folders)
+    (folders / "net").mkdir()
+
+    def fails(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "hw4fast: no torch\n")
+
+    monkeypatch.setattr(known.subprocess, "run", fails)
+    with pytest.raises(
+        UserError, match=r"no model 'net' \(the folder 'net' holds no run\), and it can't be made: no torch"
+    ):
+        known.find_model("net")
+    with pytest.raises(UserError, match=r"a folder with neither model\.onnx nor run\.json"):
+        known.find_model("./net")
+    shutil.copy(centroid_onnx, folders / "cache" / "models" / "net.onnx")
+    assert known.find_model("net") == folders / "cache" / "models" / "net.onnx"
+    (folders / "net" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="the run 'net' isn't exported yet"):
+        known.find_model("net")
+
+
 def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, centroid_onnx, monkeypatch, capsys):
     commands = []
 
@@ -54,13 +76,17 @@ def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, cen
     for _ in range(2):
         assert known.find_model("resnet18") == folders / "cache" / "models" / "resnet18.onnx"
     ((*start, path),) = commands
-    assert start == [sys.executable, "-m", "hw4fast", "export", "resnet18", "--onnx"]
+    assert start == [sys.executable, "-P", "-m", "hw4fast", "export", "resnet18", "--onnx"]
     assert path == str(folders / "cache" / "models" / "resnet18.onnx")
     assert "exporting resnet18 to" in capsys.readouterr().err
 
 
-def test_why_it_can_not_be_exported_is_told(folders):
+def test_why_it_can_not_be_exported_is_told(folders, monkeypatch):
+    """And the folder of the caller can put nothing in."""
     pytest.importorskip("torchvision")
+    for name in ("hw4fast.py", "argparse.py", "onnx.py", "torch.py"):
+        (folders / name).write_text("raise SystemExit('run')")
+    monkeypatch.chdir(folders)
     with pytest.raises(
         UserError, match=r"there is no model 'resnet_18', and it can't be made: .*did you mean resnet18"
     ):
@@ -74,13 +100,25 @@ def test_what_is_no_name_is_a_missing_file(folders, path):
         known.find_model(path)
 
 
+@pytest.mark.parametrize("path", ["long" * 100 + ".onnx", "zero\0byte"])
+def test_an_impossible_name_is_one_line(folders, path):
+    with pytest.raises(UserError, match=r"the model file .* can't be read"):
+        known.find_model(path)
+
+
 def test_the_table_belongs_to_the_model_folder_alone(folders):
-    (folders / "data" / "imagenet_classes.csv").write_text(TABLE, encoding="utf-8")
+    (folders / "data" / "imagenet_classes.csv").write_text(TABLE, encoding="utf-8-sig")  # as Excel writes it
     ours = folders / "data" / "models" / "mobilenet_v2.onnx"
     card = known.known_card(ours)
     assert card.labels == ("tench", "crane") and card.licence == "Apache-2.0"
     assert known.known_card(folders / "mobilenet_v2.onnx") is None
     assert known.known_card(ours.with_name("other.onnx")) is None
+    (folders / "kept").mkdir()
+    (folders / "kept" / "SHA256E-s9.onnx").write_bytes(b"a model")
+    ours.symlink_to(folders / "kept" / "SHA256E-s9.onnx")  # as git-annex and DVC keep it
+    assert known.known_card(ours) == card
+    (folders / "models").symlink_to("data/models")
+    assert known.known_card(folders / "models" / "mobilenet_v2.onnx") == card
 
 
 @pytest.mark.parametrize(
