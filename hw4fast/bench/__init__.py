@@ -20,6 +20,7 @@ from hw4fast.bench.against import (
     Comparison,
     Older,
     compare_records,
+    differing,
     insist_on_something_common,
     latest,
 )
@@ -55,9 +56,10 @@ class Timing:
 @dataclass(frozen=True)
 class Result:
     """timings: what ran, from tensors; answers: how many of each engine's are the first one's; processes: whole ones;
-    files: from picture files; against: whom the comparisons are with; left_out: {engine, pictures or part: why};
-    failed: whether there is more among these than engines that don't run here; path: the record that was appended to;
-    picture: the PNG, None when it couldn't be drawn."""
+    files: from picture files; against: whom the comparisons are with, and differences: what else that record doesn't
+    share (model, threads, machine, versions); left_out: {engine, pictures or part: why}; failed: whether there is
+    more among these than engines that don't run here; path: the record that was appended to; picture: the PNG, None
+    when it couldn't be drawn."""
 
     model: str
     threads: int
@@ -66,6 +68,7 @@ class Result:
     processes: tuple[Process, ...]
     files: tuple[FromFiles, ...]
     against: str | None
+    differences: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     left_out: dict[str, str]
     failed: bool
@@ -106,12 +109,14 @@ def bench(
     picture: Path | None = target.with_suffix(".png")
     other = latest(Path(against)) if against is not None and Path(against).suffix == RECORDS else None
     results: dict[str, Any] = {"model": str(model), "threads": count, "against": against and str(against)}
+    here = {"machine": record.machine(), "versions": record.versions(), "results": results}
+    differences = tuple(differing(here, other.entry)) if other else ()
     with tempfile.TemporaryDirectory() as scratch, threads_kept():
         rival = None if other else against
         ready = _compared(model, batches, count, pictures, whole, rival, other, Path(scratch))
         measured = _measured(ready, seconds, count, whole)
     found, parts = ready.found, {"answers": ready.answers} | measured
-    results["left_out"] = found.left_out
+    results |= {"differences": differences, "left_out": found.left_out}
     results |= {name: [asdict(row) for row in rows] for name, rows in parts.items()}
     entry = record.append(target, WHAT, results)
     try:
@@ -127,6 +132,7 @@ def bench(
         processes=tuple(parts["processes"]),
         files=tuple(parts["files"]),
         against=other.name if other else results["against"],
+        differences=differences,
         comparisons=tuple(parts["comparisons"]),
         left_out=found.left_out,
         failed=found.failed,

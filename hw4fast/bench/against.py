@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hw4fast import record
 from hw4fast.errors import UserError
@@ -36,6 +36,7 @@ class Older:
     """A bench in a file of records. name: its model and when it was; medians: {(engine, batch): (p50 in ms, calls)}."""
 
     name: str
+    entry: Mapping[str, Any]
     medians: Mapping[tuple[str, int], tuple[float, int]]
 
 
@@ -46,11 +47,31 @@ def latest(path: Path) -> Older:
         raise UserError(f"'{one_line(path)}' holds no record of a bench")
     entry = entries[-1]
     try:
+        _told(entry)
         rows = entry["results"]["timings"]
         medians = {(row["engine"], row["batch"]): (float(row["p50_ms"]), int(row["calls"])) for row in rows}
-        return Older(f"{entry['results']['model']} of {entry['time']}", medians)
+        return Older(f"{entry['results']['model']} of {entry['time']}", entry, medians)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the newest bench in '{one_line(path)}' isn't as bench writes it ({error!r})") from None
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What two entries, or the like of them, don't share besides their times: model, threads, machine and versions."""
+    here, there = _told(mine), _told(theirs)
+    names = dict.fromkeys([*here, *there])
+    return [
+        f"{name}: {there.get(name, 'none')} in the record, {here.get(name, 'none')} now"
+        for name in names
+        if here.get(name) != there.get(name)
+    ]
+
+
+def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
+    results, machine = entry["results"], entry["machine"]
+    told = {"model": results["model"], "threads": results["threads"]}
+    told |= {name: machine[name] for name in ("processor", "cores", "system")}
+    told["instruction sets"] = " ".join(machine["isas"]) or "none"
+    return told | dict(entry["versions"])
 
 
 def insist_on_something_common(mine: Iterable[tuple[str, int]], theirs: Iterable[tuple[str, int]], name: str) -> None:

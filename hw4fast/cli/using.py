@@ -163,6 +163,8 @@ def _run_bench(arguments: Arguments) -> int:
     result = bench(a.model, a.batches, a.seconds, threads(a), a.out, a.against, a.pictures, not a.no_whole)
     for what, reason in result.left_out.items():
         complain(f"left out: {what}: {reason}")
+    for difference in result.differences:
+        complain(f"not the same: {difference}")
     code = 3 if result.failed else 0
     if a.json:
         print_json(asdict(result))

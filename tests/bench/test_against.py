@@ -1,4 +1,4 @@
-"""bench --against: models take turns; a record is refused when nothing is common."""
+"""bench --against: models take turns; a record says what it doesn't share, and is refused when nothing is common."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from hw4fast import bench as bench_module
-from hw4fast import record
+from hw4fast import cli, record
 from hw4fast.bench import bench
-from hw4fast.bench.against import latest
+from hw4fast.bench.against import differing, latest
 from hw4fast.errors import UserError
 
 SHORT = {"seconds": 0.01, "threads": 1, "whole": False}
@@ -28,7 +28,7 @@ def test_against_another_model_they_take_turns(centroid_onnx, tmp_path):
     assert [(row.engine, row.batch) for row in result.comparisons] == [("onnxruntime cpu", 1), ("onnxruntime cpu", 3)]
     for row in result.comparisons:
         assert 0 < row.low <= row.ratio <= row.high and row.n >= 6
-    assert result.against == str(tmp_path / "net.onnx")
+    assert result.against == str(tmp_path / "net.onnx") and result.differences == ()
     assert record.read(tmp_path / "b.jsonl")[0]["results"]["against"] == str(tmp_path / "net.onnx")
 
 
@@ -65,7 +65,7 @@ def test_against_a_record(centroid_onnx, older, tmp_path):
     (row,) = second.comparisons
     assert (row.engine, row.batch, row.low) == ("onnxruntime cpu", 4, None)
     assert row.ratio == pytest.approx(entry["results"]["timings"][1]["p50_ms"] / second.timings[0].p50_ms)
-    assert second.against == f"{centroid_onnx} of {entry['time']}"
+    assert second.differences == () and second.against == f"{centroid_onnx} of {entry['time']}"
 
 
 def test_nothing_in_common_is_refused_before_it_is_timed(centroid_onnx, older, tmp_path, untimed):
@@ -76,7 +76,37 @@ def test_nothing_in_common_is_refused_before_it_is_timed(centroid_onnx, older, t
     assert not (tmp_path / "d.jsonl").exists()
 
 
-@pytest.mark.parametrize("spoil", ["results", "time"])
+def test_what_a_record_does_not_share_is_said(centroid_onnx, older, tmp_path, capsys):
+    _, entry = older
+    entry["results"] |= {"model": "resnet18", "threads": 7}
+    entry["machine"] |= {"processor": "Another CPU", "isas": ["baseline"], "cores": 99}
+    entry["versions"] |= {"onnxruntime-gpu": "1.19.0"}
+    del entry["versions"]["numpy"]
+    path, out = tmp_path / "changed.jsonl", tmp_path / "c.jsonl"
+    path.write_text(json.dumps(entry), encoding="utf-8")
+    words = ["--no-whole", "--batches", "4", "--seconds", "0.01", "--threads", "1", "--out", str(out)]
+    assert cli.main(["bench", str(centroid_onnx), "--against", str(path), *words]) == 0
+    said = capsys.readouterr()
+    assert f"how many times faster than resnet18 of {entry['time']}" in said.out
+    now, machine = record.versions(), record.machine()
+    for line in (
+        f"model: resnet18 in the record, {centroid_onnx} now",
+        "threads: 7 in the record, 1 now",
+        f"processor: Another CPU in the record, {machine['processor']} now",
+        f"cores: 99 in the record, {machine['cores']} now",
+        f"instruction sets: baseline in the record, {' '.join(machine['isas']) or 'none'} now",
+        f"onnxruntime-gpu: 1.19.0 in the record, {now.get('onnxruntime-gpu', 'none')} now",
+        f"numpy: none in the record, {now['numpy']} now",
+    ):
+        assert f"hw4fast: not the same: {line}\n" in said.err
+    assert said.err.count("not the same") == len(record.read(out)[0]["results"]["differences"]) == 7
+
+
+def test_equal_entries_share_everything(older):
+    assert differing(older[1], older[1]) == []
+
+
+@pytest.mark.parametrize("spoil", ["results", "machine", "versions", "time"])
 def test_a_record_that_lacks_something(spoil, older, tmp_path):
     entry = {key: value for key, value in older[1].items() if key != spoil}
     (tmp_path / "c.jsonl").write_text(json.dumps(entry), encoding="utf-8")
