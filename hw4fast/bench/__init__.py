@@ -21,6 +21,7 @@ from hw4fast.bench.against import (
     Older,
     compare_records,
     differing,
+    has_bench,
     insist_on_something_common,
     latest,
 )
@@ -31,6 +32,7 @@ from hw4fast.bench.pictures import FromFiles, Way, from_files, ways_of
 from hw4fast.bench.processes import Process, whole_processes
 from hw4fast.errors import UsageError, UserError
 from hw4fast.kernels import check_threads
+from hw4fast.paths import one_line
 
 BURST = 5  # calls per turn, see timing.alternate
 Found = TypeVar("Found")
@@ -99,10 +101,11 @@ def bench(
     pictures: a folder of files, of which those that can't be read are left out; by default a run's test pictures, else
     photographs. whole: also from files, and processes. against: another model, which takes turns with this one on each
     engine of both; or a file of records, whose newest is compared.
-    What fails once something was timed is left out, and the rest recorded. The record is appended to `out`, by
-    default bench.jsonl in the run folder or beside the file, and a picture of the throughputs drawn beside it.
-    Raises UserError when engines disagree, when a model or pictures can't be had, and when nothing is common to the
-    two that are compared; UsageError for a bad batch size.
+    What fails once something was timed is left out, and the rest recorded. The record is appended to `out`, which ends
+    in .jsonl, by default bench.jsonl in the run folder or beside the file, and a picture of the throughputs drawn
+    beside it, under the same name.
+    Raises UserError when engines disagree, when a model or pictures can't be had, when nothing is common to the two
+    that are compared, and when another picture stands where ours would; UsageError for a bad batch size or `out`.
     """
     _check(batches, seconds, threads)
     target, count = _target(Path(model), out), threads or record.cores()
@@ -151,10 +154,19 @@ def _check(batches: Sequence[int], seconds: float, threads: int | None) -> None:
 
 
 def _target(model: Path, out: str | Path | None) -> Path:
-    """The file of records: in the run folder, beside the file, or here for a name."""
+    """The file of records: in the run folder, beside the file, or here for a name. All that can be wrong with it, or
+    with the place of its picture, is told before minutes are spent."""
     target = Path(out) if out else (model if model.is_dir() else model.parent) / f"bench{RECORDS}"
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
+    if target.suffix != RECORDS:
+        raise UsageError(f"the record's name must end in {RECORDS}, not be '{one_line(target)}'; the picture gets .png")
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
         raise UserError(f"the record can't be written to '{target}'; name another file with --out")
+    picture = target.with_suffix(".png")
+    if os.path.lexists(picture) and not has_bench(target):
+        raise UserError(
+            f"'{one_line(picture)}', where the picture would be drawn, is there and belongs to no record in"
+            f" '{target.name}'; take it away or name another file with --out"
+        )
     return target
 
 

@@ -40,6 +40,11 @@ class Older:
     medians: Mapping[tuple[str, int], tuple[float, int]]
 
 
+def has_bench(path: Path) -> bool:
+    """Whether a file of records, which needn't be there, holds one of a bench."""
+    return any(entry.get("what") == WHAT for entry in record.read(path))
+
+
 def latest(path: Path) -> Older:
     """The newest bench in a file of records. UserError when there is none, or it isn't as bench writes it."""
     entries = [entry for entry in record.read(path) if entry.get("what") == WHAT]

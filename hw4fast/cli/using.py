@@ -152,7 +152,7 @@ def add_bench(verbs: Any) -> None:
     add("--against", metavar="MODEL|RECORDS", help="a model that takes turns with it, or a .jsonl file of records")
     add("--pictures", metavar="FOLDER", help="files to read; default: of the run's data set, or some photographs")
     add("--no-whole", action="store_true", help="only from tensors: nothing from files, no whole processes")
-    add("--out", metavar="FILE", help="the record to append to; default: bench.jsonl beside the model")
+    add("--out", metavar="FILE", help="the .jsonl record to append to; default: bench.jsonl beside the model")
     threads_option(parser)
 
 

@@ -13,7 +13,7 @@ from hw4fast import cli, data, record
 from hw4fast.bench import bench
 from hw4fast.bench import engines as engines_module
 from hw4fast.bench import pictures as pictures_module
-from hw4fast.errors import UserError
+from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.classify import Failure
 
 SHORT = {"seconds": 0.01, "threads": 1}
@@ -185,6 +185,35 @@ def test_without_onnxruntime_there_are_no_files(centroid_onnx, photos, tmp_path)
     engines.files.clear()
     assert pictures_module.ways_of(engines, 1) == {}
     assert engines.left_out["picture files"] == "onnxruntime cpu doesn't run the model"
+
+
+# -- where it is written -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["b.png", "b", "b.json"])
+def test_records_have_a_name_of_their_own(name, centroid_onnx, tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.jsonl"):
+        bench(centroid_onnx, (1,), out=tmp_path / name, whole=False, **SHORT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_records_own_picture_is_drawn_again_and_no_other(centroid_onnx, tmp_path):
+    record.append(tmp_path / "b.jsonl", "serving", {})  # another's
+    (tmp_path / "b.png").write_bytes(b"a photograph")
+    with pytest.raises(UserError, match=r"'.*b\.png'.* belongs to no record in 'b\.jsonl'"):
+        bench(centroid_onnx, (1,), out=tmp_path / "b.jsonl", whole=False, **SHORT)
+    assert (tmp_path / "b.png").read_bytes() == b"a photograph"
+    (tmp_path / "b.png").unlink()
+    for _ in range(2):
+        result = bench(centroid_onnx, (1,), out=tmp_path / "b.jsonl", whole=False, **SHORT)
+        assert result.picture.read_bytes() == b"drawn"
+        result.picture.write_bytes(b"old")
+
+
+def test_a_folder_is_no_record(centroid_onnx, tmp_path):
+    (tmp_path / "b.jsonl").mkdir()
+    with pytest.raises(UserError, match="can't be written"):
+        bench(centroid_onnx, (1,), out=tmp_path / "b.jsonl", whole=False, **SHORT)
 
 
 def test_it_says_whose_answers_are_others(centroid_onnx, tmp_path, monkeypatch, capsys):
