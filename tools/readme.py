@@ -143,7 +143,18 @@ def engines() -> str:
     for row in entry["results"]["timings"]:
         times = " | ".join(f"{row[key]:.2f} ms" for key in ("p50_ms", "p90_ms", "p99_ms"))
         lines.append(f"| {row['engine']} | {row['batch']} | {times} | {row['images_per_s']:,.0f} |")
-    return "\n".join(lines) + f"\n\n{entry['results']['threads']} threads, engines taking turns. {where(entry, [])}."
+    return "\n".join(lines) + (
+        f"\n\n{entry['results']['threads']} threads, engines taking turns.{same_answers(entry)} {where(entry, [])}."
+    )
+
+
+def same_answers(entry: dict) -> str:
+    """Who answers otherwise than the first engine, and how often; nothing where a record doesn't know."""
+    rows = entry["results"].get("answers")
+    if not rows:
+        return ""
+    other = ", ".join(f"{row['engine']} on {row['same']}" for row in rows if row["same"] < row["n"])
+    return f" On {rows[0]['n']} pictures all give the same answers{f', {other} of them' if other else ''}."
 
 
 def cold_start() -> str:
@@ -155,62 +166,101 @@ def cold_start() -> str:
     return "\n".join(lines) + f"\n\nWhole processes, files in the page cache. {where(entry, [])}."
 
 
+class OldRecordError(ValueError):
+    """The newest record is of an older form, or of some parts alone; the text says what to run."""
+
+
 def photographs() -> str:
     """shufflenet_v2_x1_0 and squeezenet1_1 on photographs: batches that fill the cores, and from files."""
     lines = []
-    for name in ("shufflenet", "squeezenet"):
+    for name, what in PHOTOGRAPHED.items():
         entry = record.read(RESULTS / f"bench-{name}.jsonl")[-1]
         rows = entry["results"]["files"]
         ways = {row["way"]: row for row in rows}
+        if not {"hw4fast classify", *ALONE} <= ways.keys():
+            raise OldRecordError(f"{OLD} `hw4fast bench {what} --out benchmarks/results/bench-{name}.jsonl`")
         ours = ways["hw4fast classify"]
         theirs = min(
             (row for row in rows if row["way"].startswith("torchvision")), key=lambda row: row["ratio_to_ours"]
         )
-        cells = (entry["results"]["model"], ours, ways["reading and fitting alone"], ways["the net alone"], theirs)
-        rates = [f"{row['images_per_s']:.0f} ({row['low']:.0f} … {row['high']:.0f})" for row in cells[1:]]
-        allowed = 1 / sum(1 / row["images_per_s"] for row in cells[2:4])
+        alone = [ways[way] for way in ALONE]
+        rates = [f"{row['images_per_s']:.0f} ({row['low']:.0f} … {row['high']:.0f})" for row in (ours, *alone, theirs)]
+        allowed = 1 / sum(1 / row["images_per_s"] for row in alone)
         share = f"{100 * ours['images_per_s'] / allowed:.0f} %"
-        lines.append([cells[0], *rates, share, f"{theirs['ratio_to_ours']:.2f}×"])
-    head = ("model", "hw4fast classify", "reading and fitting alone", "the net alone", "torchvision + torch")
-    columns = (*head, "of both one after the other", "over torch")
+        lines.append([entry["results"]["model"], *rates, share, f"{theirs['ratio_to_ours']:.2f}×"])
+    head = ("model", "hw4fast classify", *ALONE, "torchvision + torch")
+    columns = (*head, "of the three one after the other", "over torch")
     files, count = ours["files"], entry["results"]["threads"]
     return "\n".join(markdown(columns, lines)) + (
         f"\n\nPhotographs per second from {files} JPEG files of 500 × 375 or so, {count} threads: medians (slowest …"
-        f" fastest) of {ours['rounds']} passes that take turns; torch reads on threads of its own where that is faster"
-        f" for it, and the ratio is the median of paired ones. {where(entry, [])}."
+        f" fastest) of {ours['rounds']} passes that take turns. A pass of `classify` opens its model, torch's net is in"
+        " memory; torch reads on threads of its own where that is faster for it, and the ratio is the median of paired"
+        f" ones. {where(entry, [])}."
     )
+
+
+OLD = "a newest record has another form than is written now, measure it again:"
+PHOTOGRAPHED = {"shufflenet": "shufflenet_v2_x1_0 --batches 1,2,4,8,16,32", "squeezenet": "squeezenet1_1 --batches 1"}
+ALONE = ("opening the model alone", "reading and fitting alone", "the net alone")
+PARTS = ("overhead", "processes", "fused", "torch")
 
 
 def serving() -> str:
     entry = record.read(RESULTS / "serving.jsonl")[-1]
     found = entry["results"]
-    starts, corn, fused, torch = found["processes"]["resnet50"], found["processes"], found["fused"], found["torch"]
-    over = [row for row in found["overhead"] if row["what"].endswith("tensors")]
-
-    def told(ratio: dict) -> str:
-        return f"{ratio['median']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
-
-    def ms(name: str) -> str:
-        return f"{torch[name]['median_s'] * 1e3:.1f} ms"
-
+    if not set(PARTS) <= found.keys() or "over" not in found["overhead"][0] or "ratios" not in found["torch"]:
+        raise OldRecordError(f"{OLD} `python benchmarks/serving.py --record` (all parts)")
+    starts, corn, fused = found["processes"]["resnet50"], found["processes"], found["fused"]
     lines = [
         f"- `hw4fast classify corn.jpg`, whole process: {corn['hw4fast classify']['median_s']:.2f} s, the shortest"
         f" script with torch and torchvision for the same answers {corn['torch and torchvision']['median_s']:.2f} s:"
         f" {told(corn['ratio'])} times as long",
         f"- with resnet50: {starts['first start']['median_s']:.2f} s at the first start, in which the file is tried and"
         f" optimised, {starts['second start']['median_s']:.2f} s from then on",
-        "- `Classifier.logits` over onnxruntime's bare session on the same tensors: "
-        + ", ".join(f"{told(row['times_as_long'])} times as long at batch {row['batch']}" for row in over),
+        f"- `Classifier.logits` of tensors over its own session's `run`: {times_as_long(found, 'the same session')}",
+        "- over `run` of a session that onnxruntime opens by itself, with as many threads:"
+        f" {times_as_long(found, OWN)} (shufflenet's weights are stored in int8; our session unpacks them once)",
         f"- `--fused`, the homework's net: {told(fused['100']['ratio'])} times onnxruntime's own speed at batch 100,"
         f" {told(fused['1']['ratio'])} at batch 1",
-        "- a net in torch and one in onnxruntime by turns in one process: "
-        + "; ".join(
-            f"beside {name} torch takes {ms(f'torch beside {name}, by turns')} (alone {ms('torch alone')}),"
-            f" and that {ms(f'{name}, by turns')} (alone {ms(f'{name}, alone')})"
-            for name in ("InferenceSession as it comes", "Classifier")
-        ),
+        f"- a net in torch and one in onnxruntime by turns in one process: {beside_torch(found['torch'])}",
     ]
     return "\n".join(lines) + f"\n\nMedians, and of ratios 95 % bootstrap intervals. {where(entry, [])}."
+
+
+OWN = "onnxruntime's own session"
+
+
+def told(ratio: dict) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
+
+
+def times_as_long(found: dict, over: str) -> str:
+    """squeezenet1_1 takes 1.01 (…) times as long at batch 1, 1.00 (…) at batch 32, …"""
+    nets: dict[str, list[str]] = {}
+    for row in found["overhead"]:
+        if row["what"] == "tensors" and row["over"] == over:
+            nets.setdefault(row["net"], []).append(f"{told(row['times_as_long'])} at batch {row['batch']}")
+    return "; ".join(f"{net} takes {' and '.join(cells)} times as long" for net, cells in nets.items())
+
+
+def beside_torch(found: dict) -> str:
+    ratios, times = found["ratios"], found["times"]
+
+    def ms(name: str) -> str:
+        return f"{times[f'{name} alone']['median_s'] * 1e3:.1f} ms"
+
+    def beside(who: str, other: str) -> str:
+        return f"{told(ratios[f'{who} beside {other} over {who} alone'])} times as long as alone ({ms(who)})"
+
+    rounds = ratios["Classifier alone over InferenceSession as it comes alone"]["n"]
+    sentences = [
+        f"beside {name} torch takes {beside('torch', name)}, and that {beside(name, 'torch')}"
+        for name in ("InferenceSession as it comes", "Classifier")
+    ]
+    price = told(ratios["Classifier alone over Classifier that spins alone"])
+    return "; ".join(
+        [*sentences, f"alone Classifier takes {price} times as long as one whose threads spin ({rounds} rounds)"]
+    )
 
 
 def homework(name: str) -> dict:
@@ -315,9 +365,23 @@ def filled(text: str) -> str:
     return BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]]() + "\n" + block[3], text)
 
 
+def outdated() -> list[str]:
+    """What keeps the README from being filled in."""
+    found = []
+    for block in BLOCKS.values():
+        try:
+            block()
+        except OldRecordError as error:
+            found.append(str(error))
+    return found
+
+
 def main() -> int:
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
+    if old := outdated():
+        print(*old, sep="\n", file=sys.stderr)
+        return 2
     if "--check" in sys.argv[1:]:
         return int(filled(text) != text)
     path.write_text(filled(text), encoding="utf-8")

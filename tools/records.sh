@@ -38,6 +38,13 @@ say "whole processes"
 say "engines"
 hw4fast bench runs/digits --seconds 5 --out "$results/bench.jsonl"
 
+say "photographs, from files and on every engine"
+hw4fast bench shufflenet_v2_x1_0 --batches 1,2,4,8,16,32 --out "$results/bench-shufflenet.jsonl"
+hw4fast bench squeezenet1_1 --batches 1 --out "$results/bench-squeezenet.jsonl"
+
+say "serving"
+"$python" benchmarks/serving.py --record
+
 say "mnist: ten epochs with every default"
 hw4fast train mnist
 cp "$scratch/runs/mnist/run.json" "$results"/mnist-run.json

@@ -5,24 +5,37 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hw4fast import record, timing
-from hw4fast.bench.against import Comparison, compare_records, latest
+from hw4fast.bench.against import (
+    RECORDS,
+    WHAT,
+    Comparison,
+    Older,
+    compare_records,
+    differing,
+    has_bench,
+    insist_on_something_common,
+    latest,
+)
+from hw4fast.bench.agreement import Answers, Differences, agreeing, first, listed
 from hw4fast.bench.drawing import draw
-from hw4fast.bench.engines import AGREEMENT, Engines, engines_of, first_line, threads_kept
-from hw4fast.bench.pictures import FromFiles, from_files, some_files
+from hw4fast.bench.engines import Engines, engines_of, threads_kept
+from hw4fast.bench.pictures import FromFiles, Way, from_files, ways_of
 from hw4fast.bench.processes import Process, whole_processes
 from hw4fast.errors import UsageError, UserError
 from hw4fast.kernels import check_threads
+from hw4fast.paths import one_line
 
 BURST = 5  # calls per turn, see timing.alternate
-RECORDS = ".jsonl"
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -44,18 +57,25 @@ class Timing:
 
 @dataclass(frozen=True)
 class Result:
-    """timings: what ran, from tensors; processes: whole ones; files: from picture files; comparisons: with the other
-    model or record; left_out: {engine: why it did not}; path: the record that was appended to; picture: the PNG."""
+    """timings: what ran, from tensors; answers: how many of each engine's are the first one's; processes: whole ones;
+    files: from picture files; against: whom the comparisons are with, and differences: what else that record doesn't
+    share (model, threads, machine, versions); left_out: {engine, pictures or part: why}; failed: whether there is
+    more among these than engines that don't run here; path: the record that was appended to; picture: the PNG, None
+    when it couldn't be drawn."""
 
     model: str
     threads: int
     timings: tuple[Timing, ...]
+    answers: tuple[Answers, ...]
     processes: tuple[Process, ...]
     files: tuple[FromFiles, ...]
+    against: str | None
+    differences: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     left_out: dict[str, str]
+    failed: bool
     path: Path
-    picture: Path
+    picture: Path | None
 
 
 def bench(
@@ -73,45 +93,55 @@ def bench(
 
     model: a run folder, an .onnx file with a card, or an architecture's name. Engines: onnxruntime on each provider
     that loads; on the CPU with convolution blocks fused, in float16 and int8, too; for a run and an architecture torch
-    eager, the same channels-last, and torch.compile. All get the same pictures, `threads` threads (default: all
-    cores), and must give the same answers before any is timed. `seconds`: about how long each batch size is measured.
-    pictures: a folder of files; by default a run's test pictures, else photographs. whole: also from files, and
-    processes. against: another model, which takes turns with this one on each engine of both; or a file of records,
-    whose newest is compared. The record is appended to `out`, by default bench.jsonl in the run folder or beside the
-    file, and a picture of the throughputs drawn beside it.
-    Raises UserError when engines disagree or a model can't be had, UsageError for a bad batch size.
+    eager, the same channels-last, and torch.compile. All get the same pictures and `threads` threads (default: all
+    cores). Before any is timed its logits are compared with the first one's: in the same precision they differ by no
+    more than engines.AGREEMENT of the largest, in float16 and int8 by exporter.TOLERANCES, or they are left out. That
+    leaves room for other answers: how many are the same is in `answers`. `seconds`: about how long each batch size is
+    measured.
+    pictures: a folder of files, of which those that can't be read are left out; by default a run's test pictures, else
+    photographs. whole: also from files, and processes. against: another model, which takes turns with this one on each
+    engine of both; or a file of records, whose newest is compared.
+    What fails once something was timed is left out, and the rest recorded. The record is appended to `out`, which ends
+    in .jsonl, by default bench.jsonl in the run folder or beside the file, and a picture of the throughputs drawn
+    beside it, under the same name.
+    Raises UserError when engines disagree, when a model or pictures can't be had, when nothing is common to the two
+    that are compared, and when another picture stands where ours would; UsageError for a bad batch size or `out`.
     """
     _check(batches, seconds, threads)
-    target = _target(Path(model), out)
+    target, count = _target(Path(model), out), threads or record.cores()
+    picture: Path | None = target.with_suffix(".png")
     other = latest(Path(against)) if against is not None and Path(against).suffix == RECORDS else None
-    count = threads or record.cores()
+    results: dict[str, Any] = {"model": str(model), "threads": count, "against": against and str(against)}
+    here = {"machine": record.machine(), "versions": record.versions(), "results": results}
+    differences = tuple(differing(here, other.entry)) if other else ()
     with tempfile.TemporaryDirectory() as scratch, threads_kept():
-        folder = None if pictures is None else Path(pictures)
-        found = engines_of(model, folder, _new(Path(scratch) / "mine"), count)
-        rival = None
-        if against is not None and other is None:
-            rival = engines_of(against, folder, _new(Path(scratch) / "theirs"), count)
-        timings: list[Timing] = []
-        comparisons: list[Comparison] = []
-        for batch in batches:
-            rows, compared = _measure(found, rival, batch, seconds)
-            timings, comparisons = timings + rows, comparisons + compared
-        processes: list[Process] = []
-        files: list[FromFiles] = []
-        if whole:
-            files = from_files(found, folder or some_files(model, Path(scratch) / "pictures"), count)
-            processes = whole_processes(found, max(batches), count)
-    results: dict[str, Any] = {"model": str(model), "threads": count, "left_out": found.left_out}
-    parts: dict[str, list[Any]] = {"timings": timings, "processes": processes, "files": files}
+        rival = None if other else against
+        ready = _compared(model, batches, count, pictures, whole, rival, other, Path(scratch))
+        measured = _measured(ready, seconds, count, whole)
+    found, parts = ready.found, {"answers": ready.answers} | measured
+    results |= {"differences": differences, "left_out": found.left_out}
     results |= {name: [asdict(row) for row in rows] for name, rows in parts.items()}
-    if other is not None:
-        comparisons = compare_records({"results": results}, other)
-    results |= {"against": against and str(against), "comparisons": [asdict(row) for row in comparisons]}
-    entry = record.append(target, "bench", results)
-    picture = target.with_suffix(".png")
-    draw(timings, _caption(entry), picture)
-    rest = (tuple(processes), tuple(files), tuple(comparisons), found.left_out, target, picture)
-    return Result(str(model), count, tuple(timings), *rest)
+    entry = record.append(target, WHAT, results)
+    try:
+        draw(parts["timings"], _caption(entry), target.with_suffix(".png"))
+    except (OSError, UserError) as error:
+        found.fail("picture", error)
+        picture = None
+    return Result(
+        model=str(model),
+        threads=count,
+        timings=tuple(parts["timings"]),
+        answers=tuple(parts["answers"]),
+        processes=tuple(parts["processes"]),
+        files=tuple(parts["files"]),
+        against=other.name if other else results["against"],
+        differences=differences,
+        comparisons=tuple(parts["comparisons"]),
+        left_out=found.left_out,
+        failed=found.failed,
+        path=target,
+        picture=picture,
+    )
 
 
 def _check(batches: Sequence[int], seconds: float, threads: int | None) -> None:
@@ -124,11 +154,65 @@ def _check(batches: Sequence[int], seconds: float, threads: int | None) -> None:
 
 
 def _target(model: Path, out: str | Path | None) -> Path:
-    """The file of records: in the run folder, beside the file, or here for a name."""
+    """The file of records: in the run folder, beside the file, or here for a name. All that can be wrong with it, or
+    with the place of its picture, is told before minutes are spent."""
     target = Path(out) if out else (model if model.is_dir() else model.parent) / f"bench{RECORDS}"
-    if not os.access(target if target.exists() else target.parent, os.W_OK):  # told before minutes are spent
+    if target.suffix != RECORDS:
+        raise UsageError(f"the record's name must end in {RECORDS}, not be '{one_line(target)}'; the picture gets .png")
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
         raise UserError(f"the record can't be written to '{target}'; name another file with --out")
+    picture = target.with_suffix(".png")
+    if os.path.lexists(picture) and not has_bench(target):
+        raise UserError(
+            f"'{one_line(picture)}', where the picture would be drawn, is there and belongs to no record in"
+            f" '{target.name}'; take it away or name another file with --out"
+        )
     return target
+
+
+# -- before anything is timed ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Compared:
+    """What is to be timed: the engines of the model and its rival, by batch size those that answered, with their
+    differences; the ways from files."""
+
+    found: Engines
+    differences: Differences
+    answers: list[Answers]
+    ways: dict[str, Way]
+    other: Older | None
+    rival: Engines | None = None
+    rivals: Differences = field(default_factory=dict)
+
+
+def _compared(
+    model: str | Path,
+    batches: Sequence[int],
+    threads: int,
+    pictures: str | Path | None,
+    whole: bool,
+    against: str | Path | None,
+    other: Older | None,
+    scratch: Path,
+) -> _Compared:
+    """UserError when something disagrees, or nothing is common to the two."""
+    folder = None if pictures is None else Path(pictures)
+    found = engines_of(model, folder, _new(scratch / "mine"), threads)
+    differences, answers = agreeing(found, batches)
+    ready = _Compared(found, differences, answers, {}, other)
+    if other is not None:
+        insist_on_something_common(_pairs(differences), other.medians, other.name)
+    if against is not None:
+        ready.rival = rival = engines_of(against, folder, _new(scratch / "theirs"), threads)
+        ready.rivals, _ = agreeing(rival, batches)
+        insist_on_something_common(_pairs(differences), _pairs(ready.rivals), str(against))
+        alone = {name: reason for name, reason in rival.left_out.items() if name not in found.left_out}
+        found.left_out |= {f"{name} of {against}": reason for name, reason in alone.items()}
+    if whole:
+        ready.ways = ways_of(found, threads)
+    return ready
 
 
 def _new(folder: Path) -> Path:
@@ -136,50 +220,66 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def _measure(
-    found: Engines, rival: Engines | None, batch: int, seconds: float
-) -> tuple[list[Timing], list[Comparison]]:
-    """Compares the engines' answers on one batch, then times them; one that can't run is moved to `left_out`."""
-    calls, differences = _agreeing(found, batch)
-    rivals = _agreeing(rival, batch)[0] if rival else {}
-    turns = calls | {f"against {name}": call for name, call in rivals.items() if name in calls}
+def _pairs(differences: Differences) -> Iterator[tuple[str, int]]:
+    return ((engine, batch) for batch, engines in differences.items() for engine in engines)
+
+
+# -- and then ----------------------------------------------------------------------------------------------------
+
+
+def _measured(ready: _Compared, seconds: float, threads: int, whole: bool) -> dict[str, list[Any]]:
+    """The rows of each part. A part that fails is left out; UserError when no engine could be timed."""
+    found = ready.found
+    timings: list[Timing] = []
+    comparisons: list[Comparison] = []
+    for batch, engines in ready.differences.items():
+        if engines:
+            rows, compared = _part(found, f"batch {batch}", partial(_measure, ready, batch, seconds)) or ([], [])
+            timings, comparisons = timings + rows, comparisons + compared
+    if not timings:
+        raise UserError(f"no engine could be timed: {listed(found.left_out)}")
+    if ready.other is not None:
+        comparisons = compare_records(timings, ready.other)
+    parts: dict[str, list[Any]] = {"timings": timings, "comparisons": comparisons, "files": [], "processes": []}
+    if ready.ways:
+        passes = partial(from_files, ready.ways, len(found.chosen.files))
+        parts["files"] = _part(found, "picture files", passes) or []
+    if whole:
+        largest = max(timing.batch for timing in timings)
+        parts["processes"] = _part(found, "whole processes", partial(whole_processes, found, largest, threads)) or []
+    return parts
+
+
+def _part(found: Engines, name: str, measure: Callable[[], Found]) -> Found | None:
+    try:
+        return measure()
+    except Exception as error:  # of whatever kind: hours may have been measured before
+        found.fail(name, error)
+        return None
+
+
+def _measure(ready: _Compared, batch: int, seconds: float) -> tuple[list[Timing], list[Comparison]]:
+    """Times the engines that have answered at that batch size."""
+
+    def calls(found: Engines, names: Sequence[str]) -> dict[str, Callable[[], np.ndarray]]:
+        return {name: found.ready[name](first(found.pictures, batch)) for name in names}
+
+    mine, theirs = ready.differences[batch], ready.rivals.get(batch, {})
+    turns = calls(ready.found, list(mine))
+    if ready.rival is not None:
+        both = calls(ready.rival, [name for name in theirs if name in mine])
+        turns |= {f"against {name}": call for name, call in both.items()}
     times = timing.alternate(turns, seconds=seconds, at_least=6, burst=BURST, pause=timing.POOLS_REST_S)
     rows, compared = [], []
-    for name in calls:
+    for name, difference in mine.items():
         took = times[name]
         p10, p50, p90, p99 = np.percentile(took * 1e3, (10, 50, 90, 99))
-        rows.append(Timing(name, batch, p10, p50, p90, p99, batch / took.mean(), len(took), differences[name]))
-        theirs = times.get(f"against {name}")
-        if theirs is not None:  # a burst's calls are no independent ones: their mean counts once
-            ratio = timing.ratio(theirs.reshape(-1, BURST).mean(1), took.reshape(-1, BURST).mean(1))
+        rows.append(Timing(name, batch, p10, p50, p90, p99, batch / took.mean(), len(took), difference))
+        other = times.get(f"against {name}")
+        if other is not None:  # a burst's calls are no independent ones: their mean counts once
+            ratio = timing.ratio(other.reshape(-1, BURST).mean(1), took.reshape(-1, BURST).mean(1))
             compared.append(Comparison(name, batch, ratio.median, ratio.low, ratio.high, ratio.n))
     return rows, compared
-
-
-def _agreeing(found: Engines, batch: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """{engine: its call on one batch of pictures}, {engine: how far it is from the first}."""
-    pictures = found.pictures[np.arange(batch) % len(found.pictures)]
-    calls, answers = {}, {}
-    for name, engine in list(found.ready.items()):
-        try:
-            calls[name] = engine(pictures)
-            answers[name] = calls[name]()
-        except Exception as error:  # whatever an engine raises (no C++ compiler for torch.compile, say)
-            found.left_out[name] = first_line(error)
-            del found.ready[name]
-            found.files.pop(name, None)
-            calls.pop(name, None)
-    if not answers:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
-        raise UserError(f"no engine can run the model: {reasons}")
-    first, reference = next(iter(answers.items()))
-    differences = {}
-    for name, logits in answers.items():
-        worst = float(np.abs(logits - reference).max() / np.abs(reference).max())
-        if not worst <= found.tolerances.get(name, AGREEMENT):
-            raise UserError(f"{name} and {first} disagree by {worst:.2g} of the largest logit; nothing was timed")
-        differences[name] = worst
-    return calls, differences
 
 
 def _caption(entry: dict[str, Any]) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.data.folder import pictures_below
-from hw4fast.data.images import as_picture
+from hw4fast.bench.choosing import Chosen, choose, some_files
 from hw4fast.errors import UserError
 from hw4fast.files import RUN_MODEL
 from hw4fast.inference.card import KEY, Card
@@ -30,26 +29,39 @@ SAMPLES = 64
 
 @dataclass
 class Engines:
-    """card: of the model; pictures: uint8 [n, h, w, c] that it reads; ready: {name: engine}; tolerances: {name: how far
-    from the first one's its logits may be, in units of the largest}; files: {name: the file that it runs, for whole
-    processes}; left_out: {name: why it doesn't run}; net: as torch knows it, for what isn't only a file."""
+    """card: of the model; chosen: pictures for it; ready: {name: engine}; tolerances: {name: how far from the first
+    one's its logits may be, in units of the largest, where it computes in another precision}; files: {name: the file
+    that it runs, for whole processes}; left_out: {name: why it doesn't run}; failed: whether pictures or a part are
+    among these, which should have worked; net: as torch knows it, for what isn't only a file."""
 
     card: Card
-    pictures: np.ndarray
+    chosen: Chosen
     ready: dict[str, Engine] = field(default_factory=dict)
     tolerances: dict[str, float] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    failed: bool = False
     net: Any = None
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """uint8 [n, h, w, c], up to SAMPLES, for tensors."""
+        return self.chosen.fitted[:SAMPLES]
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Leaves out what should have worked."""
+        self.left_out[what], self.failed = first_line(error), True
 
 
 def engines_of(model: str | Path, folder: Path | None, scratch: Path, threads: int) -> Engines:
     """What runs here of a run folder, an .onnx file with a card, or an architecture's name. folder: of pictures; what
-    the model was made for if None. Files that are made for it lie in `scratch`. Raises UserError for a model or
-    pictures that can't be had."""
+    the model was made for if None, see choosing.py. Files that are made for it lie in `scratch`. Raises UserError for
+    a model or pictures that can't be had."""
     file = _onnx_file(model, scratch)
     classifier = Classifier(file)
-    found = Engines(classifier.card, some_pictures(model, folder, classifier))
+    found = Engines(classifier.card, choose(folder or some_files(model, scratch / "pictures"), classifier.fit))
+    if found.chosen.broken:
+        found.left_out[found.chosen.count()], found.failed = found.chosen.reason(), True
     _add_torch(found, model, scratch, threads)
     for provider in PROVIDERS:
         name = f"{ONNX} {provider}"
@@ -61,24 +73,6 @@ def engines_of(model: str | Path, folder: Path | None, scratch: Path, threads: i
     for kind, change in CHANGES.items():
         _add_changed(found, kind, change, file, scratch, threads)
     return found
-
-
-def some_pictures(model: str | Path, folder: Path | None, classifier: Classifier) -> np.ndarray:
-    """uint8 [n, h, w, c], up to SAMPLES: of the folder; else a run's test pictures, or some photographs."""
-    sources: list[Any]
-    if folder is not None:
-        sources = sorted(pictures_below(folder))[:SAMPLES]
-    elif Path(model).is_dir():
-        from hw4fast.training import runs
-
-        sources = list(runs.load_data(runs.load_record(Path(model))).test.images[:SAMPLES])
-    else:
-        from hw4fast.exporter.source import photographs
-
-        sources = list(photographs()[:SAMPLES])
-    if not sources:
-        raise UserError(f"'{folder}' holds no picture to read")
-    return np.stack([classifier.fit(as_picture(source)) for source in sources])
 
 
 def _onnx_file(model: str | Path, scratch: Path) -> Path:
@@ -123,7 +117,8 @@ def _add_changed(
         onnx.helper.set_model_props(proto, {KEY: found.card.to_json_text()})  # a known file has none in it
         target.write_bytes(proto.SerializeToString())
         _add_onnx(found, name, target, "cpu", threads)
-        found.tolerances[name] = max(AGREEMENT, TOLERANCES.get(kind, 0))
+        if kind in TOLERANCES:
+            found.tolerances[name] = TOLERANCES[kind]
     except Exception as error:  # of onnx and onnxruntime's tools: a graph that they can't read, change or write
         found.left_out[name] = first_line(error)
 

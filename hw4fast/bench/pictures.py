@@ -1,4 +1,4 @@
-"""From picture files to answers: our way on all cores, and torchvision's with torch."""
+"""From picture files to answers: `classify` on all cores, and torchvision's transforms with torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ import numpy as np
 
 from hw4fast import timing
 from hw4fast.bench.engines import ONNX, TORCH, Engines
-from hw4fast.data.folder import pictures_below
 from hw4fast.data.images import read_picture
 from hw4fast.errors import UserError
 from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.classify import Failure, classify
 from hw4fast.inference.workers import in_order
 
-FILES = 128
 BATCH = 32  # of torch
 ROUNDS = 5
+OURS = "hw4fast classify"
+OPENING, READING, NET = "opening the model alone", "reading and fitting alone", "the net alone"
+THEIRS = ("torchvision + torch eager", "torchvision + torch eager, threads")
+WHOLE = (OURS, NET, *THEIRS)  # these say answers
+Way = Callable[[], Sequence[int]]  # → class indices, where it is one of WHOLE
 
 
 @dataclass(frozen=True)
@@ -37,71 +41,102 @@ class FromFiles:
     ratio_to_ours: float
 
 
-OURS = "hw4fast classify"
+def ways_of(found: Engines, threads: int) -> dict[str, Way]:
+    """{name: a pass over the chosen files on `threads` cores}; none where OURS can't be had, which is left out then.
+
+    OURS is hw4fast.inference.classify.classify with every default, from the model's file to its results; opening the
+    model, reading and fitting, and the net alone bound it. Nothing is timed here, but each has run once. What fails is
+    left out. Raises UserError when over one of a hundred answers is another than ours.
+    """
+    file = found.files.get(f"{ONNX} cpu")
+    if file is None:
+        found.left_out["picture files"] = f"{ONNX} cpu doesn't run the model"
+        return {}
+    ways = _our_ways(file, found, threads)
+    if f"{TORCH} eager" in found.ready:
+        ways |= _torchs_ways(found, threads)
+    said = {}
+    for name, way in list(ways.items()):
+        try:
+            said[name] = way()
+        except Exception as error:  # of torch and onnxruntime, or a file is gone
+            found.fail(name, error)
+            del ways[name]
+    if OURS not in ways:
+        return {}
+    for name in ways:
+        if name in WHOLE:
+            _insist_on_the_same(said[OURS], said[name], name, found.chosen.files)
+    return ways
 
 
-def from_files(found: Engines, folder: Path, threads: int, rounds: int = ROUNDS) -> list[FromFiles]:
-    """`threads` cores on up to FILES picture files below `folder`. Timed beside the whole ways are reading and fitting
-    alone and the net alone, which bound them. Raises UserError when over one of a hundred of torch's answers is another
-    than ours."""
-    files = sorted(pictures_below(folder))[:FILES]
-    if not files:
-        raise UserError(f"'{folder}' holds no picture to read")
-    ways = _ways(found, files, threads)
-    answers = {name: way() for name, way in ways.items() if name in (OURS, *THEIRS)}
-    ours = answers.pop(OURS)
-    for name, theirs in answers.items():
-        wrong = sum(mine != other for mine, other in zip(ours, theirs, strict=True))
-        if 100 * wrong > len(files):
-            raise UserError(f"{name} answers {wrong} of {len(files)} pictures otherwise; nothing was timed")
+def _insist_on_the_same(ours: Sequence[int], theirs: Sequence[int], name: str, files: Sequence[Path]) -> None:
+    wrong = [file for file, mine, other in zip(files, ours, theirs, strict=True) if mine != other]
+    if 100 * len(wrong) > len(files):
+        raise UserError(
+            f"{name} answers {len(wrong)} of {len(files)} pictures otherwise than {OURS}, first '{wrong[0].name}';"
+            " nothing was timed: name other --pictures, or measure without files (--no-whole)"
+        )
+
+
+def from_files(ways: dict[str, Way], files: int, rounds: int | None = None) -> list[FromFiles]:
+    """Passes that take turns; files: how many each reads."""
+    rounds = rounds or ROUNDS
     times = timing.alternate(ways, seconds=0, warmup=0, at_least=rounds, at_most=rounds)
-    return [_summary(name, took, times[OURS], len(files)) for name, took in times.items()]
+    return [_summary(name, took, times[OURS], files) for name, took in times.items()]
 
 
-THEIRS = ("torchvision + torch eager", "torchvision + torch eager, threads")
+def _our_ways(file: Path, found: Engines, threads: int) -> dict[str, Way]:
+    files, classifier = found.chosen.files, Classifier(file, "cpu", 1, trusted=True)
 
-
-def _ways(found: Engines, files: Sequence[Path], threads: int) -> dict[str, Callable[[], list[int]]]:
-    classifier = Classifier(found.files[f"{ONNX} cpu"], "cpu", 1, trusted=True)
-    fitted = [classifier.fit(read_picture(file)) for file in files]
+    def ours() -> list[int]:
+        answers = []
+        for result in classify(files, file, threads=threads):
+            if isinstance(result, Failure):
+                raise UserError(result.reason)
+            answers.append(result.clean.top[0][0])
+        return answers
 
     def answer(picture: np.ndarray) -> int:
         return int(classifier.logits(picture[None]).argmax())
 
-    def fit(file: Path) -> np.ndarray:
-        return classifier.fit(read_picture(file))
+    def read(picture: Path) -> int:
+        return len(classifier.fit(read_picture(picture)))
 
-    ways: dict[str, Callable[[], list[int]]] = {
-        OURS: lambda: list(in_order(lambda file: answer(fit(file)), files, threads)),
-        "reading and fitting alone": lambda: [len(picture) for picture in in_order(fit, files, threads)],
-        "the net alone": lambda: list(in_order(answer, fitted, threads)),
+    def opened() -> list[int]:
+        Classifier(file, "cpu", 1)
+        return []
+
+    return {
+        OURS: ours,
+        OPENING: opened,
+        READING: lambda: list(in_order(read, files, threads)),
+        NET: lambda: list(in_order(answer, found.chosen.fitted, threads)),
     }
-    if f"{TORCH} eager" in found.ready:
-        ways |= _torchs_ways(found, files, threads)
-    return ways
 
 
-def _torchs_ways(found: Engines, files: Sequence[Path], threads: int) -> dict[str, Callable[[], list[int]]]:
-    """The plain loop, and the same with pictures read on other threads meanwhile."""
+def _torchs_ways(found: Engines, threads: int) -> dict[str, Way]:
+    """The plain loop, and the same with pictures read on other threads meanwhile. They are turned upright as EXIF says,
+    as ours are."""
     import torch
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from hw4fast.exporter.parity import torchvisions_transforms
 
-    transforms = torchvisions_transforms(found.card.preprocessing)
+    transforms, files = torchvisions_transforms(found.card.preprocessing), found.chosen.files
     mode = "L" if found.card.preprocessing.channels == 1 else "RGB"
 
     def read(file: Path) -> Any:
         with Image.open(file) as image:
-            return transforms(image.convert(mode))
+            return transforms(ImageOps.exif_transpose(image).convert(mode))
 
     def answers(tensors: Iterator[Any]) -> list[int]:
         torch.set_num_threads(threads)
-        found_: list[int] = []
+        said: list[int] = []
         with torch.inference_mode():
             for batch in _batches(tensors):
-                found_ += found.net(torch.stack(batch)).argmax(1).tolist()
-        return found_
+                said += found.net(torch.stack(batch)).argmax(1).tolist()
+        return said
 
     def on_threads() -> list[int]:
         with ThreadPoolExecutor(threads) as pool:
@@ -125,24 +160,3 @@ def _summary(name: str, took: np.ndarray, ours: np.ndarray, files: int) -> FromF
     rates = files / took
     ratio = float(np.median(took / ours))
     return FromFiles(name, float(np.median(rates)), float(rates.min()), float(rates.max()), len(took), files, ratio)
-
-
-def some_files(model: str | Path, folder: Path) -> Path:
-    """Writes FILES pictures to the new `folder`: of a run the test pictures of its data set as PNG, else photographs as
-    JPEG (see exporter.source)."""
-    from PIL import Image
-
-    from hw4fast.exporter.source import photographs
-    from hw4fast.training import runs
-
-    folder.mkdir()
-    if Path(model).is_dir():
-        images = runs.load_data(runs.load_record(Path(model))).test.images
-        for number in range(FILES):
-            image = images[number % len(images)]
-            Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(folder / f"{number:03}.png")
-        return folder
-    contents = photographs()
-    for number in range(FILES):
-        (folder / f"{number:03}.jpg").write_bytes(contents[number % len(contents)])
-    return folder

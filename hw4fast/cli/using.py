@@ -154,7 +154,7 @@ def add_bench(verbs: Any) -> None:
     add("--against", metavar="MODEL|RECORDS", help="a model that takes turns with it, or a .jsonl file of records")
     add("--pictures", metavar="FOLDER", help="files to read; default: of the run's data set, or some photographs")
     add("--no-whole", action="store_true", help="only from tensors: nothing from files, no whole processes")
-    add("--out", metavar="FILE", help="the record to append to; default: bench.jsonl beside the model")
+    add("--out", metavar="FILE", help="the .jsonl record to append to; default: bench.jsonl beside the model")
     threads_option(parser)
 
 
@@ -163,14 +163,17 @@ def _run_bench(arguments: Arguments) -> int:
 
     a = arguments
     result = bench(a.model, a.batches, a.seconds, threads(a), a.out, a.against, a.pictures, not a.no_whole)
+    for what, reason in result.left_out.items():
+        complain(f"left out: {what}: {reason}")
+    for difference in result.differences:
+        complain(f"not the same: {difference}")
+    code = 3 if result.failed else 0
     if a.json:
         print_json(asdict(result))
-        return 0
+        return code
     print(*_bench_tables(result), sep="\n")
-    for engine, reason in result.left_out.items():
-        print(f"left out: {engine}: {shown(reason)}", file=sys.stderr)
-    print(f"record: {shown(result.path)}\npicture: {shown(result.picture)}")
-    return 0
+    print(f"record: {shown(result.path)}" + (f"\npicture: {shown(result.picture)}" if result.picture else ""))
+    return code
 
 
 def _bench_tables(result: Any) -> Iterator[str]:
@@ -179,6 +182,7 @@ def _bench_tables(result: Any) -> Iterator[str]:
     for t in result.timings:
         times = f"{t.p50_ms:>9.3f} {t.p90_ms:>9.3f} {t.p99_ms:>9.3f}"
         yield f"{t.engine:<24} {t.batch:>5} {times} {t.images_per_s:>10.0f} {t.calls:>7}"
+    yield _bench_answers(result.answers)
     if result.files:
         yield f"\n{'from picture files':<36} {'images/s':>10} {'slowest … fastest':>20} {'× our time':>10}"
     for f in result.files:
@@ -190,10 +194,17 @@ def _bench_tables(result: Any) -> Iterator[str]:
         spread = f"{p.low_s:.2f} … {p.high_s:.2f}"
         yield f"{p.engine:<24} {p.cold_start_s:>15.2f} {spread:>20} {p.memory_mb:>10.0f}"
     if result.comparisons:
-        yield "\nhow many times faster than the other"
+        yield f"\nhow many times faster than {shown(result.against)}"
     for c in result.comparisons:
         interval = "" if c.low is None else f" (95 %: {c.low:.2f} … {c.high:.2f}, n = {c.n})"
         yield f"{c.engine:<24} {c.batch:>5} {c.ratio:>9.2f}×{interval}"
+
+
+def _bench_answers(answers: Sequence[Any]) -> str:
+    """Who answers as the first one does, and who how often."""
+    first = answers[0]
+    other = ", ".join(f"{row.engine} ({row.same} of {row.n})" for row in answers if row.same < row.n)
+    return f"{first.n} pictures, the same answers as {first.other}: every engine" + (f" but {other}" if other else "")
 
 
 def add_card(verbs: Any) -> None:

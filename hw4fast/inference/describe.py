@@ -37,12 +37,12 @@ def describe(
 ) -> Card:
     """The card of a model; with `values` or `preprocess` a file gets one, or another one, and is written anew.
 
-    path: what Classifier takes. values: keys of SETTABLE with texts: labels a file (UTF-8) with one name per line (or a
-    JSON list), or names with commas between them; output the name of the graph's output, if it has several; kind "logits"
-    or "probabilities" (found by a trial otherwise) and layout "NCHW" or "NHWC", of that output and of the input;
-    licence and source in words; the others the card's preprocessing, lists with commas between them. preprocess: a
-    preset that they change. What is not said stays as the old card has it. out: the file to write; the model's own if
-    None.
+    path: what Classifier takes. values: keys of SETTABLE with texts: labels a file (UTF-8) with one name per line (or
+    a JSON list), or names with commas between them; output the name of the graph's output, if it has several; kind
+    "logits" or "probabilities" (found by a trial otherwise) and layout "NCHW" or "NHWC", of that output and of the
+    input; licence and source in words; the others the card's preprocessing, lists with commas between them.
+    preprocess: a preset that they change. What is not said stays as the old card has it. out: the file to write; the
+    model's own if None.
     When anything but licence and source becomes another, the parity is taken out, and `edited` in the provenance says
     why. An old card that can't be read is left out, with a line on stderr, when labels and `preprocess` are given.
     Raises UsageError for an unknown key, UserError for a file that is no such model, that may not be written, and when

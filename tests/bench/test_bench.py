@@ -11,26 +11,14 @@ from PIL import Image
 
 from hw4fast import bench as bench_module
 from hw4fast import record
-from hw4fast.bench import bench, processes
+from hw4fast.bench import bench, choosing, processes
 from hw4fast.bench import engines as engines_module
 from hw4fast.bench import pictures as pictures_module
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.session import PROVIDERS, explain_provider
 
 SHORT = {"seconds": 0.01, "threads": 1, "whole": False}
-
-
-@pytest.fixture
-def eager_only(monkeypatch):
-    """torch.compile takes seconds: here it gives the net back."""
-    monkeypatch.setattr(torch, "compile", lambda model: model)
-
-
-@pytest.fixture(autouse=True)
-def as_it_is(request, monkeypatch):
-    """Making float16 and int8 takes seconds: only where a test asks for it."""
-    if "every_engine" not in request.node.name and "whole" not in request.node.name:
-        monkeypatch.setattr(engines_module, "CHANGES", {})
+ALONE = [pictures_module.OURS, "opening the model alone", "reading and fitting alone", "the net alone"]
 
 
 def test_a_run_on_every_engine(small_run, tmp_path):
@@ -148,9 +136,10 @@ def test_no_model(tmp_path):
 
 @pytest.mark.usefixtures("eager_only")
 def test_the_whole_of_it(small_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures_module, "FILES", 12)
+    monkeypatch.setattr(choosing, "FILES", 12)
     monkeypatch.setattr(pictures_module, "BATCH", 5)
-    monkeypatch.setattr(processes, "ROUNDS", 2)
+    monkeypatch.setattr(processes, "ROUNDS", 1)
+    monkeypatch.setattr(engines_module, "CHANGES", {"fused": engines_module.CHANGES["fused"]})
     result = bench(small_run, (2,), 0.01, 2, tmp_path / "b.jsonl")
     engines = {process.engine for process in result.processes}
     assert engines == {"torch eager"} | {t.engine for t in result.timings if t.engine.startswith("onnxruntime")}
@@ -161,7 +150,7 @@ def test_the_whole_of_it(small_run, tmp_path, monkeypatch):
     eager, onnx, *_ = result.processes
     assert onnx.memory_mb < eager.memory_mb and onnx.cold_start_s < eager.cold_start_s
     ways = {row.way: row for row in result.files}
-    assert list(ways) == [pictures_module.OURS, "reading and fitting alone", "the net alone", *pictures_module.THEIRS]
+    assert list(ways) == [*ALONE, *pictures_module.THEIRS]
     for row in result.files:
         assert row.files == 12 and 0 < row.low <= row.images_per_s <= row.high
     assert ways[pictures_module.OURS].ratio_to_ours == 1
@@ -171,11 +160,10 @@ def test_the_whole_of_it(small_run, tmp_path, monkeypatch):
 
 
 def test_a_file_reads_photographs(centroid_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures_module, "FILES", 3)
+    monkeypatch.setattr(choosing, "FILES", 3)
     monkeypatch.setattr(processes, "ROUNDS", 1)
-    assert len(engines_module.engines_of(centroid_onnx, None, tmp_path, 1).pictures) >= 10
     result = bench(centroid_onnx, (1,), 0.01, 1, tmp_path / "b.jsonl")
-    assert [row.way for row in result.files] == [pictures_module.OURS, "reading and fitting alone", "the net alone"]
+    assert [row.way for row in result.files] == ALONE
     assert {process.engine for process in result.processes} == {timing.engine for timing in result.timings}
 
 
@@ -183,22 +171,21 @@ def test_pictures_of_ones_own(centroid_onnx, tmp_path):
     (tmp_path / "mine").mkdir()
     for number in range(4):
         Image.fromarray(np.full((40, 40), 60 * number, np.uint8)).save(tmp_path / "mine" / f"{number}.png")
-    found = engines_module.engines_of(centroid_onnx, None, tmp_path, 1)
-    assert {row.files for row in pictures_module.from_files(found, tmp_path / "mine", 1, rounds=1)} == {4}
+    found = engines_module.engines_of(centroid_onnx, tmp_path / "mine", tmp_path, 1)
+    assert found.chosen.files == tuple(tmp_path / "mine" / f"{number}.png" for number in range(4))
+    assert [len(found.pictures), found.left_out.get("4 of 4 pictures"), found.failed] == [4, None, False]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no picture"):
-        pictures_module.from_files(found, tmp_path / "empty", 1, rounds=1)
+        engines_module.engines_of(centroid_onnx, tmp_path / "empty", tmp_path, 1)
 
 
+@pytest.mark.usefixtures("eager_only")
 def test_other_answers_from_files_are_not_timed(small_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda model: model)
     found = engines_module.engines_of(small_run, None, tmp_path, 1)
-    folder = pictures_module.some_files(small_run, tmp_path / "pictures")
     forward = type(found.net).forward
     monkeypatch.setattr(type(found.net), "forward", lambda self, x: -forward(self, x))
-    monkeypatch.setattr(pictures_module.timing, "alternate", lambda *_, **__: pytest.fail("it was timed"))
-    with pytest.raises(UserError, match=r"answers \d+ of 128 pictures otherwise"):
-        pictures_module.from_files(found, folder, 1)
+    with pytest.raises(UserError, match=r"answers \d+ of 128 pictures otherwise than .*; nothing was timed"):
+        pictures_module.ways_of(found, 1)
 
 
 def test_a_process_that_fails_says_why(centroid_onnx, tmp_path):
@@ -214,29 +201,3 @@ def test_the_folder_of_the_caller_can_put_nothing_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="not enough values to unpack"):  # it came as far as its own words
         processes._run([])
-
-
-# -- against -----------------------------------------------------------------------------------------------------
-
-
-def test_against_another_model_they_take_turns(centroid_onnx, tmp_path):
-    shutil.copy(centroid_onnx, tmp_path / "net.onnx")
-    result = bench(centroid_onnx, (1, 3), out=tmp_path / "b.jsonl", against=tmp_path / "net.onnx", **SHORT)
-    assert [(row.engine, row.batch) for row in result.comparisons] == [("onnxruntime cpu", 1), ("onnxruntime cpu", 3)]
-    for row in result.comparisons:
-        assert 0 < row.low <= row.ratio <= row.high and row.n >= 6
-    assert record.read(tmp_path / "b.jsonl")[0]["results"]["against"] == str(tmp_path / "net.onnx")
-
-
-def test_against_a_record(centroid_onnx, tmp_path):
-    path = tmp_path / "b.jsonl"
-    first = bench(centroid_onnx, (1, 4), out=path, **SHORT)
-    second = bench(centroid_onnx, (4, 8), out=tmp_path / "c.jsonl", against=path, **SHORT)
-    (row,) = second.comparisons
-    assert (row.engine, row.batch, row.low) == ("onnxruntime cpu", 4, None)
-    assert row.ratio == pytest.approx(first.timings[1].p50_ms / second.timings[0].p50_ms)
-    with pytest.raises(UserError, match="no engine and batch size in common"):
-        bench(centroid_onnx, (2,), out=tmp_path / "d.jsonl", against=path, **SHORT)
-    with pytest.raises(UserError, match="holds no record of a bench"):
-        bench(centroid_onnx, (2,), out=tmp_path / "d.jsonl", against=tmp_path / "none.jsonl", **SHORT)
-    assert not (tmp_path / "d.jsonl").exists()
