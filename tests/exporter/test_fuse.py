@@ -91,8 +91,10 @@ CASES = {  # shape of x, of the weight, relu, pool, padding
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_blocks_agree_with_their_bodies(case, dtype):
-    """float64, too, which onnxruntime's own convolutions don't take: there the body is onnx's evaluator's."""
+def test_blocks_agree_with_their_bodies(case, dtype, monkeypatch):
+    """float64, too, which onnxruntime's own convolutions don't take: there the body is onnx's evaluator's. One channel
+    is not worth it, but a file may name it."""
+    monkeypatch.setattr(sys.modules[fuse.__module__], "LEAST", 1)
     x_shape, w_shape, relu, pool, padding = CASES[case]
     x, weight, bias = (numbers(*shape, dtype=dtype) for shape in (x_shape, w_shape, w_shape[:1]))
     model = block_model(weight, bias, relu, pool, pads=[padding] * 4)
@@ -118,7 +120,7 @@ def test_blocks_agree_with_their_bodies(case, dtype):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("case", ["fft-5", "one-channel"])
+@pytest.mark.parametrize("case", ["fft-5", "winograd-3"])
 def test_at_every_optimisation_level(case, level):
     x_shape, w_shape, relu, pool, padding = CASES[case]
     x, weight, bias = numbers(*x_shape), numbers(*w_shape), numbers(w_shape[0])
@@ -308,9 +310,9 @@ def test_a_fused_run_answers_as_the_plain_one(fused_file, small_run):
     before = sum(kernels.ort_calls().values())
     fused = Classifier(fused_file)
     assert np.abs(fused.logits(pictures) - plain).max() <= 1e-5 * np.abs(plain).max()
-    assert sum(kernels.ort_calls().values()) == before + 2  # two blocks
+    assert sum(kernels.ort_calls().values()) == before + 1  # the second block: the first has one channel in
     assert np.array_equal(Classifier(fused_file, kernels=False).logits(pictures), plain)
-    assert sum(kernels.ort_calls().values()) == before + 2
+    assert sum(kernels.ort_calls().values()) == before + 1
     assert fused.card.provenance["fused"] is True and fused.card.parity["same_answers"] == 64
     onnx.checker.check_model(onnx.load(fused_file), full_check=True)
 
