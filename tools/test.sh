@@ -14,9 +14,9 @@ run ruff format --check .
 run mypy hw4fast
 
 isas=$("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])')  # a failure ends the script here
-for isa in $isas; do
-  say "kernels, with HW4FAST_ISA=$isa"
-  HW4FAST_ISA=$isa run pytest -q tests/kernels tests/nn
+for isa in $isas; do  # the kernels' own tests take every one
+  say "torch's and onnxruntime's operators, with HW4FAST_ISA=$isa"
+  HW4FAST_ISA=$isa run pytest -q tests/nn tests/exporter/test_fuse.py
 done
 
 say "all tests"

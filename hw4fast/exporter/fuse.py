@@ -39,8 +39,8 @@ def fuse(model: ModelProto) -> int:
     Taken are the convolutions that the kernels do faster than onnxruntime's, because they take fewer products: stride
     1, 3×3 or 5×5, one group, and 8 or more channels in and out (by Winograd's algorithm or Fourier transforms). On
     others the kernels lose: on 32 filters 3×3 of one channel 60 % of their speed, on squeezenet1_1's first layer a
-    fifth of the whole net's time, on mobilenet_v2's filters per channel half. The weights are float32 or float64 constants, undilated, with the same
-    padding on both sides. A Conv without a bias gets zeros.
+    fifth of the whole net's time, on mobilenet_v2's filters per channel half. The weights are float32 or float64
+    constants, undilated, with the same padding on both sides. A Conv without a bias gets zeros.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
