@@ -67,7 +67,7 @@ def conv_net() -> ModelProto:
 
 def fused_net() -> ModelProto:
     model = conv_net()
-    assert fuse(model) == 2
+    assert fuse(model) == 1
     return model
 
 
