@@ -33,12 +33,13 @@ TOLERANCE = TOLERANCES["float32"]
 @dataclass(frozen=True)
 class Result:
     """path: the file; card: what it carries; size: bytes; left_out: a line for each calibration picture that can't be
-    read."""
+    read, unchecked: for each photograph on which the file would have been checked, had it been one that can be."""
 
     path: Path
     card: Card
     size: int
     left_out: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def export(
     """Writes a net as ONNX with its card inside.
 
     model: a finished run folder, written to RUN/model.onnx by default; or the name of one of torchvision's
-    classification architectures, written to NAME.onnx, with `weights` (a file, see models.pretrained) and
-    preprocessed as the preset `preprocess` says; by default as torchvision's weights say, "imagenet" for other ones.
+    classification architectures, written to NAME.onnx, with `weights` (a file, or "DEFAULT", see models.pretrained) and
+    preprocessed as `preprocess` says: "imagenet", "stretch" or "torchvision"; see exporter.origin for the default.
     fused: convolution blocks that hw4fast's kernels do faster become functions, see exporter.fuse.
     input: "float32", or "uint8": the file takes the fitted pictures and normalises them itself, see exporter.pixels.
     fp16, int8: weights and arithmetic in float16 or int8, see exporter.precision. calibrate: for int8, a folder of
@@ -108,12 +109,14 @@ def export(
     source, path = _source(model, onnx, weights, preprocess)
     pictures = calibration(source, calibrate) if int8 else None
     with writing(path) as temporary:
-        graph, said = to_onnx(source), compare_inputs(source)
+        said = compare_inputs(source)
+        graph = to_onnx(source)
         if pictures is None:
             card = _float(source, graph, variant, tolerance, temporary, said)[1]
         else:
             card = _int8(source, graph, variant, tolerance, pictures, temporary, said)
-    return Result(path, card, path.stat().st_size, () if pictures is None else pictures.left_out)
+    left_out = () if pictures is None else pictures.left_out
+    return Result(path, card, path.stat().st_size, left_out, source.left_out)
 
 
 def _float(

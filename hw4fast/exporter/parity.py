@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -13,29 +14,49 @@ from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.inference.classifier import Classifier
+from hw4fast.paths import one_line
 
 BATCHES = (1, 2, 7)
 
 
 def compare_inputs(source: Source) -> dict[str, Any]:
-    """From JPEG bytes to the net's input by torchvision's own transforms: the same tensors to the last bit, or
-    UserError."""
-    if not source.photographs:
+    """From JPEG bytes to the net's input by torchvision's own transforms (see origin.transforms), which know nothing of
+    ours: the same tensors to the last bit, or UserError that names the photograph."""
+    if source.transforms is None:
         return {}
-    from PIL import Image
-
-    theirs = torchvisions_transforms(source.preprocessing)
     ours = torch.from_numpy(source.preprocessing.normalise(source.pictures))
     for mine, file in zip(ours, source.photographs, strict=True):
-        wanted = theirs(Image.open(io.BytesIO(file)).convert("RGB"))
-        if not torch.equal(mine, wanted):
-            worst = float((mine - wanted).abs().max())
-            raise UserError(f"our input differs from torchvision's by {worst:.3g}; no file was written")
-    return {"inputs_equal_to_torchvision": len(source.photographs)}
+        wanted = source.transforms.reference(upright(file.content))
+        if torch.equal(mine, wanted):
+            continue
+        if mine.shape == wanted.shape:
+            how = f"differs by up to {(mine - wanted).abs().max():.3g} from that of"
+        else:
+            how = f"is {list(mine.shape)}, not {list(wanted.shape)} as that of"
+        raise UserError(
+            f"our input of '{one_line(file.name)}' {how} {source.transforms.compared_with}; no file was written"
+        )
+    return {
+        "preset": source.transforms.preset,
+        "preset_because": source.transforms.because,
+        "inputs_compared_with": source.transforms.compared_with,
+        "inputs_equal_to_torchvision": len(source.photographs),
+    }
+
+
+def upright(content: bytes) -> Any:
+    """The file's picture as an RGB image of Pillow's, turned as EXIF says, which torchvision's transforms don't do."""
+    from PIL import Image, ImageOps
+
+    image: Image.Image = Image.open(io.BytesIO(content))
+    with contextlib.suppress(Exception):  # EXIF that can't be read says nothing
+        image = ImageOps.exif_transpose(image)
+    return image.convert("RGB")
 
 
 def torchvisions_transforms(p: Preprocessing) -> Any:
-    """The same by torchvision: a Pillow image with the right channels → float32 [c, h, w]."""
+    """What torchvision's steps make of a Pillow image with the right channels, with our numbers: float32 [c, h, w]. To
+    time it; as proof of our numbers it is none."""
     from torchvision import transforms
 
     mode = transforms.InterpolationMode(p.interpolation)
