@@ -188,6 +188,8 @@ def _kind(card: Any) -> str:
     """What is not as usual."""
     precision = card.parity["precision"]
     kind = "" if precision == "float32" else f", {precision}"
+    if "kernels" in card.parity:
+        kind += f", fused (checked with our kernels on {', '.join(card.parity['kernels'])}, and without)"
     if card.input.dtype == "uint8":
         kind += f", takes uint8 pictures (normalised inside: {card.provenance['normalisation']})"
     return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.inference.classifier import Classifier
+from hw4fast.kernels import ort_calls
 from hw4fast.paths import one_line
 
 BATCHES = (1, 2, 7)
@@ -77,7 +79,7 @@ def compare(
     source: Source, path: Path, tolerance: float, fused: bool = False, precision: str = "float32"
 ) -> dict[str, Any]:
     """Runs the file as `classify` would and measures how far it is from torch, in float32 and float64; of a fused one
-    hw4fast's kernels, and what the file says that they mean.
+    hw4fast's kernels, and what the file says that they mean. Raises UserError when it isn't those that ran.
 
     In float32 every answer must be torch's. In another precision those may differ where float64's first and second
     logit are no further apart than twice the error, and nowhere else can they: `near_ties` says how many those are.
@@ -90,21 +92,24 @@ def compare(
         double = model.double()(inputs.double()).numpy()
         model.float()
     sizes = (len(pictures), *BATCHES)
-    classifiers = [Classifier(path, kernels=kernels, trusted=True) for kernels in ((True, False) if fused else (True,))]
-    ours = np.stack(  # [runs, n, classes]; the worst of them counts, and a NaN makes the maximum a NaN
-        [
-            np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
-            for classifier in classifiers
-            for size in sizes
-        ]
-    )
+    classifier = Classifier(path, trusted=True)
+    runs, ran = _runs(classifier, pictures, sizes)
+    if fused:
+        if not ran:
+            raise UserError(
+                "hw4fast's kernels didn't run in the fused file, so they can't be checked; no file was written"
+            )
+        bodies, others = _runs(Classifier(path, kernels=False, trusted=True), pictures, sizes)
+        assert not others, "the kernels ran where they were switched off"
+        runs += bodies
+    ours = np.stack(runs)  # the worst of them counts, and a NaN makes the maximum a NaN
     largest, error = float(np.abs(double).max()), float(np.abs(ours - double).max())
     second, first = np.sort(double, axis=1)[:, -2:].T
     parity: dict[str, Any] = {
         "precision": precision,
         "images": len(pictures),
         "batches": list(sizes),
-        "provider": classifiers[0].provider,
+        "provider": classifier.provider,
         "largest_logit": largest,
         "max_error_to_torch": float(np.abs(ours - single).max()),
         "max_error_to_float64": error,
@@ -113,6 +118,8 @@ def compare(
         "near_ties": int((first - second <= 2 * error).sum()),
         "tolerance": tolerance,
     }
+    if fused:
+        parity["kernels"] = ran
     same = parity["same_answers"] == len(pictures)
     if not error <= tolerance * largest or (precision == "float32" and not same):
         raise Differs(
@@ -120,3 +127,15 @@ def compare(
             f" {parity['same_answers']} of {len(pictures)} answers the same; no file was written"
         )
     return parity
+
+
+def _runs(
+    classifier: Classifier, pictures: np.ndarray, sizes: Sequence[int]
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The logits [n, classes] in batches of each size, and the calls of hw4fast's kernels by instruction set."""
+    before = ort_calls()
+    runs = [
+        np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
+        for size in sizes
+    ]
+    return runs, {isa: calls - before[isa] for isa, calls in ort_calls().items() if calls > before[isa]}

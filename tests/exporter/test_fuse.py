@@ -17,6 +17,7 @@ from hw4fast import kernels
 from hw4fast.errors import UserError
 from hw4fast.exporter import export
 from hw4fast.exporter.fuse import DOMAIN, fuse
+from hw4fast.inference import session
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.session import open_session
 from hw4fast.kernels import conv_block
@@ -324,6 +325,24 @@ def test_a_bare_onnxruntime_runs_the_file(fused_file, small_run):
         for file in (fused_file, small_run / "model.onnx")
     ]
     assert answers[0] == answers[1]
+
+
+def test_the_card_tells_which_kernels_were_checked(fused_file, model_file):
+    parity = Classifier(fused_file).card.parity
+    batches = sum(-(-64 // size) for size in parity["batches"])
+    assert parity["kernels"] == {kernels.chosen_isa(): 2 * batches}  # two blocks
+    assert "kernels" not in Classifier(model_file).card.parity
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_kernels_that_do_not_run_are_not_called_checked(small_run, tmp_path, monkeypatch):
+    create, bare = session._create, session._Options(kernels=False)
+    monkeypatch.setattr(
+        session, "_create", lambda model, on, _, *rest, **named: create(model, on, bare, *rest, **named)
+    )
+    with pytest.raises(UserError, match=r"kernels didn't run in the fused file, .* no file was written"):
+        export(small_run, tmp_path / "net.onnx", fused=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_net_without_such_blocks_is_refused(small_run, tmp_path, monkeypatch):
