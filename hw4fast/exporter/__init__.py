@@ -18,7 +18,7 @@ from hw4fast.exporter.pixels import can_fold, take_pixels
 from hw4fast.exporter.precision import BATCH, METHOD, half, quantised
 from hw4fast.exporter.samples import Calibration, calibration, judged
 from hw4fast.exporter.source import Source, of_architecture, of_run
-from hw4fast.files import RUN_MODEL, writing
+from hw4fast.files import PART, RUN_MODEL, writing
 from hw4fast.inference.card import Card, Input
 from hw4fast.inference.known import NAME
 from hw4fast.training.models.pretrained import architectures, check_architecture
@@ -164,7 +164,7 @@ def _int8(
     from tqdm import tqdm
 
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "float32.onnx"
+        plain = Path(folder) / f"float32.{PART}.onnx"  # a name of which no optimised graph is kept
         proto, before = _float(source, graph, replace(variant, int8=False), TOLERANCE, plain, said)
         batches = [pictures.pictures[i : i + BATCH] for i in range(0, len(pictures.pictures), BATCH)]
         if variant.input == "float32":

@@ -22,6 +22,7 @@ from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import TOLERANCES, export, merits, precision, samples
 from hw4fast.exporter.source import Source
+from hw4fast.inference import optimised
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent, wilson
 
@@ -193,6 +194,20 @@ def test_the_command_says_it_all(low, high, words, small_run, tmp_path, capfd, m
     assert re.search(rf"batch 1: {words} on this CPU, {(low + high) / 2:.2f}× float32's speed", said.out)
     assert "calibrated on 256 pictures (training pictures)" in said.out
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"] and not list(scratch.iterdir())
+
+
+@pytest.mark.usefixtures("quick_graph")
+@pytest.mark.parametrize("kind", ["plain", "fp16", "int8"])
+def test_no_optimised_graph_of_a_temporary_file_is_kept(kind, small_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(optimised, "LEAST", 0)
+    monkeypatch.setattr(merits, "BATCHES", (1,))
+    path = tmp_path / "net.onnx"
+    export(small_run, path, **({} if kind == "plain" else {kind: True}))
+    folder = tmp_path / "cache" / "optimised"
+    assert not list(folder.glob("[!h]*"))
+    Classifier(path)
+    assert len(list(folder.glob("[!h]*"))) == 1  # it would be seen
 
 
 @pytest.mark.usefixtures("quick_graph")
