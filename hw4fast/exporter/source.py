@@ -20,10 +20,11 @@ from hw4fast.exporter.origin import Transforms, origin, transforms
 from hw4fast.files import data_folder
 from hw4fast.paths import one_line
 from hw4fast.training import runs
-from hw4fast.training.models.pretrained import downloaded_file, find_weights, labels, pretrained
+from hw4fast.training.models.pretrained import downloaded_file, find_weights, labels, parameters, pretrained
 from hw4fast.training.settings import Settings
 
 SAMPLES = 64
+MOST_BYTES = 2**31 - 2**25  # of weights: protobuf reads no file of 2 GiB, and the rest is for the graph and the card
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ def of_run(run: Path) -> Source:
     provenance["settings"] = entry["settings"] | paths  # no folder of this machine goes into the file
     pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
     model = runs.load_model(run, dataset)
+    _check_size(f"the net of '{run}'", sum(tensor.nbytes for tensor in model.state_dict().values()))
     return Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures, dataset=dataset)
 
 
 def of_architecture(name: str, weights: str | Path | None, preprocess: str | None) -> Source:
+    _check_size(name, 4 * parameters(name))  # before they are fetched
     model, file = pretrained(name, weights)
     whose = origin(name, find_weights(name, weights) or downloaded_file(name))
     chosen = transforms(name, whose, preprocess)
@@ -84,6 +87,15 @@ def of_architecture(name: str, weights: str | Path | None, preprocess: str | Non
         transforms=chosen,
         left_out=left_out,
     )
+
+
+def _check_size(what: str, size: int) -> None:
+    """UserError when weights of so many bytes, in float32, don't fit into one ONNX file."""
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{what} has {size / 2**30:.2f} GiB of weights in float32, and an ONNX file holds less than 2 GiB (float16"
+            " and int8 are made from it, too); export a smaller net"
+        )
 
 
 def _now() -> dict[str, Any]:

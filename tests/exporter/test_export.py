@@ -229,6 +229,53 @@ def test_other_data_than_it_was_trained_on(run, monkeypatch):
         export(run)
 
 
+@pytest.mark.parametrize(("name", "size"), [("vit_h_14", "2.36"), ("regnet_y_128gf", "2.40")])
+def test_a_net_that_no_file_holds_is_refused_before_its_weights_are_fetched(name, size, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("they were fetched"))
+    words = rf"{name} has {size} GiB of weights in float32, and an ONNX file holds less than 2 GiB .* a smaller net"
+    for flags in ({}, {"fp16": True}):
+        with pytest.raises(UserError, match=words):
+            export(name, tmp_path / "net.onnx", **flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_no_file_holds_is_refused_before_the_export(run, monkeypatch):
+    monkeypatch.setattr(exporter, "to_onnx", lambda _: pytest.fail("it was exported"))
+    monkeypatch.setattr("hw4fast.exporter.source.MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"the net of '.*' has 0\.00 GiB of weights"):
+        export(run)
+
+
+OF_TORCH_ONNX = """Failed to convert the exported program to an ONNX model. \x1b[96mThis is step 3/3\x1b[0m of \
+exporting the model to ONNX. Next steps:
+- If there is a missing ONNX function, implement it and register it to the registry.
+
+## Exception summary
+
+<class 'torch.onnx._internal.exporter._errors.DispatchError'>: No ONNX function found for <OpOverload(op='aten.eig')>
+⬆️
+(Refer to the full stack trace above for more information.)"""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError(OF_TORCH_ONNX), r"Failed to convert .* ONNX model\. No ONNX function found for <Op[^>⬆]*>"),
+        (MemoryError(), r"MemoryError\(\)"),
+        (RuntimeError("\x1b[96mno\x1b[0m way\nmore"), "no way"),
+        (ValueError("first\n## Exception summary"), "first"),
+    ],
+)
+def test_whatever_torch_raises_is_one_line(error, words, run, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UserError, match=f"^torch can't export the net: {words}$"):
+        export(run)
+    assert not (run / "model.onnx").exists()
+
+
 @pytest.mark.usefixtures("quick_graph")
 def test_pictures_are_fitted_before_they_are_compared(run, monkeypatch):
     """A data set whose pictures are larger than the net's input goes through the card's preprocessing."""

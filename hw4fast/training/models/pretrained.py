@@ -42,6 +42,14 @@ def labels(name: str) -> tuple[str, ...]:
     return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
+def parameters(name: str) -> int:
+    """How many numbers the net learns, as torchvision's weights say. Raises UsageError for an unknown name."""
+    import torchvision
+
+    check_architecture(name)
+    return torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]
+
+
 def pretrained(name: str, weights: str | Path | None = None) -> tuple[nn.Module, str]:
     """The net in evaluation mode with ImageNet's 1000 classes, and where its weights came from.
 
