@@ -137,6 +137,7 @@ def add_export(verbs: Any) -> None:
     add("--calibrate", metavar="FOLDER", help=text)
     text = "allowed error against float64, in units of the largest logit; default: 1e-5, in float16 0.005, in int8 0.25"
     add("--tolerance", type=float, help=text)
+    add("--licence", metavar="TEXT", help="of the weights, for the card; default: what torchvision says of its own")
 
 
 def _run_export(arguments: Arguments) -> int:
@@ -144,7 +145,17 @@ def _run_export(arguments: Arguments) -> int:
 
     a = arguments
     result = export(
-        a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess, a.fused, a.input, a.fp16, a.int8, a.calibrate
+        a.model,
+        a.onnx or None,
+        a.tolerance,
+        a.weights,
+        a.preprocess,
+        a.fused,
+        a.input,
+        a.fp16,
+        a.int8,
+        a.calibrate,
+        a.licence,
     )
     for reason in result.left_out:
         complain(f"left out: {reason}")

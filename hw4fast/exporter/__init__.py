@@ -81,6 +81,7 @@ def export(
     fp16: bool = False,
     int8: bool = False,
     calibrate: str | Path | None = None,
+    licence: str | None = None,
 ) -> Result:
     """Writes a net as ONNX with its card inside.
 
@@ -91,7 +92,8 @@ def export(
     input: "float32", or "uint8": the file takes the fitted pictures and normalises them itself, see exporter.pixels.
     fp16, int8: weights and arithmetic in float16 or int8, see exporter.precision. calibrate: for int8, a folder of
     pictures on which its ranges are measured; by default training pictures of the run, or for an architecture the
-    photographs that it is checked on.
+    photographs that it is checked on. licence: of the weights, for the card; by default what is known of them (see
+    exporter.origin), "" of a run's.
     The file takes "input", float32 [n, channels, height, width] or uint8 [n, height, width, channels], of any n ≥ 1,
     and gives "logits" [n, classes].
     It is tried on real pictures at batch sizes 1, 2 and 7 before it gets its name: when a logit differs from
@@ -107,6 +109,8 @@ def export(
     if calibrate is not None and not int8:
         raise UsageError("pictures to calibrate on go with --int8")
     source, path = _source(model, onnx, weights, preprocess)
+    if licence is not None:
+        source = replace(source, licence=licence)
     pictures = calibration(source, calibrate) if int8 else None
     with writing(path) as temporary:
         said = compare_inputs(source)
@@ -186,7 +190,9 @@ def _int8(
 
 def _card(source: Source, variant: Variant, provenance: dict[str, Any]) -> Card:
     taken = Input(layout="NHWC", dtype="uint8") if variant.input == "uint8" else Input()
-    return Card(source.preprocessing, source.labels, provenance, {}, OPSET, taken, source=source.source)
+    return Card(
+        source.preprocessing, source.labels, provenance, {}, OPSET, taken, licence=source.licence, source=source.source
+    )
 
 
 def _source(

@@ -57,8 +57,7 @@ class Origin:
 def origin(name: str, path: Path) -> Origin:
     """Of the weights of architecture `name` in a file: torchvision's when its SHA-256 begins as the name of one of
     theirs ends, or when its own name ends so (a copy in another format has other bytes)."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     marks = {_mark(member.url): member for member in _members(name)}
     for mark, member in marks.items():
         if digest.startswith(mark):
@@ -67,6 +66,11 @@ def origin(name: str, path: Path) -> Origin:
         if path.stem.endswith(f"-{mark}"):
             return Origin(path.name, digest, member, "its name")
     return Origin(path.name, digest)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _members(name: str) -> list[Any]:

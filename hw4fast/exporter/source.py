@@ -16,7 +16,7 @@ from hw4fast.data import Dataset, Preprocessing
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UserError
-from hw4fast.exporter.origin import Transforms, origin, transforms
+from hw4fast.exporter.origin import Transforms, origin, sha256, transforms
 from hw4fast.files import data_folder
 from hw4fast.paths import one_line
 from hw4fast.training import runs
@@ -65,7 +65,22 @@ def of_run(run: Path) -> Source:
     pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
     model = runs.load_model(run, dataset)
     _check_size(f"the net of '{run}'", sum(tensor.nbytes for tensor in model.state_dict().values()))
-    return Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures, dataset=dataset)
+    provenance["weights_sha256"] = sha256(run / runs.WEIGHTS)
+    return Source(
+        model,
+        dataset.preprocessing,
+        dataset.class_names,
+        provenance,
+        pictures,
+        source=_told_of(entry),
+        dataset=dataset,
+    )
+
+
+def _told_of(entry: dict[str, Any]) -> str:
+    """Where a run's weights come from, by its record."""
+    by = f"hw4fast {entry['commit']}" if entry.get("commit") else "hw4fast"
+    return f"{entry['settings']['model']} trained by {by} on {entry['data']['name']}: {entry['data']['source']}"
 
 
 def of_architecture(name: str, weights: str | Path | None, preprocess: str | None) -> Source:
@@ -73,7 +88,12 @@ def of_architecture(name: str, weights: str | Path | None, preprocess: str | Non
     model, file = pretrained(name, weights)
     whose = origin(name, find_weights(name, weights) or downloaded_file(name))
     chosen = transforms(name, whose, preprocess)
-    provenance = {"architecture": name, "weights": file, "preset": chosen.preset} | _now()
+    provenance = {
+        "architecture": name,
+        "weights": file,
+        "weights_sha256": whose.sha256,
+        "preset": chosen.preset,
+    } | _now()
     fitted, left_out = _photographs(chosen.preprocessing)
     pictures = np.stack(list(fitted.values()))
     return Source(
@@ -83,8 +103,9 @@ def of_architecture(name: str, weights: str | Path | None, preprocess: str | Non
         provenance,
         pictures,
         tuple(fitted),
-        file,
+        whose.source,
         transforms=chosen,
+        licence=whose.licence,
         left_out=left_out,
     )
 

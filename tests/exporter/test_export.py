@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import signal
@@ -17,6 +18,7 @@ import torch
 
 import hw4fast.data as datasets
 from hw4fast import exporter
+from hw4fast.cli import main
 from hw4fast.data import load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
@@ -84,6 +86,19 @@ def test_the_card_tells_all(small_run, model_file):
     assert card.provenance["settings"] == entry["settings"] and card.provenance["result"] == entry["result"]
     assert card.provenance["data"]["fingerprint"] == digits.fingerprint
     assert card.provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_the_card_tells_whose_weights_those_are(small_run, model_file):
+    card, entry = Classifier(model_file).card, load_record(small_run)
+    digest = hashlib.sha256((small_run / "weights.safetensors").read_bytes()).hexdigest()
+    assert card.provenance["weights_sha256"] == digest and card.licence == ""
+    assert card.source.startswith("seed_cnn trained by hw4fast") and card.source.endswith(entry["data"]["source"])
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_a_licence_in_the_users_words(run, tmp_path):
+    assert main(["export", str(run), "--onnx", str(tmp_path / "net.onnx"), "--licence", "MIT, but for – ½"]) == 0
+    assert Classifier(tmp_path / "net.onnx").card.licence == "MIT, but for – ½"
 
 
 def test_the_parity_is_measured(small_run, model_file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -27,6 +28,7 @@ from hw4fast.exporter.origin import Origin, as_preprocessing, transforms
 from hw4fast.exporter.parity import compare_inputs, upright
 from hw4fast.exporter.source import Photograph, Source, _photographs, photographs
 from hw4fast.inference.card import Card
+from hw4fast.inference.known import KNOWN
 from hw4fast.training.models.pretrained import architectures
 
 ALIEN = Origin("mine.pth", "0" * 64)
@@ -191,6 +193,42 @@ def test_weights_of_others(name, asked, taken, resize, why):
 def test_an_unknown_preset():
     with pytest.raises(UsageError, match="unknown preprocessing 'crop'; known: imagenet, stretch, torchvision"):
         transforms("resnet18", ALIEN, "crop")
+
+
+# -- on what terms ----------------------------------------------------------------------------------------------
+
+
+def test_torchvisions_weights_tell_licence_and_recipe(tmp_path):
+    for name, member, licence in (
+        ("resnet18", "IMAGENET1K_V1", "BSD-3-Clause"),
+        ("vit_b_16", "IMAGENET1K_SWAG_LINEAR_V1", f"CC-BY-NC-4.0 ({origin.SWAG})"),
+    ):
+        path = tmp_path / f"x-{mark(name, member)}.pth"
+        path.write_bytes(b"weights")
+        whose, told = origin.origin(name, path), get_model_weights(name)[member]
+        assert whose.licence == licence
+        assert whose.source == f"torchvision's {told}, {told.url}, recipe {told.meta['recipe']}"
+
+
+def test_every_licence_that_torchvision_names_is_known():
+    said = {member.meta.get("license") for name in architectures() for member in get_model_weights(name)}
+    assert said == origin.LICENCES.keys()
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x1_0"])
+def test_weights_of_the_model_folder_have_the_licence_of_its_files(name):
+    digest = next(digest for digest, known in origin.KNOWN_FILES.items() if known == name)
+    whose = Origin(f"{name}.pth", digest)
+    assert (whose.licence, whose.source) == (KNOWN[name].licence, KNOWN[name].source)
+    assert (ALIEN.licence, ALIEN.source) == ("", "mine.pth")
+
+
+def test_those_are_the_files():
+    folder = Path(os.environ.get("HW4FAST_DATA", "")) / "models"
+    if not (folder / "squeezenet1_1.pth").is_file():
+        pytest.skip("needs models/ in HW4FAST_DATA")
+    for digest, name in origin.KNOWN_FILES.items():
+        assert origin.sha256(folder / f"{name}.pth") == digest
 
 
 # -- photographs as they come ------------------------------------------------------------------------------------
