@@ -200,6 +200,64 @@ def test_what_others_read_is_not_swallowed():
     assert np.array_equal(rectified, np.maximum(convolved, 0)) and convolved.min() < 0
 
 
+def with_branch(model: onnx.ModelProto, name: str, deep: bool) -> onnx.ModelProto:
+    """A second output z: `name` or its negative, read in the branches of an If (in an If of the first, if `deep`)."""
+    value = helper.make_tensor_value_info
+
+    def branch(node: onnx.NodeProto, made: str) -> onnx.GraphProto:
+        return helper.make_graph([node], made, [], [value(made, TensorProto.FLOAT, None)])
+
+    then, other = (branch(helper.make_node(op, [name], [op]), op) for op in ("Identity", "Neg"))
+    if deep:
+        inner = [branch(helper.make_node(op, [name], [f"{op}2"]), f"{op}2") for op in ("Identity", "Neg")]
+        then = branch(helper.make_node("If", ["c"], ["i"], then_branch=inner[0], else_branch=inner[1]), "i")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
+    model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=then, else_branch=other))
+    model.graph.output.append(value("z", TensorProto.FLOAT, ["n", 8, None, None]))
+    return model
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("convolved", ["conv_block", "Relu", "MaxPool", "If"]), ("rectified", ["conv_block_relu", "MaxPool", "If"])],
+)
+def test_what_branches_read_is_not_swallowed(name, kinds, deep):
+    model = with_branch(block_model(numbers(8, 8, 3, 3), numbers(8), True, True), name, deep)
+    x = numbers(2, 8, 6, 6)
+    plain = session_of(model, False).run(None, {"x": x})
+    assert fuse(model) == 1 and [node.op_type for node in model.graph.node] == kinds
+    for ours, wanted in zip(session_of(model, True).run(None, {"x": x}), plain, strict=True):
+        assert np.abs(ours - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_a_branch_that_gives_out_what_it_does_not_compute():
+    """Its output is the outer graph's tensor itself."""
+    model = with_branch(block_model(numbers(8, 8, 3, 3), numbers(8), True, False), "convolved", False)
+    branch = model.graph.node[-1].attribute[0].g
+    del branch.node[:]
+    branch.output[0].name = "convolved"
+    assert fuse(model) == 1 and [node.op_type for node in model.graph.node] == ["conv_block", "Relu", "If"]
+
+
+@pytest.mark.parametrize(
+    ("sides", "kind"),
+    [((3, 3), "conv_block_relu"), ((9, 3), "conv_block_relu"), ((4, 4), "conv_block_relu_pool")],
+)
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_pool_of_one_pixel_stays(sides, kind, relu):
+    """3×3 pixels, not padded, become one: the kernels refuse to pool it, onnxruntime lets it be."""
+    model = block_model(numbers(8, 8, 3, 3), numbers(8), relu, True)
+    for dimension, side in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], sides, strict=True):
+        dimension.dim_value = side
+    x = numbers(2, 8, *sides)
+    plain = session_of(model, False).run(None, {"x": x})[0]
+    assert fuse(model) == 1 and model.graph.node[0].op_type == kind.replace("_relu", "" if not relu else "_relu")
+    assert [node.op_type for node in model.graph.node[1:]] == ([] if kind.endswith("pool") else ["MaxPool"])
+    ours = session_of(model, True).run(None, {"x": x})[0]
+    assert ours.shape == plain.shape and np.abs(ours - plain).max() <= 1e-5 * np.abs(plain).max()
+
+
 def test_bad_nodes_are_errors():
     """A file that says something else than it holds: an exception, at loading or at the call."""
     x, weight, bias = numbers(2, 8, 6, 6), numbers(8, 8, 3, 3), numbers(8)
