@@ -330,6 +330,15 @@ def test_a_folder_without_pictures(content, words, small_run, tmp_path, scratch)
     assert not (tmp_path / "net.onnx").exists() and not list(scratch.iterdir())
 
 
+def test_a_picture_that_can_not_be_fitted_is_named(tmp_path):
+    Image.new("RGB", (6000, 3)).save(tmp_path / "thin.png")
+    Image.new("RGB", (60, 30)).save(tmp_path / "usual.png")
+    source = Source(None, preset("imagenet"), ("a",), {}, np.zeros((1, 224, 224, 3), np.uint8))
+    found = samples.calibration(source, tmp_path)
+    assert len(found.pictures) == 1
+    assert re.fullmatch(r"'.*thin\.png': 6000×3 pixels are too long and thin; crop the picture", found.left_out[0])
+
+
 @pytest.mark.usefixtures("quick_graph")
 def test_ctrl_c_while_calibrating(run, tmp_path, scratch, monkeypatch):
     reader, asked = precision._reader, []
