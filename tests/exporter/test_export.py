@@ -19,13 +19,16 @@ import torch
 import hw4fast.data as datasets
 from hw4fast import exporter
 from hw4fast.cli import main
-from hw4fast.data import load
+from hw4fast.data import Preprocessing, load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
-from hw4fast.exporter.parity import BATCHES
+from hw4fast.exporter.parity import BATCHES, compare
+from hw4fast.exporter.source import Source
+from hw4fast.inference.card import Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent
 from hw4fast.training.runs import load_model, load_record
+from tests.conftest import write_linear_onnx
 from tests.training.conftest import other_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,6 +207,18 @@ def test_a_net_that_answers_otherwise_is_refused(run, monkeypatch):
     with pytest.raises(UserError, match=r"\d of 64 answers the same"):
         export(run, tolerance=1e9)  # a wrong answer is wrong whatever the tolerance
     assert not (run / "model.onnx").exists()
+
+
+def test_a_net_of_one_class(tmp_path):
+    """It has no second answer to be near to."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1)).eval()
+    pictures = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (3, 2, 2, 3), np.uint8)
+    source = Source(net, Preprocessing("RGB", (2, 2), (0.5,) * 3, (0.5,) * 3), ("a",), {}, pictures)
+    weight, bias = (tensor.detach().numpy() for tensor in net[1].parameters())
+    card = Card(source.preprocessing, source.labels, {}, {}, exporter.OPSET)
+    file = write_linear_onnx(tmp_path / "net.onnx", weight, bias, card.to_json_text(), ("n", 3, 2, 2))
+    parity = compare(source, file, exporter.TOLERANCE)
+    assert (parity["same_answers"], parity["near_ties"]) == (3, 0)
 
 
 # -- what can't be exported --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import Result, export, origin
 from hw4fast.exporter.origin import Origin, as_preprocessing, transforms
 from hw4fast.exporter.parity import compare_inputs, upright
-from hw4fast.exporter.source import Photograph, Source, _photographs, photographs
+from hw4fast.exporter.source import Photograph, Source, _photographs, of_architecture, photographs
 from hw4fast.inference.card import Card
 from hw4fast.inference.known import KNOWN
 from hw4fast.training.models.pretrained import architectures
@@ -170,6 +170,24 @@ def test_every_file_of_torchvisions_has_a_mark_of_its_own():
         marks = [origin._mark(url) for url in urls]
         assert len(set(marks)) == len(set(urls))
         assert all(f"-{found}.pth" in url for found, url in zip(marks, urls, strict=True))
+
+
+@pytest.mark.parametrize("asked", [None, "DEFAULT"])
+def test_torchvisions_own_when_they_were_fetched(asked, data, tmp_path, monkeypatch):
+    photo().save(data / "a.jpg")
+    monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
+
+    def fetch(url, model_dir, **_):
+        Path(model_dir).mkdir(parents=True)
+        state = torchvision.models.mobilenet_v2(weights=None).state_dict()
+        torch.save(state, Path(model_dir) / Path(url).name)
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    source, second = of_architecture("mobilenet_v2", asked, None), get_model_weights("mobilenet_v2").IMAGENET1K_V2
+    assert source.preprocessing.resize_size == 232 and source.licence == "BSD-3-Clause" and second.url in source.source
+    assert source.provenance["weights"] == f"torchvision's {second}" and len(source.provenance["weights_sha256"]) == 64
+    assert compare_inputs(source)["inputs_compared_with"] == "MobileNet_V2_Weights.IMAGENET1K_V2.transforms()"
 
 
 @pytest.mark.parametrize(
