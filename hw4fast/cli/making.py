@@ -160,7 +160,7 @@ def _run_export(arguments: Arguments) -> int:
     for reason in result.left_out:
         complain(f"left out: {reason}")
     if result.unchecked:
-        complain(f"{len(result.unchecked)} photographs of HW4FAST_DATA couldn't be taken for the check:")
+        complain(f"{len(result.unchecked)} of HW4FAST_DATA's photographs left out of the check:")
         for reason in result.unchecked:
             complain(f"  {reason}")
     code = 3 if result.left_out else 0

@@ -324,7 +324,7 @@ def test_the_command_tells_which_preset_and_which_photographs_are_missing(export
     assert (
         "3 photographs equal to the last bit to those of ConvNeXt_Tiny_Weights.IMAGENET1K_V1.transforms()" in said.out
     )
-    assert re.search(r"2 photographs of HW4FAST_DATA couldn't be taken.*\n.*'a\.jpg' is no.*\n.*'b\.jpg'", said.err)
+    assert re.search(r"2 of HW4FAST_DATA's photographs left out.*\n.*'a\.jpg' is no.*\n.*'b\.jpg'", said.err)
     assert main(["export", "convnext_tiny", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parity"]["preset"] == "ConvNeXt_Tiny_Weights.IMAGENET1K_V1"
 
