@@ -18,7 +18,7 @@ from hw4fast import record
 from hw4fast.homework import corn_page, fast, flowers, mnist_page, theory
 from hw4fast.homework.mnist_page import at_a_time
 from hw4fast.homework.mnist_why import SEED, conclusions, spread
-from hw4fast.stats import percent
+from hw4fast.stats import percent, wilson
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -204,6 +204,54 @@ PHOTOGRAPHED = {"shufflenet": "shufflenet_v2_x1_0 --batches 1,2,4,8,16,32", "squ
 ALONE = ("opening the model alone", "reading and fitting alone", "the net alone")
 PARTS = ("overhead", "processes", "fused", "torch")
 
+PARITY_HEAD = (
+    "net", "weights", "megabytes", "inputs equal to torchvision's", "answers equal to torch's",
+    "top-1, imagenet-sample", "top-1, nips2017", "largest logit", "error to torch", "error to float64", "torch's own",
+)  # fmt: skip
+
+
+def parity() -> str:
+    """The newest record of each net and file: its inputs, answers and logits beside torchvision's and torch's."""
+    entries = {entry["results"]["subject"]: entry for entry in record.read(RESULTS / "parity.jsonl")}
+    assert len({where(entry, []) for entry in entries.values()}) == 1, "records of several machines"
+    rows = [entry["results"] for entry in entries.values()]
+    batches = {tuple(sorted(row["batches"])) for row in rows if "batches" in row}
+    assert len(batches) == 1, batches
+    bare = [row["subject"] for row in rows if row.get("answers_compared_with", "torch") != "torch"]
+    *few, last = sorted(*batches)
+    fused = [row for row in rows if isinstance(row.get("fused"), dict)]
+    worst = max(row["fused"]["max_error_to_float64"] / row["largest_logit"] for row in fused)
+    assert all("no convolution" in row["fused"] for row in rows if "fused" in row and row not in fused)
+    isas = sorted({isa for row in fused for isa in row["fused"]["kernels"]})
+    return "\n".join(markdown(PARITY_HEAD, map(parity_row, rows))) + (
+        "\n\nInputs: photographs whose tensor, from the JPEG file on, is that of torchvision's own transforms to the"
+        " last bit. Answers: the top-1 class, as torchvision's transforms and torch give it, and how often it is right"
+        " (95 % Wilson intervals; imagenet-sample is probably of the training set, nips2017 isn't); of random weights"
+        f" those of {last} photographs. Logits: of {last} photographs, in batches of {', '.join(map(str, few))} and"
+        f" {last}. With `--fused` the error of {len(fused)} of these nets to float64 is at most {worst:.1g} of the"
+        " largest logit, too; the others have no block that our kernels do faster. For"
+        f" {' and '.join(bare)} torch's weights aren't here: its answers are compared with those of the same file in a"
+        f" bare onnxruntime to torchvision's inputs. {where(next(iter(entries.values())), isas)}."
+    )
+
+
+def parity_row(row: dict) -> list[str]:
+    answers = {each["folder"]: each for each in row.get("answers", ())}
+    total = sum(each["n"] for each in answers.values()) or row["images"]
+    same = sum(each["same_answers"] for each in answers.values()) or row["same_answers"]
+    mark = "" if row.get("answers_compared_with", "torch") == "torch" else " (see below)"
+    tops = [short_percent(answers[name]) if name in answers else "" for name in ("imagenet-sample", "nips2017")]
+    errors = ("max_error_to_torch", "max_error_to_float64", "torch_max_error_to_float64")
+    logits = [f"{row['largest_logit']:.3g}", *(f"{row[key]:.1e}" for key in errors)] if "images" in row else [""] * 4
+    weights = "random" if row["weights"] == "random" else "trained"
+    inputs = f"{row['inputs_equal_to_torchvision']} of {row['photos']}"
+    return [row["subject"], weights, f"{row['megabytes']:.1f}", inputs, f"{same} of {total}{mark}", *tops, *logits]
+
+
+def short_percent(answers: dict) -> str:
+    low, high = wilson(answers["right"], answers["n"])
+    return f"{100 * answers['right'] / answers['n']:.1f} % ({100 * low:.1f} … {100 * high:.1f})"
+
 
 def serving() -> str:
     entry = record.read(RESULTS / "serving.jsonl")[-1]
@@ -357,6 +405,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cold_start": cold_start,
     "photographs": photographs,
     "serving": serving,
+    "parity": parity,
     "reproduced": reproduced,
 }
 

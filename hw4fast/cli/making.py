@@ -116,12 +116,15 @@ def add_export(verbs: Any) -> None:
     add = parser.add_argument
     add("model", metavar="RUN|ARCHITECTURE", help="a finished run folder, or a name like resnet18")
     add("--onnx", nargs="?", default="", const="", metavar="FILE", help="default: RUN/model.onnx or ARCHITECTURE.onnx")
-    add(
-        "--weights",
-        metavar="FILE",
-        help="of an architecture; default: HW4FAST_DATA/models, the cache, or torchvision's",
+    text = (
+        "of an architecture; DEFAULT, which is the default: HW4FAST_DATA/models, the cache, or torchvision's download"
     )
-    add("--preprocess", metavar="PRESET", help="of an architecture: imagenet (default) or stretch (plainly to 224×224)")
+    add("--weights", metavar="FILE|DEFAULT", help=text)
+    text = (
+        "of an architecture: imagenet (shorter side to 256, crop of 224), stretch (plainly to 224×224) or torchvision"
+        " (as its default weights were tested); default: as its weights were tested, if torchvision knows them"
+    )
+    add("--preprocess", metavar="PRESET", help=text)
     add(
         "--fused",
         action="store_true",
@@ -134,6 +137,7 @@ def add_export(verbs: Any) -> None:
     add("--calibrate", metavar="FOLDER", help=text)
     text = "allowed error against float64, in units of the largest logit; default: 1e-5, in float16 0.005, in int8 0.25"
     add("--tolerance", type=float, help=text)
+    add("--licence", metavar="TEXT", help="of the weights, for the card; default: what torchvision says of its own")
 
 
 def _run_export(arguments: Arguments) -> int:
@@ -141,10 +145,24 @@ def _run_export(arguments: Arguments) -> int:
 
     a = arguments
     result = export(
-        a.model, a.onnx or None, a.tolerance, a.weights, a.preprocess, a.fused, a.input, a.fp16, a.int8, a.calibrate
+        a.model,
+        a.onnx or None,
+        a.tolerance,
+        a.weights,
+        a.preprocess,
+        a.fused,
+        a.input,
+        a.fp16,
+        a.int8,
+        a.calibrate,
+        a.licence,
     )
     for reason in result.left_out:
         complain(f"left out: {reason}")
+    if result.unchecked:
+        complain(f"{len(result.unchecked)} of HW4FAST_DATA's photographs left out of the check:")
+        for reason in result.unchecked:
+            complain(f"  {reason}")
     code = 3 if result.left_out else 0
     card = result.card
     if arguments.json:
@@ -154,7 +172,7 @@ def _run_export(arguments: Arguments) -> int:
     size = f"{result.size / 1e3:.0f} kB, opset {card.opset}, {len(card.labels)} classes"
     ties = f" ({parity['near_ties']} are near ties)" if parity["precision"] != "float32" else ""
     print(
-        f"{path}: {size}{_kind(card)}\n"
+        f"{path}: {size}{_kind(card)}\n{_preset(parity)}"
         f"checked on {parity['images']} pictures in batches of {', '.join(map(str, parity['batches']))}:"
         f" {parity['same_answers']} answers as torch gives them{ties},\n"
         f"  largest logit {parity['largest_logit']:.3g}, error at most {parity['max_error_to_torch']:.2g} to torch and"
@@ -166,10 +184,23 @@ def _run_export(arguments: Arguments) -> int:
     return code
 
 
+def _preset(parity: dict[str, Any]) -> str:
+    """How pictures become inputs, of an architecture."""
+    if "preset" not in parity:
+        return ""
+    return (
+        f"pictures prepared as {parity['preset']} says ({shown(parity['preset_because'])}):\n"
+        f"  inputs of {parity['inputs_equal_to_torchvision']} photographs equal to the last bit to those of"
+        f" {parity['inputs_compared_with']}\n"
+    )
+
+
 def _kind(card: Any) -> str:
     """What is not as usual."""
     precision = card.parity["precision"]
     kind = "" if precision == "float32" else f", {precision}"
+    if "kernels" in card.parity:
+        kind += f", fused (checked with our kernels on {', '.join(card.parity['kernels'])}, and without)"
     if card.input.dtype == "uint8":
         kind += f", takes uint8 pictures (normalised inside: {card.provenance['normalisation']})"
     return kind

@@ -18,7 +18,7 @@ from hw4fast.exporter.pixels import can_fold, take_pixels
 from hw4fast.exporter.precision import BATCH, METHOD, half, quantised
 from hw4fast.exporter.samples import Calibration, calibration, judged
 from hw4fast.exporter.source import Source, of_architecture, of_run
-from hw4fast.files import RUN_MODEL, writing
+from hw4fast.files import PART, RUN_MODEL, writing
 from hw4fast.inference.card import Card, Input
 from hw4fast.inference.known import NAME
 from hw4fast.paths import is_model
@@ -34,12 +34,13 @@ TOLERANCE = TOLERANCES["float32"]
 @dataclass(frozen=True)
 class Result:
     """path: the file; card: what it carries; size: bytes; left_out: a line for each calibration picture that can't be
-    read."""
+    read, unchecked: for each photograph on which the file would have been checked, had it been one that can be."""
 
     path: Path
     card: Card
     size: int
     left_out: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,19 @@ def export(
     fp16: bool = False,
     int8: bool = False,
     calibrate: str | Path | None = None,
+    licence: str | None = None,
 ) -> Result:
     """Writes a net as ONNX with its card inside.
 
     model: a finished run folder, written to RUN/model.onnx by default; or the name of one of torchvision's
-    classification architectures, written to NAME.onnx, with `weights` (a file, see models.pretrained) and
-    preprocessed as the preset `preprocess` says; by default as torchvision's weights say, "imagenet" for other ones.
+    classification architectures, written to NAME.onnx, with `weights` (a file, or "DEFAULT", see models.pretrained) and
+    preprocessed as `preprocess` says: "imagenet", "stretch" or "torchvision"; see exporter.origin for the default.
     fused: convolution blocks that hw4fast's kernels do faster become functions, see exporter.fuse.
     input: "float32", or "uint8": the file takes the fitted pictures and normalises them itself, see exporter.pixels.
     fp16, int8: weights and arithmetic in float16 or int8, see exporter.precision. calibrate: for int8, a folder of
     pictures on which its ranges are measured; by default training pictures of the run, or for an architecture the
-    photographs that it is checked on.
+    photographs that it is checked on. licence: of the weights, for the card; by default what is known of them (see
+    exporter.origin), "" of a run's.
     The file takes "input", float32 [n, channels, height, width] or uint8 [n, height, width, channels], of any n ≥ 1,
     and gives "logits" [n, classes].
     It is tried on real pictures at batch sizes 1, 2 and 7 before it gets its name: when a logit differs from
@@ -107,14 +110,18 @@ def export(
     if calibrate is not None and not int8:
         raise UsageError("pictures to calibrate on go with --int8")
     source, path = _source(model, onnx, weights, preprocess)
+    if licence is not None:
+        source = replace(source, licence=licence)
     pictures = calibration(source, calibrate) if int8 else None
     with writing(path) as temporary:
-        graph, said = to_onnx(source), compare_inputs(source)
+        said = compare_inputs(source)
+        graph = to_onnx(source)
         if pictures is None:
             card = _float(source, graph, variant, tolerance, temporary, said)[1]
         else:
             card = _int8(source, graph, variant, tolerance, pictures, temporary, said)
-    return Result(path, card, path.stat().st_size, () if pictures is None else pictures.left_out)
+    left_out = () if pictures is None else pictures.left_out
+    return Result(path, card, path.stat().st_size, left_out, source.left_out)
 
 
 def _float(
@@ -162,7 +169,7 @@ def _int8(
     from tqdm import tqdm
 
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "float32.onnx"
+        plain = Path(folder) / f"float32.{PART}.onnx"  # a name of which no optimised graph is kept
         proto, before = _float(source, graph, replace(variant, int8=False), TOLERANCE, plain, said)
         batches = [pictures.pictures[i : i + BATCH] for i in range(0, len(pictures.pictures), BATCH)]
         if variant.input == "float32":
@@ -184,7 +191,9 @@ def _int8(
 
 def _card(source: Source, variant: Variant, provenance: dict[str, Any]) -> Card:
     taken = Input(layout="NHWC", dtype="uint8") if variant.input == "uint8" else Input()
-    return Card(source.preprocessing, source.labels, provenance, {}, OPSET, taken, source=source.source)
+    return Card(
+        source.preprocessing, source.labels, provenance, {}, OPSET, taken, licence=source.licence, source=source.source
+    )
 
 
 def _source(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 DOMAIN, VERSION = "hw4fast", 1
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
@@ -41,6 +42,9 @@ def fuse(model: ModelProto) -> int:
     others the kernels lose: on 32 filters 3×3 of one channel 60 % of their speed, on squeezenet1_1's first layer a
     fifth of the whole net's time, on mobilenet_v2's filters per channel half. The weights are float32 or float64
     constants, undilated, with the same padding on both sides. A Conv without a bias gets zeros.
+    What is read elsewhere, in a branch or a loop, too, stays. So does a MaxPool of a picture that is one pixel wide or
+    high, where the graph says so: onnxruntime lets it be, the kernels refuse. In a graph for pictures of any size that
+    isn't known, and their error is what such a one gets.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -74,7 +78,8 @@ def _blocks(model: ModelProto, constants: dict[str, TensorProto]) -> Iterator[_B
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    outputs = {value.name for value in model.graph.output}
+    outputs = {value.name for value in model.graph.output} | set(_read_inside(model.graph))
+    thin = _thin(model)
     for node in model.graph.node:
         if not _is_ours(node, constants):
             continue
@@ -82,9 +87,34 @@ def _blocks(model: ModelProto, constants: dict[str, TensorProto]) -> Iterator[_B
         for follows in (_is_relu, _is_pool):
             then = readers.get(last.output[0], [])
             if last.output[0] not in outputs and len(then) == 1 and follows(then[0]):
+                if follows is _is_pool and last.output[0] in thin:
+                    continue
                 block.followers.append(then[0])
                 last = then[0]
         yield block
+
+
+def _read_inside(graph: GraphProto) -> Iterator[str]:
+    """Names that nodes of the graphs in its nodes (branches, bodies of loops) read or give out, at any depth."""
+    for node in graph.node:
+        for entry in node.attribute:
+            for inner in [*([entry.g] if entry.HasField("g") else []), *entry.graphs]:
+                yield from (name for below in inner.node for name in below.input)
+                yield from (value.name for value in inner.output)
+                yield from _read_inside(inner)
+
+
+def _thin(model: ModelProto) -> set[str]:
+    """Names of pictures, [n, c, h, w], of which the graph says that they are one pixel wide or high, or less."""
+    if not any(_is_pool(node) for node in model.graph.node):
+        return set()
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    sizes = {value.name: value.type.tensor_type.shape.dim[2:] for value in (*graph.input, *graph.value_info)}
+    return {
+        name
+        for name, sides in sizes.items()
+        if any(side.HasField("dim_value") and side.dim_value < 2 for side in sides)
+    }
 
 
 def _is_ours(node: NodeProto, constants: dict[str, TensorProto]) -> bool:

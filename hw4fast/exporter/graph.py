@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import signal
 import threading
 import warnings
@@ -15,14 +16,35 @@ from typing import Any
 
 import torch
 
+from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.inference.card import KEY, Card
+from hw4fast.paths import one_line
 
 OPSET = 20
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+SUMMARY = "## Exception summary"
 
 
 def to_onnx(source: Source) -> Any:
-    """The net as an onnx.ModelProto with a dynamic batch, without traces of this machine's folders."""
+    """The net as an onnx.ModelProto with a dynamic batch, without traces of this machine's folders.
+
+    Raises UserError for a net that torch can't export.
+    """
+    try:
+        program = _exported(source)
+    except Exception as error:  # torch.onnx wraps some in its own, and lets others through
+        raise UserError(f"torch can't export the net: {_reason(error)}") from error
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # stack traces, with this machine's paths
+    for value in (graph.input[0], graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    return proto
+
+
+def _exported(source: Source) -> Any:
     example = torch.zeros(2, source.preprocessing.channels, *source.preprocessing.crop)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with _interruptible(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -38,13 +60,16 @@ def to_onnx(source: Source) -> Any:
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]  # stack traces, with this machine's paths
-    for value in (graph.input[0], graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_param = "n"
-    return proto
+    return program
+
+
+def _reason(error: Exception) -> str:
+    """What torch says first, and the exception that it sums up below pages of advice; without colours."""
+    lines = [line for line in COLOURS.sub("", str(error)).splitlines() if line.strip()] or [repr(error)]
+    reason = lines[0].split(" This is step ")[0]
+    if SUMMARY in lines[1:-1]:
+        reason += " " + re.sub(r"^<class '[\w.]+'>: ", "", lines[lines.index(SUMMARY) + 1])
+    return one_line(reason)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +15,50 @@ from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.inference.classifier import Classifier
+from hw4fast.kernels import ort_calls
+from hw4fast.paths import one_line
 
 BATCHES = (1, 2, 7)
 
 
 def compare_inputs(source: Source) -> dict[str, Any]:
-    """From JPEG bytes to the net's input by torchvision's own transforms: the same tensors to the last bit, or
-    UserError."""
-    if not source.photographs:
+    """From JPEG bytes to the net's input by torchvision's own transforms (see origin.transforms), which know nothing of
+    ours: the same tensors to the last bit, or UserError that names the photograph."""
+    if source.transforms is None:
         return {}
-    from PIL import Image
-
-    theirs = torchvisions_transforms(source.preprocessing)
     ours = torch.from_numpy(source.preprocessing.normalise(source.pictures))
     for mine, file in zip(ours, source.photographs, strict=True):
-        wanted = theirs(Image.open(io.BytesIO(file)).convert("RGB"))
-        if not torch.equal(mine, wanted):
-            worst = float((mine - wanted).abs().max())
-            raise UserError(f"our input differs from torchvision's by {worst:.3g}; no file was written")
-    return {"inputs_equal_to_torchvision": len(source.photographs)}
+        wanted = source.transforms.reference(upright(file.content))
+        if torch.equal(mine, wanted):
+            continue
+        if mine.shape == wanted.shape:
+            how = f"differs by up to {(mine - wanted).abs().max():.3g} from that of"
+        else:
+            how = f"is {list(mine.shape)}, not {list(wanted.shape)} as that of"
+        raise UserError(
+            f"our input of '{one_line(file.name)}' {how} {source.transforms.compared_with}; no file was written"
+        )
+    return {
+        "preset": source.transforms.preset,
+        "preset_because": source.transforms.because,
+        "inputs_compared_with": source.transforms.compared_with,
+        "inputs_equal_to_torchvision": len(source.photographs),
+    }
+
+
+def upright(content: bytes) -> Any:
+    """The file's picture as an RGB image of Pillow's, turned as EXIF says, which torchvision's transforms don't do."""
+    from PIL import Image, ImageOps
+
+    image: Image.Image = Image.open(io.BytesIO(content))
+    with contextlib.suppress(Exception):  # EXIF that can't be read says nothing
+        image = ImageOps.exif_transpose(image)
+    return image.convert("RGB")
 
 
 def torchvisions_transforms(p: Preprocessing) -> Any:
-    """The same by torchvision: a Pillow image with the right channels → float32 [c, h, w]."""
+    """What torchvision's steps make of a Pillow image with the right channels, with our numbers: float32 [c, h, w]. To
+    time it; as proof of our numbers it is none."""
     from torchvision import transforms
 
     mode = transforms.InterpolationMode(p.interpolation)
@@ -56,7 +79,7 @@ def compare(
     source: Source, path: Path, tolerance: float, fused: bool = False, precision: str = "float32"
 ) -> dict[str, Any]:
     """Runs the file as `classify` would and measures how far it is from torch, in float32 and float64; of a fused one
-    hw4fast's kernels, and what the file says that they mean.
+    hw4fast's kernels, and what the file says that they mean. Raises UserError when it isn't those that ran.
 
     In float32 every answer must be torch's. In another precision those may differ where float64's first and second
     logit are no further apart than twice the error, and nowhere else can they: `near_ties` says how many those are.
@@ -69,29 +92,34 @@ def compare(
         double = model.double()(inputs.double()).numpy()
         model.float()
     sizes = (len(pictures), *BATCHES)
-    classifiers = [Classifier(path, kernels=kernels, trusted=True) for kernels in ((True, False) if fused else (True,))]
-    ours = np.stack(  # [runs, n, classes]; the worst of them counts, and a NaN makes the maximum a NaN
-        [
-            np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
-            for classifier in classifiers
-            for size in sizes
-        ]
-    )
+    classifier = Classifier(path, trusted=True)
+    runs, ran = _runs(classifier, pictures, sizes)
+    if fused:
+        if not ran:
+            raise UserError(
+                "hw4fast's kernels didn't run in the fused file, so they can't be checked; no file was written"
+            )
+        bodies, others = _runs(Classifier(path, kernels=False, trusted=True), pictures, sizes)
+        assert not others, "the kernels ran where they were switched off"
+        runs += bodies
+    ours = np.stack(runs)  # the worst of them counts, and a NaN makes the maximum a NaN
     largest, error = float(np.abs(double).max()), float(np.abs(ours - double).max())
-    second, first = np.sort(double, axis=1)[:, -2:].T
+    leads = np.diff(np.sort(double, axis=1)[:, -2:])  # of the first logit over the second; of one class there is none
     parity: dict[str, Any] = {
         "precision": precision,
         "images": len(pictures),
         "batches": list(sizes),
-        "provider": classifiers[0].provider,
+        "provider": classifier.provider,
         "largest_logit": largest,
         "max_error_to_torch": float(np.abs(ours - single).max()),
         "max_error_to_float64": error,
         "torch_max_error_to_float64": float(np.abs(single - double).max()),
         "same_answers": int((ours.argmax(2) == single.argmax(1)).all(0).sum()),
-        "near_ties": int((first - second <= 2 * error).sum()),
+        "near_ties": int((leads <= 2 * error).sum()),
         "tolerance": tolerance,
     }
+    if fused:
+        parity["kernels"] = ran
     same = parity["same_answers"] == len(pictures)
     if not error <= tolerance * largest or (precision == "float32" and not same):
         raise Differs(
@@ -99,3 +127,15 @@ def compare(
             f" {parity['same_answers']} of {len(pictures)} answers the same; no file was written"
         )
     return parity
+
+
+def _runs(
+    classifier: Classifier, pictures: np.ndarray, sizes: Sequence[int]
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The logits [n, classes] in batches of each size, and the calls of hw4fast's kernels by instruction set."""
+    before = ort_calls()
+    runs = [
+        np.concatenate([classifier.logits(pictures[i : i + size]) for i in range(0, len(pictures), size)])
+        for size in sizes
+    ]
+    return runs, {isa: calls - before[isa] for isa, calls in ort_calls().items() if calls > before[isa]}

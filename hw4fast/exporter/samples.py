@@ -16,7 +16,7 @@ from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.files import data_folder
-from hw4fast.paths import printable
+from hw4fast.paths import one_line, printable
 
 T = TypeVar("T")
 MOST = 256  # pictures to calibrate on; four times as many as the photographs changed nothing that could be told apart
@@ -105,6 +105,8 @@ def _read(files: Sequence[Path], preprocessing: Preprocessing) -> tuple[dict[Pat
     for file in tqdm(files, "reading pictures", unit="img", disable=None, leave=False):
         try:
             read[file] = preprocessing.fit(read_picture(file))
-        except (UserError, ValueError) as error:
+        except UserError as error:  # it names the file
             left_out.append(str(error))
+        except ValueError as error:
+            left_out.append(f"'{one_line(file)}': {error}")
     return read, left_out

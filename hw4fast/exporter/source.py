@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,44 @@ from hw4fast import record
 from hw4fast.data import Dataset, Preprocessing
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import preset
+from hw4fast.errors import UserError
+from hw4fast.exporter.origin import Transforms, origin, sha256, transforms
 from hw4fast.files import data_folder
+from hw4fast.paths import one_line
 from hw4fast.training import runs
-from hw4fast.training.models.pretrained import find_weights, labels, pretrained, torchvisions_preprocessing
+from hw4fast.training.models.pretrained import downloaded_file, find_weights, labels, parameters, pretrained
 from hw4fast.training.settings import Settings
 
 SAMPLES = 64
+MOST_BYTES = 2**31 - 2**25  # of weights: protobuf reads no file of 2 GiB, and the rest is for the graph and the card
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """name: of its file; content: that file's bytes."""
+
+    name: str
+    content: bytes
 
 
 @dataclass(frozen=True)
 class Source:
     """What is exported. model: in evaluation mode; pictures: uint8, fitted, on which it is checked; photographs: the
-    files' bytes that they were made of, where there are such; dataset: what a run was trained on."""
+    files that they were made of, where there are such, and left_out: a line for each that can't be taken; dataset: what
+    a run was trained on; transforms: what its inputs are compared with, of an architecture; source, licence: of the
+    weights, in words."""
 
     model: nn.Module
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     provenance: dict[str, Any]
     pictures: np.ndarray
-    photographs: tuple[bytes, ...] = ()
+    photographs: tuple[Photograph, ...] = ()
     source: str = ""
     dataset: Dataset | None = None
+    transforms: Transforms | None = None
+    licence: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def of_run(run: Path) -> Source:
@@ -46,20 +64,59 @@ def of_run(run: Path) -> Source:
     provenance["settings"] = entry["settings"] | paths  # no folder of this machine goes into the file
     pictures = np.stack([dataset.preprocessing.fit(image) for image in dataset.test.images[:SAMPLES]])
     model = runs.load_model(run, dataset)
-    return Source(model, dataset.preprocessing, dataset.class_names, provenance, pictures, dataset=dataset)
+    _check_size(f"the net of '{run}'", sum(tensor.nbytes for tensor in model.state_dict().values()))
+    provenance["weights_sha256"] = sha256(run / runs.WEIGHTS)
+    return Source(
+        model,
+        dataset.preprocessing,
+        dataset.class_names,
+        provenance,
+        pictures,
+        source=_told_of(entry),
+        dataset=dataset,
+    )
+
+
+def _told_of(entry: dict[str, Any]) -> str:
+    """Where a run's weights come from, by its record."""
+    by = f"hw4fast {entry['commit']}" if entry.get("commit") else "hw4fast"
+    return f"{entry['settings']['model']} trained by {by} on {entry['data']['name']}: {entry['data']['source']}"
 
 
 def of_architecture(name: str, weights: str | Path | None, preprocess: str | None) -> Source:
-    model, source = pretrained(name, weights)
-    if preprocess is None and find_weights(name, weights) is None:
-        preprocess, preprocessing = "torchvision", torchvisions_preprocessing(name)
-    else:
-        preprocess = preprocess or "imagenet"
-        preprocessing = preset(preprocess)
-    provenance = {"architecture": name, "weights": source, "preset": preprocess} | _now()
-    files = photographs()
-    pictures = np.stack([preprocessing.fit(read_picture(file)) for file in files])
-    return Source(model, preprocessing, labels(name), provenance, pictures, files, source=source)
+    _check_size(name, 4 * parameters(name))  # before they are fetched
+    model, file = pretrained(name, weights)
+    whose = origin(name, find_weights(name, weights) or downloaded_file(name))
+    chosen = transforms(name, whose, preprocess)
+    provenance = {
+        "architecture": name,
+        "weights": file,
+        "weights_sha256": whose.sha256,
+        "preset": chosen.preset,
+    } | _now()
+    fitted, left_out = _photographs(chosen.preprocessing)
+    pictures = np.stack(list(fitted.values()))
+    return Source(
+        model,
+        chosen.preprocessing,
+        labels(name),
+        provenance,
+        pictures,
+        tuple(fitted),
+        whose.source,
+        transforms=chosen,
+        licence=whose.licence,
+        left_out=left_out,
+    )
+
+
+def _check_size(what: str, size: int) -> None:
+    """UserError when weights of so many bytes, in float32, don't fit into one ONNX file."""
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{what} has {size / 2**30:.2f} GiB of weights in float32, and an ONNX file holds less than 2 GiB (float16"
+            " and int8 are made from it, too); export a smaller net"
+        )
 
 
 def _now() -> dict[str, Any]:
@@ -68,17 +125,36 @@ def _now() -> dict[str, Any]:
 
 def photographs() -> tuple[bytes, ...]:
     """Real pictures to try a net on, as the bytes of JPEG files: the two photographs that scikit-learn carries, whole
-    and in quarters, and the first of HW4FAST_DATA/photos, where there are some."""
+    and in quarters, and where there are some, photographs of HW4FAST_DATA/photos at even distances; up to SAMPLES.
+    Those that can't be read, or fitted as most nets want it, are left out."""
+    return tuple(photograph.content for photograph in _photographs(preset("imagenet"))[0])
+
+
+def _photographs(preprocessing: Preprocessing) -> tuple[dict[Photograph, np.ndarray], tuple[str, ...]]:
+    """{photograph: fitted, uint8 [h, w, c]}, and a line for each that can't be read or fitted."""
+    fitted = {each: preprocessing.fit(read_picture(each.content)) for each in _of_scikit_learn()}
+    data, left_out = data_folder(), []
+    found = sorted((data / "photos").glob("*/*.[jJ][pP]*[gG]")) if data else []
+    places = min(len(found), SAMPLES - len(fitted))
+    for path in (found[i * len(found) // places] for i in range(places)):
+        try:
+            picture = read_picture(path)
+            fitted[Photograph(path.name, path.read_bytes())] = preprocessing.fit(picture)
+        except UserError as error:  # it names the file
+            left_out.append(str(error))
+        except ValueError as error:
+            left_out.append(f"'{one_line(path)}': {error}")
+    return fitted, tuple(left_out)
+
+
+def _of_scikit_learn() -> Iterator[Photograph]:
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    files = []
-    for photo in load_sample_images().images:
+    found = load_sample_images()
+    for name, photo in zip(found.filenames, found.images, strict=True):
         top, left = photo.shape[0] // 2, photo.shape[1] // 2
         for part in (photo, photo[:top, :left], photo[:top, left:], photo[top:, :left], photo[top:, left:]):
             file = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(part)).save(file, "JPEG", quality=95)
-            files.append(file.getvalue())
-    data = data_folder()
-    found = sorted((data / "photos").glob("*/*.[jJ][pP]*[gG]")) if data else []
-    return (*files, *(path.read_bytes() for path in found[:: max(1, len(found) // (SAMPLES - len(files)))]))[:SAMPLES]
+            yield Photograph(f"{Path(name).name} of scikit-learn", file.getvalue())

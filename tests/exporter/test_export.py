@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import signal
@@ -17,13 +18,17 @@ import torch
 
 import hw4fast.data as datasets
 from hw4fast import exporter
-from hw4fast.data import load
+from hw4fast.cli import main
+from hw4fast.data import Preprocessing, load
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
-from hw4fast.exporter.parity import BATCHES
+from hw4fast.exporter.parity import BATCHES, compare
+from hw4fast.exporter.source import Source
+from hw4fast.inference.card import Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent
 from hw4fast.training.runs import load_model, load_record
+from tests.conftest import write_linear_onnx
 from tests.training.conftest import other_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +89,19 @@ def test_the_card_tells_all(small_run, model_file):
     assert card.provenance["settings"] == entry["settings"] and card.provenance["result"] == entry["result"]
     assert card.provenance["data"]["fingerprint"] == digits.fingerprint
     assert card.provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_the_card_tells_whose_weights_those_are(small_run, model_file):
+    card, entry = Classifier(model_file).card, load_record(small_run)
+    digest = hashlib.sha256((small_run / "weights.safetensors").read_bytes()).hexdigest()
+    assert card.provenance["weights_sha256"] == digest and card.licence == ""
+    assert card.source.startswith("seed_cnn trained by hw4fast") and card.source.endswith(entry["data"]["source"])
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_a_licence_in_the_users_words(run, tmp_path):
+    assert main(["export", str(run), "--onnx", str(tmp_path / "net.onnx"), "--licence", "MIT, but for – ½"]) == 0
+    assert Classifier(tmp_path / "net.onnx").card.licence == "MIT, but for – ½"
 
 
 def test_the_parity_is_measured(small_run, model_file):
@@ -204,6 +222,18 @@ def test_a_folder_of_a_nets_name_without_a_run_is_no_run(tmp_path, monkeypatch):
         exporter._source("resnet_18", None, None, None)
 
 
+def test_a_net_of_one_class(tmp_path):
+    """It has no second answer to be near to."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1)).eval()
+    pictures = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (3, 2, 2, 3), np.uint8)
+    source = Source(net, Preprocessing("RGB", (2, 2), (0.5,) * 3, (0.5,) * 3), ("a",), {}, pictures)
+    weight, bias = (tensor.detach().numpy() for tensor in net[1].parameters())
+    card = Card(source.preprocessing, source.labels, {}, {}, exporter.OPSET)
+    file = write_linear_onnx(tmp_path / "net.onnx", weight, bias, card.to_json_text(), ("n", 3, 2, 2))
+    parity = compare(source, file, exporter.TOLERANCE)
+    assert (parity["same_answers"], parity["near_ties"]) == (3, 0)
+
+
 # -- what can't be exported --------------------------------------------------------------------------------------
 
 
@@ -240,6 +270,53 @@ def test_other_data_than_it_was_trained_on(run, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *_: changed)
     with pytest.raises(UserError, match="the data set digits is no longer what"):
         export(run)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_h_14", "2.36"), ("regnet_y_128gf", "2.40")])
+def test_a_net_that_no_file_holds_is_refused_before_its_weights_are_fetched(name, size, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("they were fetched"))
+    words = rf"{name} has {size} GiB of weights in float32, and an ONNX file holds less than 2 GiB .* a smaller net"
+    for flags in ({}, {"fp16": True}):
+        with pytest.raises(UserError, match=words):
+            export(name, tmp_path / "net.onnx", **flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_no_file_holds_is_refused_before_the_export(run, monkeypatch):
+    monkeypatch.setattr(exporter, "to_onnx", lambda _: pytest.fail("it was exported"))
+    monkeypatch.setattr("hw4fast.exporter.source.MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"the net of '.*' has 0\.00 GiB of weights"):
+        export(run)
+
+
+OF_TORCH_ONNX = """Failed to convert the exported program to an ONNX model. \x1b[96mThis is step 3/3\x1b[0m of \
+exporting the model to ONNX. Next steps:
+- If there is a missing ONNX function, implement it and register it to the registry.
+
+## Exception summary
+
+<class 'torch.onnx._internal.exporter._errors.DispatchError'>: No ONNX function found for <OpOverload(op='aten.eig')>
+⬆️
+(Refer to the full stack trace above for more information.)"""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError(OF_TORCH_ONNX), r"Failed to convert .* ONNX model\. No ONNX function found for <Op[^>⬆]*>"),
+        (MemoryError(), r"MemoryError\(\)"),
+        (RuntimeError("\x1b[96mno\x1b[0m way\nmore"), "no way"),
+        (ValueError("first\n## Exception summary"), "first"),
+    ],
+)
+def test_whatever_torch_raises_is_one_line(error, words, run, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UserError, match=f"^torch can't export the net: {words}$"):
+        export(run)
+    assert not (run / "model.onnx").exists()
 
 
 @pytest.mark.usefixtures("quick_graph")

@@ -17,6 +17,7 @@ from hw4fast import kernels
 from hw4fast.errors import UserError
 from hw4fast.exporter import export
 from hw4fast.exporter.fuse import DOMAIN, fuse
+from hw4fast.inference import session
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.session import open_session
 from hw4fast.kernels import conv_block
@@ -169,41 +170,6 @@ def test_weights_that_come_with_each_call():
         assert np.abs(ours.run(None, given)[0] - scale * plain).max() <= 1e-5 * np.abs(scale * plain).max()
 
 
-LEFT = {
-    "stride": ((8, 8, 3, 3), {"strides": [2, 2]}),
-    "pointwise": ((8, 8, 1, 1), {}),
-    "three-channels": ((8, 3, 3, 3), {}),
-    "dilated": ((8, 8, 3, 3), {"dilations": [2, 2]}),
-    "lopsided": ((8, 8, 3, 3), {"pads": [0, 0, 1, 1]}),
-    "auto": ((8, 8, 3, 3), {"auto_pad": "SAME_UPPER"}),
-    "large": ((8, 8, 7, 7), {}),
-}
-
-
-@pytest.mark.parametrize("case", LEFT)
-def test_what_the_kernels_do_no_faster_stays(case):
-    shape, attributes = LEFT[case]
-    model = block_model(numbers(*shape), numbers(shape[0]), True, True, **attributes)
-    before = model.SerializeToString()
-    assert fuse(model) == 0 and model.SerializeToString() == before
-
-
-def test_filters_per_channel_stay():
-    model = block_model(numbers(8, 1, 3, 3), numbers(8), True, False, group=8)
-    assert fuse(model) == 0
-
-
-def test_what_others_read_is_not_swallowed():
-    """The convolution's output goes to Relu and out of the graph: only the Conv becomes a block."""
-    model = block_model(numbers(8, 8, 3, 3), numbers(8), True, False)
-    model.graph.output.append(helper.make_tensor_value_info("convolved", TensorProto.FLOAT, ["n", 8, None, None]))
-    assert fuse(model) == 1
-    assert [node.op_type for node in model.graph.node] == ["conv_block", "Relu"]
-    x = numbers(2, 8, 6, 6)
-    rectified, convolved = session_of(model, True).run(None, {"x": x})
-    assert np.array_equal(rectified, np.maximum(convolved, 0)) and convolved.min() < 0
-
-
 def test_bad_nodes_are_errors():
     """A file that says something else than it holds: an exception, at loading or at the call."""
     x, weight, bias = numbers(2, 8, 6, 6), numbers(8, 8, 3, 3), numbers(8)
@@ -329,6 +295,24 @@ def test_a_bare_onnxruntime_runs_the_file(fused_file, small_run):
         for file in (fused_file, small_run / "model.onnx")
     ]
     assert answers[0] == answers[1]
+
+
+def test_the_card_tells_which_kernels_were_checked(fused_file, model_file):
+    parity = Classifier(fused_file).card.parity
+    batches = sum(-(-64 // size) for size in parity["batches"])
+    assert parity["kernels"] == {kernels.chosen_isa(): 2 * batches}  # two blocks
+    assert "kernels" not in Classifier(model_file).card.parity
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_kernels_that_do_not_run_are_not_called_checked(small_run, tmp_path, monkeypatch):
+    create, bare = session._create, session._Options(kernels=False)
+    monkeypatch.setattr(
+        session, "_create", lambda model, on, _, *rest, **named: create(model, on, bare, *rest, **named)
+    )
+    with pytest.raises(UserError, match=r"kernels didn't run in the fused file, .* no file was written"):
+        export(small_run, tmp_path / "net.onnx", fused=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_net_without_such_blocks_is_refused(small_run, tmp_path, monkeypatch):

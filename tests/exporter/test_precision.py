@@ -22,6 +22,7 @@ from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import TOLERANCES, export, merits, precision, samples
 from hw4fast.exporter.source import Source
+from hw4fast.inference import optimised
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent, wilson
 
@@ -196,6 +197,20 @@ def test_the_command_says_it_all(low, high, words, small_run, tmp_path, capfd, m
 
 
 @pytest.mark.usefixtures("quick_graph")
+@pytest.mark.parametrize("kind", ["plain", "fp16", "int8"])
+def test_no_optimised_graph_of_a_temporary_file_is_kept(kind, small_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HW4FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(optimised, "LEAST", 0)
+    monkeypatch.setattr(merits, "BATCHES", (1,))
+    path = tmp_path / "net.onnx"
+    export(small_run, path, **({} if kind == "plain" else {kind: True}))
+    folder = tmp_path / "cache" / "optimised"
+    assert not list(folder.glob("[!h]*"))
+    Classifier(path)
+    assert len(list(folder.glob("[!h]*"))) == 1  # it would be seen
+
+
+@pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize("flag", ["--fp16", "--int8"])
 def test_json_is_one_value(flag, small_run, tmp_path, capfd):
     path = tmp_path / "net.onnx"
@@ -313,6 +328,15 @@ def test_a_folder_without_pictures(content, words, small_run, tmp_path, scratch)
         export(small_run, tmp_path / "net.onnx", int8=True, calibrate=folder)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "net.onnx").exists() and not list(scratch.iterdir())
+
+
+def test_a_picture_that_can_not_be_fitted_is_named(tmp_path):
+    Image.new("RGB", (6000, 3)).save(tmp_path / "thin.png")
+    Image.new("RGB", (60, 30)).save(tmp_path / "usual.png")
+    source = Source(None, preset("imagenet"), ("a",), {}, np.zeros((1, 224, 224, 3), np.uint8))
+    found = samples.calibration(source, tmp_path)
+    assert len(found.pictures) == 1
+    assert re.fullmatch(r"'.*thin\.png': 6000×3 pixels are too long and thin; crop the picture", found.left_out[0])
 
 
 @pytest.mark.usefixtures("quick_graph")

@@ -21,7 +21,7 @@ def write_one_picture_onnx(path: Path) -> Path:
             helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
         ],
         "one",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ("n", 1, 28, 28))],
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ("pictures", 1, 28, 28))],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("m", 3))],
         [
             numpy_helper.from_array(np.array([1, 784]), "shape"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 
 import pytest
@@ -95,6 +96,10 @@ def test_an_architecture_is_exported_with_its_card(preset, nowhere, state):
     result = export(NAME, nowhere / "net.onnx", weights=path, preprocess=preset)
     card = Classifier(result.path).card
     assert card.provenance["architecture"] == NAME and card.provenance["weights"] == "weights.pth"
+    assert card.provenance["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (card.source, card.licence) == ("weights.pth", "")
+    assert card.parity["preset"] == card.provenance["preset"] == (preset or "SqueezeNet1_1_Weights.IMAGENET1K_V1")
+    assert card.parity["inputs_equal_to_torchvision"] == 10
     assert card.preprocessing.resize == ("stretch" if preset else "shorter-side")
     assert card.labels[987] == "corn" and card.parity["same_answers"] == card.parity["images"] == 10
     with pytest.raises(UsageError, match="unknown preprocessing 'crop'; known: imagenet, stretch"):

@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hw4fast.data import Preprocessing
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import cache_folder, data_folder
 
@@ -43,21 +42,12 @@ def labels(name: str) -> tuple[str, ...]:
     return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
-def torchvisions_preprocessing(name: str) -> Preprocessing:
-    """What torchvision's default weights of that net were tested with."""
+def parameters(name: str) -> int:
+    """How many numbers the net learns, as torchvision's weights say. Raises UsageError for an unknown name."""
     import torchvision
 
-    told = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    (crop,), (resize,) = told.crop_size, told.resize_size
-    return Preprocessing(
-        mode="RGB",
-        crop=(crop, crop),
-        mean=tuple(told.mean),
-        std=tuple(told.std),
-        resize="shorter-side",
-        resize_size=resize,
-        interpolation=told.interpolation.value,
-    )
+    check_architecture(name)
+    return torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]
 
 
 def pretrained(name: str, weights: str | Path | None = None) -> tuple[nn.Module, str]:
@@ -119,12 +109,19 @@ def _no_weights(path: Path, error: Exception) -> str:
     return f"'{path}' can't be read as weights ({type(error).__name__}: {reason})"
 
 
+def downloaded_file(name: str) -> Path:
+    """Where torchvision's default weights lie in the cache, once they were fetched."""
+    import torchvision
+
+    return cache_folder() / "torchvision" / Path(torchvision.models.get_model_weights(name).DEFAULT.url).name
+
+
 def _downloaded(name: str) -> dict[str, Tensor]:
     """torchvision's default weights, kept in the cache."""
     import torchvision
 
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    folder = cache_folder() / "torchvision"
+    folder = downloaded_file(name).parent
     try:
         return torch.hub.load_state_dict_from_url(
             weights.url, model_dir=str(folder), progress=False, check_hash=True, map_location="cpu", weights_only=True
