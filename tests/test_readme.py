@@ -23,6 +23,7 @@ COMMANDS = [
 
 
 spec = importlib.util.spec_from_file_location("readme", ROOT / "tools" / "readme.py")
+sys.path.insert(0, str(ROOT / "tools"))  # as for a script there
 readme = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(readme)
 

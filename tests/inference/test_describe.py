@@ -29,29 +29,6 @@ def no_trial(monkeypatch) -> None:
     monkeypatch.setattr("hw4fast.inference.session.insist_harmless", lambda *_: None)
 
 
-@pytest.fixture
-def foreign(centroid_onnx, tmp_path) -> Path:
-    """The centroid model without its card."""
-    model = onnx.load(centroid_onnx)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {"author": "somebody else"})
-    onnx.save(model, tmp_path / "foreign.onnx")
-    return tmp_path / "foreign.onnx"
-
-
-@pytest.fixture
-def values() -> dict[str, str]:
-    digits = load("digits").preprocessing
-    return {
-        "labels": ",".join("0123456789"),
-        "mode": "L",
-        "resize": "stretch",
-        "resize_size": "none",
-        "mean": str(digits.mean[0]),
-        "std": str(digits.std[0]),
-    }
-
-
 def test_a_foreign_file_learns_to_say_it(foreign, values, centroid_onnx):
     told = describe(foreign, values | {"licence": "MIT", "source": "means of digits"}, "imagenet")
     ours, theirs = Classifier(foreign), Classifier(centroid_onnx)
