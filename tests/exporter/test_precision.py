@@ -34,6 +34,9 @@ def scratch(tmp_path_factory, monkeypatch) -> Path:
     """Where temporary folders are made: a test looks whether any are left."""
     folder = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("torch"))
+    )  # it makes one, else, and stays
     monkeypatch.setattr(merits, "SECONDS", 0.05)
     return folder
 
