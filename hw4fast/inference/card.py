@@ -31,6 +31,7 @@ Schema 2, every key always there:
                      sessions       of a run, one or more: begun, machine, versions, threads, isa, wall_seconds
                      architecture   of torchvision's, if it was no run
                      weights        their file, if it was no run
+                     weights_sha256  of the file of weights
                      preset         the preprocessing's name, if it was no run
                      exported       UTC time
                      versions       of Python and packages, by name
@@ -47,6 +48,7 @@ Schema 2, every key always there:
                      images         how many pictures it was measured on
                      batches        how many of them at a time
                      provider       of onnxruntime's
+                     kernels        of a fused file: how many blocks hw4fast's kernels ran, by instruction set
                      largest_logit  in float64
                      max_error_to_torch, max_error_to_float64, torch_max_error_to_float64: of the logits
                      tolerance      allowed error against float64, in units of the largest logit
