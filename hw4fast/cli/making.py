@@ -165,12 +165,15 @@ def _run_export(arguments: Arguments) -> int:
             complain(f"  {reason}")
     code = 3 if result.left_out else 0
     card = result.card
+    if result.replaced:
+        complain(f"replaces the {result.replaced} file that was there")
     if arguments.json:
         print_json({"path": str(result.path), "size": result.size, "parity": card.parity})
         return code
     parity, path = card.parity, shown(result.path)
     size = f"{result.size / 1e3:.0f} kB, opset {card.opset}, {len(card.labels)} classes"
-    ties = f" ({parity['near_ties']} are near ties)" if parity["precision"] != "float32" else ""
+    told = parity["precision"] != "float32" and parity["near_ties"]
+    ties = f" ({parity['near_ties']} are near ties)" if told else ""
     print(
         f"{path}: {size}{_kind(card)}\n{_preset(parity)}"
         f"checked on {parity['images']} pictures in batches of {', '.join(map(str, parity['batches']))}:"
@@ -225,8 +228,8 @@ def _int8_lines(card: Any) -> list[str]:
             "int8 is faster" if told["low"] > 1 else "INT8 IS SLOWER" if told["high"] < 1 else "no faster, no slower"
         )
         lines.append(
-            f"batch {batch}: {verdict} on this CPU, {told['median']:.2f}× float32's speed ({told['low']:.2f} …"
-            f" {told['high']:.2f}; {told['int8_ms']:.3g} ms for {told['float32_ms']:.3g} ms)"
+            f"batch {batch}: {verdict} on this CPU, {told['median']:.2f}× float32's speed (median of paired rounds,"
+            f" 95 % interval {told['low']:.2f} … {told['high']:.2f})"
         )
     return lines
 
