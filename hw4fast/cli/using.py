@@ -217,15 +217,17 @@ def add_card(verbs: Any) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="an .onnx file, an exported run folder, or a name like resnet18")
     add("--set", action="append", default=[], type=_pair, metavar="KEY=VALUE", help=_settable())
-    add("--preprocess", metavar="PRESET", help="imagenet or stretch, which --set may change")
+    add("--preprocess", metavar="PRESET", help="a starting point, imagenet or stretch, parts of which --set changes")
     add("--out", metavar="FILE", help="write there; default: into the file itself")
 
 
 def _settable() -> str:
     return (
         "labels (a file with a name per line, or names with commas between), output, kind (logits or probabilities),"
-        " layout (NCHW or NHWC), licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std;"
-        " may be repeated"
+        " layout (NCHW or NHWC), licence, source; of the preprocessing mode (RGB, BGR or L), resize (shorter-side or"
+        " stretch), resize_size (pixels of the shorter side), interpolation (bilinear, bicubic, lanczos or nearest),"
+        " crop (HEIGHT,WIDTH in pixels), divisor (255 for values in 0…1), mean and std (a number per channel, commas"
+        " between); may be repeated"
     )
 
 
