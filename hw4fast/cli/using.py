@@ -47,6 +47,7 @@ def add_classify(verbs: Any) -> None:
 def _run_classify(arguments: Arguments) -> int:
     from hw4fast.errors import UsageError
     from hw4fast.inference.classify import Failure, classify
+    from hw4fast.paths import is_folder
 
     a = arguments
     if a.csv and a.json:
@@ -55,12 +56,13 @@ def _run_classify(arguments: Arguments) -> int:
     results = classify(a.images, a.model, a.transform, threads=threads(a), progress=not sys.stdout.isatty(), **options)
     if a.csv:
         print_row("file", "transform", "rank", "index", "label", "probability", "error")
-    count, failures = 0, []
+    count, failures, folders = 0, [], 0
     try:
         for result in results:
             count += 1
             if isinstance(result, Failure):
                 failures.append(result.reason)
+                folders += is_folder(result.file)  # without pictures: none that could not be classified
             if a.json:
                 print_json(result.to_json())
             elif a.csv:
@@ -70,8 +72,8 @@ def _run_classify(arguments: Arguments) -> int:
     finally:  # an error or Ctrl-C on the way, too
         for reason in failures:
             complain(reason)
-    if failures:
-        complain(f"{len(failures)} of {count} pictures could not be classified")
+    if len(failures) > folders:
+        complain(f"{len(failures) - folders} of {count - folders} pictures could not be classified")
     return 0 if not failures else 1 if len(failures) == count else 3
 
 
