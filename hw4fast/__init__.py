@@ -14,6 +14,8 @@ _FACE = {  # name → (module, attribute)
     "export": ("hw4fast.exporter", "export"),
     "load": ("hw4fast.inference.classifier", "Classifier"),
     "classify": ("hw4fast.inference.classify", "classify"),
+    "Result": ("hw4fast.inference.classify", "Result"),
+    "Failure": ("hw4fast.inference.classify", "Failure"),
     "ort_library": ("hw4fast.kernels", "ort_library"),
     "study": ("hw4fast.robustness.study", "study"),
 }

@@ -44,7 +44,7 @@ PARITY = {
 DIGITS = Preprocessing(mode="L", crop=(28, 28), mean=(0.3088,), std=(0.3488,))
 OF_RUN = Card(DIGITS, tuple("0123456789"), RUN, PARITY, 20)
 TEXT_OF_RUN = """\
-labels         10: 0, 1, 2, 3, 4, …
+labels         10: 0 | 1 | 2 | 3 | 4 | …
 preprocessing  read as grey (L)
                stretched to 28×28 pixels (bilinear, antialiased)
                (byte / 255 − mean) / std, mean 0.3088, std 0.3488
@@ -127,11 +127,20 @@ def test_of_an_architecture_in_int8_that_takes_pictures():
 def test_of_a_card_set_by_hand():
     card = Card(replace(DIGITS, crop=(8, 9)), ("cat", "dog"), {"file": "net.onnx"}, {}, 17)
     text = lines(card)
-    assert "stretched to 8×9 (height × width) pixels" in text and "labels         2: cat, dog\n" in text
+    assert "stretched to 8×9 (height × width) pixels" in text and "labels         2: cat | dog\n" in text
     assert "provenance     the card was set by hand, for net.onnx\nparity         not measured\n" in text
     text = lines(replace(card, provenance={"file": "net.onnx", "edited": ["labels", "output"]}))
     assert "edited by hand since: labels, output\nparity         not measured since it was edited\n" in text
     assert "provenance     not said\n" in lines(replace(card, provenance={}))
+
+
+def test_labels_with_commas_are_told_apart():
+    card = replace(OF_RUN, labels=("tench, Tinca tinca", "a" * 70, "dog"))
+    assert (
+        lines(card)
+        .replace("\n                 ", " ")
+        .startswith(f"labels         3: tench, Tinca tinca | {'a' * 59}… | dog\n")
+    )
 
 
 def test_what_another_program_wrote_is_named():

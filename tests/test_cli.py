@@ -216,6 +216,15 @@ def test_classify_prints_a_table(digit, tmp_path, centroid_onnx, capsys):
     assert main([*words, "--json"]) == 2
 
 
+def test_a_folder_without_pictures_is_no_picture_that_failed(digit, tmp_path, centroid_onnx, capsys):
+    (tmp_path / "empty").mkdir()
+    words = ["classify", str(tmp_path / "empty"), "--model", str(centroid_onnx)]
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"hw4fast: the folder '{tmp_path}/empty' holds no picture\n"
+    assert main(["classify", str(digit), str(tmp_path / "none.png"), *words[1:]]) == 3
+    assert capsys.readouterr().err.endswith("hw4fast: 1 of 2 pictures could not be classified\n")
+
+
 def test_classify_prints_clean_and_transformed_side_by_side(digit, centroid_onnx, capsys):
     transforms = ("--transform", "blur5", "--transform", "rotate45")
     assert main(["classify", str(digit), "--model", str(centroid_onnx), *transforms, "--top", "2"]) == 0

@@ -155,7 +155,7 @@ def test_the_command_line_imports_nothing_but_the_standard_library_at_the_top():
 def test_the_face_names_what_is_there():
     import hw4fast
 
-    for name in ("Settings", "train", "export", "load", "classify", "ort_library", "study"):
+    for name in ("Settings", "train", "export", "load", "classify", "Result", "Failure", "ort_library", "study"):
         assert callable(getattr(hw4fast, name)) and name in dir(hw4fast)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         hw4fast.trian  # noqa: B018

@@ -62,8 +62,8 @@ def _cut(value: object, limit: int = 60) -> str:
 
 
 def _labels(card: Any) -> Iterator[str]:
-    more = ", …" if len(card.labels) > FEW else ""
-    yield f"{len(card.labels)}: {', '.join(_cut(label, 40) for label in card.labels[:FEW])}{more}"
+    more = " | …" if len(card.labels) > FEW else ""  # names may hold commas
+    yield f"{len(card.labels)}: {' | '.join(_cut(label) for label in card.labels[:FEW])}{more}"
 
 
 def _preprocessing(card: Any) -> Iterator[str]:

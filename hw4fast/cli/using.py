@@ -47,6 +47,7 @@ def add_classify(verbs: Any) -> None:
 def _run_classify(arguments: Arguments) -> int:
     from hw4fast.errors import UsageError
     from hw4fast.inference.classify import Failure, classify
+    from hw4fast.paths import is_folder
 
     a = arguments
     if a.csv and a.json:
@@ -55,12 +56,13 @@ def _run_classify(arguments: Arguments) -> int:
     results = classify(a.images, a.model, a.transform, threads=threads(a), progress=not sys.stdout.isatty(), **options)
     if a.csv:
         print_row("file", "transform", "rank", "index", "label", "probability", "error")
-    count, failures = 0, []
+    count, failures, folders = 0, [], 0
     try:
         for result in results:
             count += 1
             if isinstance(result, Failure):
                 failures.append(result.reason)
+                folders += is_folder(result.file)  # without pictures: none that could not be classified
             if a.json:
                 print_json(result.to_json())
             elif a.csv:
@@ -70,8 +72,8 @@ def _run_classify(arguments: Arguments) -> int:
     finally:  # an error or Ctrl-C on the way, too
         for reason in failures:
             complain(reason)
-    if failures:
-        complain(f"{len(failures)} of {count} pictures could not be classified")
+    if len(failures) > folders:
+        complain(f"{len(failures) - folders} of {count - folders} pictures could not be classified")
     return 0 if not failures else 1 if len(failures) == count else 3
 
 
@@ -217,15 +219,17 @@ def add_card(verbs: Any) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="an .onnx file, an exported run folder, or a name like resnet18")
     add("--set", action="append", default=[], type=_pair, metavar="KEY=VALUE", help=_settable())
-    add("--preprocess", metavar="PRESET", help="imagenet or stretch, which --set may change")
+    add("--preprocess", metavar="PRESET", help="a starting point, imagenet or stretch, parts of which --set changes")
     add("--out", metavar="FILE", help="write there; default: into the file itself")
 
 
 def _settable() -> str:
     return (
         "labels (a file with a name per line, or names with commas between), output, kind (logits or probabilities),"
-        " layout (NCHW or NHWC), licence, source, mode, resize, resize_size, interpolation, crop, divisor, mean, std;"
-        " may be repeated"
+        " layout (NCHW or NHWC), licence, source; of the preprocessing mode (RGB, BGR or L), resize (shorter-side or"
+        " stretch), resize_size (pixels of the shorter side), interpolation (bilinear, bicubic, lanczos or nearest),"
+        " crop (HEIGHT,WIDTH in pixels), divisor (255 for values in 0…1), mean and std (a number per channel, commas"
+        " between); may be repeated"
     )
 
 

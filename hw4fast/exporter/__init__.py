@@ -12,7 +12,7 @@ from typing import Any
 from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import merits
 from hw4fast.exporter.fuse import fuse
-from hw4fast.exporter.graph import OPSET, to_onnx, write
+from hw4fast.exporter.graph import OPSET, replaceable, to_onnx, write
 from hw4fast.exporter.parity import Differs, compare, compare_inputs
 from hw4fast.exporter.pixels import can_fold, take_pixels
 from hw4fast.exporter.precision import BATCH, METHOD, half, quantised
@@ -21,7 +21,7 @@ from hw4fast.exporter.source import Source, of_architecture, of_run
 from hw4fast.files import PART, RUN_MODEL, writing
 from hw4fast.inference.card import Card, Input
 from hw4fast.inference.known import NAME
-from hw4fast.paths import is_model
+from hw4fast.paths import is_folder, is_model
 from hw4fast.training.models.pretrained import architectures, check_architecture
 
 INPUTS = ("float32", "uint8")
@@ -34,13 +34,15 @@ TOLERANCE = TOLERANCES["float32"]
 @dataclass(frozen=True)
 class Result:
     """path: the file; card: what it carries; size: bytes; left_out: a line for each calibration picture that can't be
-    read, unchecked: for each photograph on which the file would have been checked, had it been one that can be."""
+    read, unchecked: for each photograph on which the file would have been checked, had it been one that can be;
+    replaced: the precision of the exported file that was there before."""
 
     path: Path
     card: Card
     size: int
     left_out: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    replaced: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def export(
     torch's float64 result by more than `tolerance` (default: TOLERANCES) times the largest logit, or in float32 an
     answer differs from torch's, there is no file and UserError says by how much. int8 is compared with the float32
     file, too, which must pass first, see exporter.merits. Raises UserError, too, for a folder without a finished run,
-    when `fused` finds no such block, and for a folder to calibrate on in which no picture can be read.
+    when `fused` finds no such block, for a folder to calibrate on in which no picture can be read, and when a file
+    stands there that `export` didn't write.
     """
     variant = Variant(input, fused, fp16, int8)
     tolerance = TOLERANCES[variant.precision] if tolerance is None else tolerance
@@ -109,7 +112,11 @@ def export(
         raise UsageError(f"tolerance must be positive, not {tolerance}")
     if calibrate is not None and not int8:
         raise UsageError("pictures to calibrate on go with --int8")
+    if onnx and (str(onnx).endswith("/") or is_folder(onnx)):
+        raise UsageError(f"'{onnx}' is a folder; name a file in it: {Path(onnx) / RUN_MODEL}")
+    replaced = replaceable(Path(onnx)) if onnx else None  # before anything is fetched
     source, path = _source(model, onnx, weights, preprocess)
+    replaced = replaced if onnx else replaceable(path)
     if licence is not None:
         source = replace(source, licence=licence)
     pictures = calibration(source, calibrate) if int8 else None
@@ -121,7 +128,7 @@ def export(
         else:
             card = _int8(source, graph, variant, tolerance, pictures, temporary, said)
     left_out = () if pictures is None else pictures.left_out
-    return Result(path, card, path.stat().st_size, left_out, source.left_out)
+    return Result(path, card, path.stat().st_size, left_out, source.left_out, replaced)
 
 
 def _float(

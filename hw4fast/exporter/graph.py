@@ -19,7 +19,7 @@ import torch
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
 from hw4fast.inference.card import KEY, Card
-from hw4fast.paths import one_line
+from hw4fast.paths import is_file, one_line
 
 OPSET = 20
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -95,6 +95,25 @@ def _interruptible() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def replaceable(path: Path) -> str | None:
+    """The precision of the file that `export` wrote at `path` before; None when there is none, or an empty one.
+
+    Raises UserError for another file: it is somebody's, and can't be exported again.
+    """
+    if not is_file(path) or path.stat().st_size == 0:
+        return None
+    import onnx
+
+    try:
+        props = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+        provenance = Card.from_json_text(props[KEY]).provenance
+        if "exported" in provenance:
+            return str(provenance.get("precision", "float32"))
+    except Exception:  # protobuf's DecodeError, and whatever a foreign file brings
+        pass
+    raise UserError(f"'{path}' is there and is no file that hw4fast exported; name another one, or remove it")
 
 
 def write(proto: Any, card: Card, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -57,9 +58,10 @@ class Classifier:
         try:
             card = known_card(self.path) if text is None else Card.from_json_text(text)
             if card is None:
+                file = shlex.quote(one_line(self.path, 4096))
                 raise UserError(
                     f"it has no card (metadata '{KEY}': preprocessing and labels), so its answers can't be read; if you"
-                    " know what it takes: hw4fast card FILE --set labels=LABELS.txt --preprocess imagenet"
+                    f" know what it takes: hw4fast card {file} --set labels=LABELS.txt --preprocess imagenet"
                 )
             self.card = card
             device = DEVICES.get(self.provider)
@@ -67,6 +69,11 @@ class Classifier:
             self.at_once = self._check_shapes()
         except UserError as error:
             raise UserError(f"'{self.path}': {error}") from None
+
+    def __repr__(self) -> str:
+        p = self.card.preprocessing
+        size = "×".join(map(str, (*p.crop, p.channels)))
+        return f"Classifier('{one_line(self.path)}', {size} → {len(self.card.labels)} classes, on {self.provider})"
 
     @cached_property
     def sha256(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ OF_PREPROCESSING = ("mode", "resize", "resize_size", "interpolation", "crop", "d
 SETTABLE = ("labels", "output", "kind", "layout", *TEXTS, *OF_PREPROCESSING)
 MEASURED = ("preprocessing", "input", "output", "labels")  # parts of the card for which its parity was measured
 ROUNDED = 0.05  # how far the sum of probabilities may be from 1: in int8 each of them is rounded
+COLUMNS = {"", "id", "idx", "index", "class", "class_id", "class_name", "label", "labels", "name", "wnid", "synset"}
 LARGEST_LABELS = 64 * 2**20  # bytes
 
 
@@ -41,8 +43,8 @@ def describe(
     a JSON list), or names with commas between them; output the name of the graph's output, if it has several; kind
     "logits" or "probabilities" (found by a trial otherwise) and layout "NCHW" or "NHWC", of that output and of the
     input; licence and source in words; the others the card's preprocessing, lists with commas between them.
-    preprocess: a preset that they change. What is not said stays as the old card has it. out: the file to write; the
-    model's own if None.
+    preprocess: a preset that they change, needless where they say all of it. What is not said stays as the old card
+    has it. out: the file to write; the model's own if None.
     When anything but licence and source becomes another, the parity is taken out, and `edited` in the provenance says
     why. An old card that can't be read is left out, with a line on stderr, when labels and `preprocess` are given.
     Raises UsageError for an unknown key, UserError for a file that is no such model, that may not be written, and when
@@ -115,17 +117,21 @@ def _old_card(path: Path, session: Any, replaced: bool) -> Card | None:
 
 def _card(path: Path, session: Any, old: Card | None, values: dict[str, str], preprocess: str | None) -> Card:
     """The old card with what is new, as if the output were logits."""
-    if preprocess is None and old is None:
-        raise UserError(f"'{path}' has no card yet; say how pictures are read: --preprocess {' or '.join(PRESETS)}")
-    if "labels" not in values and old is None:
-        raise UserError(f"'{path}' has no card yet; say what its classes are called: --set labels=FILE")
     taken, given = _one(session.get_inputs(), "input", None), _output(session.get_outputs(), old, values)
     dtype = next((name for name in DTYPES if TYPES[name] == taken.type), None)
     if dtype is None or len(taken.shape) != 4:
         raise UserError(f"'{path}' takes {taken.type} {taken.shape}; a card is for four axes of {' or '.join(DTYPES)}")
     layout = values.get("layout") or _layout(taken.shape, old)
     *sides, channels = taken.shape[1:] if layout == "NHWC" else (*taken.shape[2:], taken.shape[1])
-    base = old.preprocessing if preprocess is None and old else preset(preprocess or "imagenet")
+    base = preset(preprocess) if preprocess is not None else old.preprocessing if old else None
+    if base is None and (missing := _missing(values, sides)):
+        among = f", or --set {', '.join(missing)}, too" if len(missing) < len(OF_PREPROCESSING) // 2 else ""
+        raise UserError(
+            f"'{path}' has no card yet; say how pictures are read: --preprocess {' or '.join(PRESETS)} as a starting "
+            f"point; --set changes parts of it{among}"
+        )
+    if "labels" not in values and old is None:
+        raise UserError(f"'{path}' has no card yet; say what its classes are called: --set labels=FILE")
     preprocessing = _preprocessing(base, values, sides)
     if isinstance(channels, int) and channels != preprocessing.channels:
         raise UserError(
@@ -183,15 +189,24 @@ def _one(entries: list[Any], what: str, name: str | None) -> Any:
     raise UserError(f"the model's outputs are {names}; name one of them with --set output=NAME")
 
 
-def _preprocessing(base: Preprocessing, values: dict[str, str], sides: list[Any]) -> Preprocessing:
-    """`base` with what `values` say; a graph that states its size has the last word on the crop, unless told."""
+def _missing(values: dict[str, str], sides: list[Any]) -> list[str]:
+    """What `values` leave open of a preprocessing that starts from nothing; the graph may state its size."""
+    needless = {"resize_size"} if values.get("resize") == "stretch" else set()
+    if all(isinstance(side, int) for side in sides):
+        needless.add("crop")
+    return [f"{key}=" for key in OF_PREPROCESSING if key not in values and key not in needless]
+
+
+def _preprocessing(base: Preprocessing | None, values: dict[str, str], sides: list[Any]) -> Preprocessing:
+    """`base`, None where `values` say all, with what they say; a graph that states its size has the last word on the
+    crop, unless told."""
     changed = {key: _read(key, values[key]) for key in OF_PREPROCESSING if key in values}
     if changed.get("resize") == "stretch":
         changed.setdefault("resize_size", None)
     if "crop" not in changed and all(isinstance(side, int) for side in sides):
         changed["crop"] = tuple(sides)
     try:
-        return replace(base, **changed)
+        return replace(base, **changed) if base else Preprocessing(**changed)
     except ValueError as error:
         raise UsageError(f"the preprocessing can't be so: {one_line(error)}") from None
 
@@ -232,7 +247,17 @@ def _labels(text: str) -> tuple[str, ...]:
         raise UserError(f"'{path}' holds no labels, one per line or a JSON list: {one_line(error)}") from None
     if not names or names == [""] or not all(isinstance(name, str) for name in names):
         raise UserError(f"'{path}' holds no labels, one per line or a JSON list of texts")
+    if not content.lstrip().startswith("[") and _is_table(names):
+        raise UserError(f"'{path}': is this a CSV? a labels file holds one name per line, or is a JSON list")
     return tuple(name.strip() for name in names)
+
+
+def _is_table(lines: list[str]) -> bool:
+    """Whether the first line is a head of columns, or every line begins with a number and a comma. Names themselves
+    have commas: "tench, Tinca tinca"."""
+    head = [cell.strip().strip('"').lower() for cell in lines[0].split(",")]
+    numbered = len(lines) > 1 and all(re.match(r'\s*"?\d+"?,', line) for line in lines)
+    return numbered or (len(head) > 1 and COLUMNS.issuperset(head))
 
 
 def _answer(path: Path) -> np.ndarray:

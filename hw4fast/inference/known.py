@@ -17,6 +17,7 @@ from hw4fast.paths import is_folder, is_model, model_file, one_line
 
 DEFAULT = "shufflenet_v2_x1_0"  # small and good: 9 MB, 74.8 % of 456 photographs that it never saw
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of an architecture of torchvision's
+BEGUN = "begun"  # what `export --begun` says on stderr when it knows the net
 MODELS, LABELS = "models", "imagenet_classes.csv"  # in HW4FAST_DATA
 
 
@@ -92,12 +93,33 @@ def imagenet_labels(path: Path) -> tuple[str, ...]:
 
 def _exported(name: str) -> Path:
     path = cache_folder() / MODELS / f"{name}.onnx"
-    print(f"hw4fast: exporting {name} to {path}, once", file=sys.stderr)
     # -P: what lies in the caller's folder, an onnx.py for instance, is no module
-    command = [sys.executable, "-P", "-m", "hw4fast", "export", name, "--onnx", str(path)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
-        folder = f" (the folder '{name}' holds no run)" if is_folder(name) else ""
-        raise UserError(f"there is no model '{name}'{folder}, and it can't be made: {said.removeprefix('hw4fast: ')}")
+    command = [sys.executable, "-P", "-m", "hw4fast", "export", name, "--begun", "--onnx", str(path)]
+    said = "it did not say why"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        try:
+            for line in filter(str.strip, child.stderr):
+                if line.strip() == BEGUN:
+                    print(f"hw4fast: exporting {name} to {path}, once", file=sys.stderr)
+                else:
+                    said = line.strip().removeprefix("hw4fast: ")
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        raise UserError(_refusal(name, said))
     return path
+
+
+def _refusal(name: str, said: str) -> str:
+    """Why there is no such model, by the last line of `export`, which doesn't know which verb was asked."""
+    none = f"there is no model '{name}'" + (f" (the folder '{name}' holds no run)" if is_folder(name) else "")
+    _, unknown, hint = said.partition(f"unknown architecture '{name}'; ")
+    if unknown:
+        return f"{none}; {hint}"
+    before, asked, _ = said.rpartition(", or name a file with --weights FILE")  # which export alone has
+    if asked:
+        file = f"{name}.onnx"
+        said = f"{before}, or: hw4fast export {name} --weights FILE --onnx {file} and then --model {file}"
+    return f"{none}, and it can't be made: {said}"

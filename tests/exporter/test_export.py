@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ from hw4fast.errors import UsageError, UserError
 from hw4fast.exporter import export
 from hw4fast.exporter.parity import BATCHES, compare
 from hw4fast.exporter.source import Source
-from hw4fast.inference.card import Card
+from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.stats import percent
 from hw4fast.training.runs import load_model, load_record
@@ -149,7 +150,7 @@ def test_nothing_of_this_machine_is_in_it(small_run, model_file):
 def test_a_file_of_that_name_is_replaced_and_stands_alone(run, tmp_path):
     path = tmp_path / "new" / "net.onnx"
     path.parent.mkdir()
-    path.write_text("old")
+    path.touch()
     result = export(run, path)
     assert result.path == path and result.size == path.stat().st_size and list(path.parent.iterdir()) == [path]
     assert Classifier(path).card == result.card and result.card.parity["same_answers"] == 64
@@ -158,15 +159,15 @@ def test_a_file_of_that_name_is_replaced_and_stands_alone(run, tmp_path):
 
 @pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize("tolerance", [1e-30, 1e-12])
-def test_over_tolerance_there_is_no_file(tolerance, run, tmp_path):
+def test_over_tolerance_there_is_no_file(tolerance, run, tmp_path, model_file):
     before = {path.name for path in run.iterdir()}
     with pytest.raises(UserError, match=r"differs from torch: .* no file was written"):
         export(run, tolerance=tolerance)
     assert {path.name for path in run.iterdir()} == before
-    (tmp_path / "old.onnx").write_text("old")
+    shutil.copy(model_file, tmp_path / "old.onnx")
     with pytest.raises(UserError, match="no file was written"):
         export(run, tmp_path / "old.onnx", tolerance)
-    assert (tmp_path / "old.onnx").read_text() == "old"
+    assert (tmp_path / "old.onnx").read_bytes() == model_file.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.onnx", "run"]
 
 
@@ -182,6 +183,42 @@ def test_ctrl_c_that_torch_takes_for_its_own_error(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         export(run)
     assert signal.getsignal(signal.SIGINT) is before and not (run / "model.onnx").exists()
+
+
+@pytest.mark.usefixtures("quick_graph")
+def test_what_is_replaced_is_told(run, tmp_path, model_file, capsys):
+    path = tmp_path / "net.onnx"
+    shutil.copy(model_file, path)
+    assert main(["export", str(run), "--onnx", str(path), "--fp16"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "hw4fast: replaces the float32 file that was there\n"
+    assert "(0 are near ties)" not in said.out
+    assert export(run, path).replaced == "float16"
+    shutil.copy(path, run / "model.onnx")
+    assert export(run).replaced == "float32"
+
+
+@pytest.mark.parametrize("kind", ["text", "foreign", "by hand"])
+def test_what_export_did_not_write_stays(kind, small_run, tmp_path, model_file):
+    path = tmp_path / "net.onnx"
+    path.write_text("mine")
+    if kind != "text":
+        model = onnx.load(model_file)
+        card = replace(Classifier(model_file).card, provenance={"file": "net.onnx"})
+        onnx.helper.set_model_props(model, {KEY: card.to_json_text()} if kind == "by hand" else {"author": "me"})
+        onnx.save(model, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="is there and is no file that hw4fast exported; name another one"):
+        export(small_run, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["new/", "old", "old/"])
+def test_a_folder_is_no_name_of_a_file(name, small_run, tmp_path):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(UsageError, match=rf"is a folder; name a file in it: .*/{name.strip('/')}/model\.onnx"):
+        export(small_run, f"{tmp_path}/{name}")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.inference.card import DEEPEST, KEY, LONGEST, SCHEMA, Card, Input, Output
+from hw4fast.inference.describe import _labels
 from tests.documented import documented
 
 PHOTOS = Preprocessing(
@@ -199,3 +200,14 @@ def test_any_value_under_any_key_is_read_or_refused(value, key):
     except UserError:
         return
     assert Card.from_json_text(card.to_json_text()) == card
+
+
+@pytest.mark.parametrize(
+    "text", ["index,wnid,name\n0,n1,tench\n", "0,tench\n1,goldfish\n", '"0",a\n"1",b', ",name\n0,a"]
+)
+def test_a_table_is_no_list_of_labels(text, tmp_path):
+    (tmp_path / "labels").write_text(text)
+    with pytest.raises(UserError, match=r"is this a CSV\? a labels file holds one name per line"):
+        _labels(str(tmp_path / "labels"))
+    (tmp_path / "labels").write_text("tench, Tinca tinca\n1,000 euros\n")
+    assert _labels(str(tmp_path / "labels")) == ("tench, Tinca tinca", "1,000 euros")

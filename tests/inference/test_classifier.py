@@ -155,6 +155,10 @@ def test_a_run_folder(centroid_onnx, tmp_path):
     assert Classifier(tmp_path).path == tmp_path / "model.onnx"
 
 
+def test_what_it_is_is_told(centroid_onnx):
+    assert repr(Classifier(centroid_onnx)) == f"Classifier('{centroid_onnx}', 28×28×1 → 10 classes, on cpu)"
+
+
 def refused(path: Path, *parts: str) -> None:
     with pytest.raises(UserError) as caught:
         Classifier(path)
@@ -165,7 +169,7 @@ def refused(path: Path, *parts: str) -> None:
 
 
 def test_a_file_without_card(tmp_path):
-    refused(write(tmp_path / "foreign.onnx", None), "has no card", KEY, "hw4fast card FILE")
+    refused(write(tmp_path / "foreign.onnx", None), "has no card", KEY, f"hw4fast card {tmp_path}/foreign.onnx")
 
 
 def test_a_junk_card(tmp_path):
@@ -296,7 +300,7 @@ def test_real_foreign_models_are_refused_but_for_the_known_ones(tmp_path):
             assert Classifier(path).card == card and card.labels[987] == "corn" and len(card.labels) == 1000
         copy = tmp_path / path.name
         shutil.copy(path, copy)  # elsewhere nobody knows it
-        refused(copy, "has no card", "hw4fast card FILE --set labels=")
+        refused(copy, "has no card", f"hw4fast card {copy} --set labels=")
 
 
 def test_a_failure_while_it_runs_is_one_line(tmp_path):

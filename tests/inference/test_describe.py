@@ -13,6 +13,7 @@ import pytest
 
 from hw4fast.cli import main
 from hw4fast.data import load
+from hw4fast.data.preprocessing import COLOUR_MODES, RESAMPLING
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.card import KEY, Input, Output
 from hw4fast.inference.classifier import Classifier
@@ -46,6 +47,13 @@ def test_it_can_be_changed_later_and_written_elsewhere(foreign, values, tmp_path
     changed = describe(foreign, {"licence": "MIT"}, out=tmp_path / "other.onnx")
     assert foreign.read_bytes() == before
     assert describe(tmp_path / "other.onnx") == changed and describe(foreign).licence == ""
+
+
+def test_who_says_all_of_the_preprocessing_needs_no_preset(foreign, values):
+    given = values | {"interpolation": "bicubic", "divisor": "255"}
+    with pytest.raises(UserError, match=r"as a starting point; --set changes parts of it, or --set divisor=, too$"):
+        describe(foreign, {key: value for key, value in given.items() if key != "divisor"})
+    assert describe(foreign, given).preprocessing.interpolation == "bicubic"
 
 
 def test_labels_from_a_file(foreign, values, tmp_path):
@@ -360,7 +368,7 @@ def test_nothing_to_write(foreign):
 def test_the_command_shows_and_sets(foreign, values, capsys):
     given = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     assert main(["card", str(foreign), "--preprocess", "stretch", *given]) == 0
-    assert capsys.readouterr().out.startswith(f"file           {foreign}\nlabels         10: 0, 1, 2, 3, 4, …\n")
+    assert capsys.readouterr().out.startswith(f"file           {foreign}\nlabels         10: 0 | 1 | 2 | 3 | 4 | …\n")
     assert main(["card", str(foreign), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == Classifier(foreign).card.to_json()
     shutil.copy(foreign, foreign.with_name("model.onnx"))
@@ -377,7 +385,8 @@ def test_its_help_names_every_key(capsys):
     with pytest.raises(SystemExit):
         main(["card", "--help"])
     text = capsys.readouterr().out
-    assert [key for key in SETTABLE if key not in text] == []
+    known = (*SETTABLE, *COLOUR_MODES, *RESAMPLING, "shorter-side", "stretch", "HEIGHT,WIDTH")
+    assert [key for key in known if key not in text] == []
 
 
 def test_a_linear_model_of_any_size(tmp_path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +14,19 @@ from hw4fast.inference import known
 from hw4fast.inference.classifier import Classifier
 
 TABLE = 'index,wnid,name\n1,n2,"crane, a bird"\n0,n1,tench\n'
+
+
+class Child:
+    """What subprocess.Popen gives, of an export that is over."""
+
+    def __init__(self, code: int, said: str) -> None:
+        self.returncode, self.stderr = code, io.StringIO(said)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture
@@ -47,10 +60,7 @@ def test_a_folder_of_that_name_without_a_run_is_no_model(folders, centroid_onnx,
     monkeypatch.chdir(folders)
     (folders / "net").mkdir()
 
-    def fails(command, **_):
-        return subprocess.CompletedProcess(command, 1, "", "hw4fast: no torch\n")
-
-    monkeypatch.setattr(known.subprocess, "run", fails)
+    monkeypatch.setattr(known.subprocess, "Popen", lambda *_, **__: Child(1, "hw4fast: no torch\n"))
     with pytest.raises(
         UserError, match=r"no model 'net' \(the folder 'net' holds no run\), and it can't be made: no torch"
     ):
@@ -67,31 +77,47 @@ def test_a_folder_of_that_name_without_a_run_is_no_model(folders, centroid_onnx,
 def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, centroid_onnx, monkeypatch, capsys):
     commands = []
 
-    def run(command, **_):
+    def start(command, **_):
         commands.append(command)
         shutil.copy(centroid_onnx, command[-1])
-        return subprocess.CompletedProcess(command, 0, "", "")
+        return Child(0, "begun\n")
 
-    monkeypatch.setattr(known.subprocess, "run", run)
+    monkeypatch.setattr(known.subprocess, "Popen", start)
     for _ in range(2):
         assert known.find_model("resnet18") == folders / "cache" / "models" / "resnet18.onnx"
-    ((*start, path),) = commands
-    assert start == [sys.executable, "-P", "-m", "hw4fast", "export", "resnet18", "--onnx"]
+    ((*words, path),) = commands
+    assert words == [sys.executable, "-P", "-m", "hw4fast", "export", "resnet18", "--begun", "--onnx"]
     assert path == str(folders / "cache" / "models" / "resnet18.onnx")
     assert "exporting resnet18 to" in capsys.readouterr().err
 
 
-def test_why_it_can_not_be_exported_is_told(folders, monkeypatch):
-    """And the folder of the caller can put nothing in."""
+def test_why_it_can_not_be_exported_is_told(folders, monkeypatch, capsys):
+    """And the folder of the caller can put nothing in. Of an unknown name nobody says first that it is exported."""
     pytest.importorskip("torchvision")
     for name in ("hw4fast.py", "argparse.py", "onnx.py", "torch.py"):
         (folders / name).write_text("raise SystemExit('run')")
     monkeypatch.chdir(folders)
     with pytest.raises(
-        UserError, match=r"there is no model 'resnet_18', and it can't be made: .*did you mean resnet18"
+        UserError, match=r"^there is no model 'resnet19'; did you mean resnet18, resnet\d+ or resnet\d+\?$"
     ):
-        known.find_model("resnet_18")
+        known.find_model("resnet19")
+    assert capsys.readouterr().err == ""
     assert list((folders / "cache" / "models").iterdir()) == []
+
+
+def test_weights_that_can_not_be_had(folders, monkeypatch):
+    torch, pretrained = pytest.importorskip("torch"), pytest.importorskip("hw4fast.training.models.pretrained")
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    with pytest.raises(UserError) as caught:
+        pretrained.pretrained("resnet18")
+    assert known._refusal("resnet18", str(caught.value)).endswith(
+        f"(no network); put resnet18.pth into {folders}/data/models or {folders}/cache/models, or: hw4fast export "
+        "resnet18 --weights FILE --onnx resnet18.onnx and then --model resnet18.onnx"
+    )
 
 
 @pytest.mark.parametrize("path", ["no/such.onnx", "net.onnx", "Résumé"])

@@ -55,7 +55,9 @@ def test_weights_are_found(ending, place, nowhere, state, monkeypatch):
 
 
 def test_what_can_not_be_had_says_where_it_was_looked_for(nowhere):
-    with pytest.raises(UserError, match=r"no squeezenet1_1.pth .* HW4FAST_DATA \(not set\) .*no network.*--weights"):
+    with pytest.raises(
+        UserError, match=r"\(no network\); put squeezenet1_1.pth into .*cache/models, or .* --weights FILE"
+    ):
         pretrained(NAME)
     with pytest.raises(UserError, match="there is no file of weights"):
         pretrained(NAME, nowhere / "none.pth")

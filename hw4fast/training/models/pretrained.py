@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import cache_folder, data_folder
+from hw4fast.paths import one_line
 
 ENDINGS = (".pth", ".pt", ".safetensors")
 
@@ -30,8 +31,9 @@ def check_architecture(name: str) -> None:
     """Raises UsageError that names the nearest known for a name that isn't one of `architectures()`."""
     known = architectures()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "torchvision.models.list_models() names them"
+        *near, last = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [""]
+        meant = f"{', '.join(near)} or {last}" if near else last
+        hint = f"did you mean {meant}?" if last else "torchvision.models.list_models() names them"
         raise UsageError(f"unknown architecture '{name}'; {hint}")
 
 
@@ -128,11 +130,8 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:
         data = data_folder()
-        places = [
-            f"HW4FAST_DATA ({data / 'models'})" if data else "HW4FAST_DATA (not set)",
-            str(cache_folder() / "models"),
-        ]
+        places = [*([f"{data / 'models'}"] if data else []), f"{cache_folder() / 'models'}"]
         raise UserError(
-            f"the weights of {name} can't be had: no {name}.pth or .safetensors in {' or '.join(places)}, and"
-            f" {weights.url} failed ({error}); put a file there, or name one with --weights"
+            f"the weights of {name} can't be had: {weights.url} failed ({one_line(error)}); put {name}.pth into"
+            f" {' or '.join(places)}, or name a file with --weights FILE"
         ) from None
