@@ -197,7 +197,7 @@ def test_each_colour_order_from_the_file_to_the_answer(mode, kind, tmp_path, mon
     layers = [torch.nn.Conv2d(preprocessing.channels, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten()]
     model = torch.nn.Sequential(*layers, torch.nn.Linear(8 * 63, 5)).eval()
     pictures = some_pictures(preprocessing.channels)
-    source = Source(model, preprocessing, tuple("abcde"), {}, pictures)
+    source = Source(model, preprocessing, tuple("abcde"), {"exported": "now"}, pictures)
     monkeypatch.setattr(exporter, "_source", lambda *_: (source, tmp_path / "net.onnx"))
     picture = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (40, 31, 3), np.uint8)
     found = []
