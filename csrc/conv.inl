@@ -16,17 +16,6 @@ template <class T> static void conv_turn(const T *from, std::int64_t step, std::
     for (std::int64_t j = 0; j < columns; j += W) {
       const std::int64_t n = std::min(W, columns - j);
       Float<T> square[W];
-      if (c + W <= std::min(channels, pitch)) {  // no comparisons: a third of the time
-        const T *at = from + c * step + j;
-#pragma GCC unroll 16
-        for (std::int64_t i = 0; i < W; ++i) square[i] = n == W ? load(at + i * step) : load_some(at + i * step, n);
-        transpose<T>(square);
-        T *out = to + j * pitch + c;
-#pragma GCC unroll 16
-        for (std::int64_t i = 0; i < W; ++i)
-          if (i < n) store(out + i * pitch, square[i]);
-        continue;
-      }
       for (std::int64_t i = 0; i < W; ++i)
         square[i] = c + i < channels ? load_some(from + (c + i) * step + j, n) : Float<T>{};
       transpose<T>(square);

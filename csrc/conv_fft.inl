@@ -10,8 +10,8 @@
 // rows 0 to 8 of column 8, and the 16 rows of each of the columns 1 to 7.
 //
 // Per output, of 5 × 5 filters on 14 × 14 pictures, 2.7 multiply-adds for each pair of channels, where Winograd's way
-// takes 12.3 and direct sums 25. Rounding errors are relative to the largest number of a tile, and smaller than those
-// of either in the whole of it.
+// takes 12.3 and direct sums 25. Rounding errors are relative to the largest number of a tile, where those of direct
+// sums are smaller next to small numbers; in the whole of a tile they are smaller than those.
 //
 // Source: Mathieu, Henaff, LeCun, "Fast Training of Convolutional Networks through FFTs" (2014); the transforms are
 // Cooley and Tukey's, 16 = 4 · 4.

@@ -32,11 +32,11 @@ template <class T> ConvWay conv_way(const ConvShape &s, bool kept) {
   const std::int64_t tiles = conv_fft_tiles(s), fft = 4 * conv_fft_places * tiles;
   const std::int64_t points = s.kh == 3 ? 16 : 49;
   const std::int64_t winograd = points * ((s.rows * s.side + 1) / 2) * ((s.cols * s.side + 1) / 2);
-  // A filter's transform is as long as some ten tiles' products. Spectra of many 3 × 3 filters, 29 times as large as
-  // they, come from memory too slowly.
-  const bool worth =
-      (kept || s.n * tiles >= 16) && (s.kh == 5 ? fft < winograd : s.c * s.o <= 64 * 64 && 5 * fft < 4 * winograd);
-  return worth ? ConvWay::fft : ConvWay::winograd;
+  // A filter's transform is as long as some ten tiles' products. Spectra have 260 numbers a filter: of many 3 × 3 ones
+  // they come from memory too slowly, and 70 MB of them are enough.
+  const std::int64_t pairs = s.c * s.o;
+  const bool fewer = s.kh == 5 ? pairs <= 256 * 256 && fft < winograd : pairs <= 64 * 64 && 5 * fft < 4 * winograd;
+  return fewer && (kept || s.n * tiles >= 16) ? ConvWay::fft : ConvWay::winograd;
 }
 
 // Filters and bias as their way wants them, with zeros up to whole vectors. Made once where they don't change: they

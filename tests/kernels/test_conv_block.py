@@ -220,6 +220,17 @@ def test_not_a_number_stays_where_it_can_be_seen(pool, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", [case for case in card.cases() if case.name.startswith("fft-")], ids=lambda c: c.name)
+def test_fourier_transforms_err_less_than_torch(case, isa):
+    """Winograd's algorithm doesn't: these are the cases that go their way."""
+    *arrays, options = case.make()
+    output, _ = card.conv_block(*arrays, **options, isa=isa)
+    theirs, _ = torch_result(arrays, options, np.zeros(output.shape, np.float32))
+    reference, _ = card.reference(*(None if a is None else a.astype(np.float64) for a in arrays), **options)
+    assert error(output, reference) <= 0.8 * error(theirs, reference)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pool", [False, True])
 def test_what_is_not_finite_is_where_torch_has_it_by_fourier_transforms(pool, isa):
     """A spectrum spreads it over a whole tile, and so it does what overflows on the way: such pictures are done again,
