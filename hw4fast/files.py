@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -52,6 +53,12 @@ def sync(path: Path) -> None:
     """Comes back when the file is on the disk: what is renamed before may be empty after a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def sha256(path: Path) -> str:
+    """Of the file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def memory_map(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hw4fast.cli.card_lines import WIDTH, card_lines
 from hw4fast.cli.common import (
     Arguments,
     complain,
@@ -241,6 +240,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _run_card(arguments: Arguments) -> int:
+    from hw4fast.cli.card_lines import WIDTH, card_lines
     from hw4fast.inference.describe import describe
     from hw4fast.inference.known import find_model
 

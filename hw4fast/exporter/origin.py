@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from hw4fast.data import Preprocessing
 from hw4fast.data.preprocessing import PRESETS, preset
 from hw4fast.errors import UsageError
+from hw4fast.files import sha256
 from hw4fast.inference.known import KNOWN
 
 TORCHVISION = "torchvision"  # the preset that is no fixed one: what the architecture's weights were tested with
@@ -66,11 +66,6 @@ def origin(name: str, path: Path) -> Origin:
         if path.stem.endswith(f"-{mark}"):
             return Origin(path.name, digest, member, "its name")
     return Origin(path.name, digest)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _members(name: str) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 from hw4fast.data.images import as_picture
 from hw4fast.data.preprocessing import MAX_CROP
 from hw4fast.errors import UserError
+from hw4fast.files import sha256
 from hw4fast.inference.binding import DEVICES, Bound
 from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.known import find_model, known_card
@@ -78,8 +78,7 @@ class Classifier:
     @cached_property
     def sha256(self) -> str:
         """Of the model file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.path)
 
     def fit(self, picture: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 1 or 3] of any size → uint8 [height, width, channels] as the model reads it.

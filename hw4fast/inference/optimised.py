@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw4fast import record
-from hw4fast.files import PART, cache_folder, sync, without_room
+from hw4fast.files import PART, cache_folder, sha256, sync, without_room
 
 GRAPH, WEIGHTS, NOTE = "model.onnx", "model.onnx.data", "note.json"  # in an entry's folder
 FORMAT = 3  # of an entry
@@ -115,11 +115,10 @@ def fingerprint(path: Path) -> str | None:
         found = note.read_text(encoding="ascii")
         if len(found) == 64 and found.isalnum():
             return found
-    with path.open("rb") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(ELSEWHERE) >= 0:
-                return None
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(ELSEWHERE) >= 0:
+            return None
+    digest = sha256(path)
     with suppress(OSError):
         if time.time() - changed > SETTLED_S and _identity(path) == identity:
             note.parent.mkdir(parents=True, exist_ok=True)

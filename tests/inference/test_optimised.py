@@ -99,7 +99,7 @@ def test_the_hash_is_noted_once_the_file_has_settled(model, cache, monkeypatch):
     monkeypatch.setattr(optimised, "SETTLED_S", -1)
     answer(model)
     (note,) = (cache / "hashes").iterdir()
-    monkeypatch.setattr(optimised.hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr(optimised, "sha256", lambda *_: pytest.fail("hashed again"))
     answer(model)
     assert len(note.read_text()) == 64
 
