@@ -39,9 +39,9 @@ def fuse(model: ModelProto) -> int:
 
     Taken are the convolutions that the kernels do faster than onnxruntime's, because they take fewer products: stride
     1, 3×3 or 5×5, one group, and 8 or more channels in and out (by Winograd's algorithm or Fourier transforms). On
-    others the kernels lose: on 32 filters 3×3 of one channel 60 % of their speed, on squeezenet1_1's first layer a
-    fifth of the whole net's time, on mobilenet_v2's filters per channel half. The weights are float32 or float64
-    constants, undilated, with the same padding on both sides. A Conv without a bias gets zeros.
+    others the kernels lose: on filters of one channel, on squeezenet1_1's first layer (a fifth of the whole net's
+    time), on mobilenet_v2's filters per channel (half). The weights are float32 or float64 constants, undilated, with
+    the same padding on both sides. A Conv without a bias gets zeros.
     What is read elsewhere, in a branch or a loop, too, stays. So does a MaxPool of a picture that is one pixel wide or
     high, where the graph says so: onnxruntime lets it be, the kernels refuse. In a graph for pictures of any size that
     isn't known, and their error is what such a one gets.

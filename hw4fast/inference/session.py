@@ -62,7 +62,7 @@ def open_session(
     after an answer, which makes the next one up to a tenth faster and everybody else slower; not if torch has been
     imported, whose next call would take twice as long, unless told. batch: how many pictures it will be given each
     time, where the file leaves that open under one of the names in BATCH_AXES: what follows from the number is then
-    worked out once (shufflenet_v2_x1_0, which computes its shapes, is a fifteenth faster).
+    worked out once (shufflenet_v2_x1_0 computes its shapes with 77 operators and more).
     Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
     loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
