@@ -34,7 +34,8 @@ def serving(monkeypatch):
 
 @pytest.fixture
 def readme(monkeypatch, tmp_path):
-    found = module(ROOT / "tools" / "readme.py")
+    """Its blocks on serving, of the records in tmp_path."""
+    found = module(ROOT / "tools" / "readme_serving.py")
     monkeypatch.setattr(found, "RESULTS", tmp_path)
     return found
 
@@ -219,7 +220,10 @@ def test_an_older_record_of_photographs_is_refused(readme, tmp_path):
         readme.photographs()
 
 
-def test_main_says_which_records_are_old_and_leaves_the_readme(readme, monkeypatch, tmp_path, capsys):
+def test_main_says_which_records_are_old_and_leaves_the_readme(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    readme = module(ROOT / "tools" / "readme.py")
+
     def old():
         raise readme.OldRecordError("serving.jsonl: measure again")
 
