@@ -2,7 +2,7 @@
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: builds csrc/ with both into build/sanitize, beside
 # a copy of the package, and runs the tests of the kernels on it, which take every instruction set of this processor in
 # turn, and those of onnxruntime's operators.
-# Whatever is found is printed and ends the script with an error. Takes about five minutes on two cores.
+# Whatever is found is printed and ends the script with an error. Takes about four minutes on two cores.
 # Needs GCC with its libasan and libubsan (Debian and Ubuntu: they come with g++). Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,4 +32,4 @@ loaded=$("$PYTHON_IN_VENV" -c 'import hw4fast._C as C; print(C.__file__)')
 case $loaded in "$PWD"/build/sanitize/*) ;; *) fail "the tests would run on $loaded" ;; esac
 say "the kernels' tests on $loaded"
 # The reports go past Python to the terminal: pytest must not keep them.
-"$PYTHON_IN_VENV" -m pytest -q -x --import-mode=append --capture=sys -p no:cacheprovider "$@" tests/kernels tests/exporter/test_fuse.py
+run_tests -x --import-mode=append --capture=sys -p no:cacheprovider "$@" tests/kernels tests/exporter/test_fuse.py

@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh, from the repository's root: makes a virtual environment and installs the
+# Sourced by demo.sh, test.sh and sanitize.sh, from the repository's root: makes a virtual environment and installs the
 # package into it, in place. Leaves its python in $PYTHON_IN_VENV.
 #   HW4FAST_VENV   where it goes (default: .venv)
 #   PYTHON         which Python makes it (default: python3; 3.11 or newer)
@@ -30,4 +30,8 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
     say "compiling csrc/ into hw4fast._C"
     "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps -C editable_mode=compat -e .
   fi
+}
+
+run_tests() {  # a file of tests per core; torch's threads that wait would take the others' cores
+  OMP_WAIT_POLICY=passive "$PYTHON_IN_VENV" -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"
 }

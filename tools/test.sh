@@ -16,8 +16,8 @@ run mypy hw4fast
 isas=$("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])')  # a failure ends the script here
 for isa in $isas; do  # the kernels' own tests take every one
   say "torch's and onnxruntime's operators, with HW4FAST_ISA=$isa"
-  HW4FAST_ISA=$isa run pytest -q tests/nn tests/exporter/test_fuse.py
+  HW4FAST_ISA=$isa run_tests tests/nn tests/exporter/test_fuse.py
 done
 
 say "all tests"
-run pytest -q --durations=10 "$@"
+run_tests --durations=10 "$@"
