@@ -216,7 +216,9 @@ def _pictures_at_once(count: int | str | None, card: Card) -> int | None:
 
 def best(probabilities: np.ndarray, labels: tuple[str, ...], top: int) -> tuple[Guess, ...]:
     """The `top` largest of float32 [classes]; the lower index first among equals."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
+    least = np.partition(probabilities, -top)[-top] if top < len(probabilities) else -np.inf
+    candidates = np.flatnonzero(probabilities >= least)
+    order = candidates[np.argsort(-probabilities[candidates], kind="stable")][:top]
     return tuple((int(index), labels[index], float(probabilities[index])) for index in order)
 
 

@@ -27,6 +27,7 @@ from hw4fast.transforms import Chain, parse
 
 CLEAN = "clean"
 MANY = 8  # pictures from which on each thread has its own
+IN_A_ROW = 8  # that a thread reads before it runs the net on them: each finds its data in the caches again
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,11 @@ def classify(
     many = len(files) >= MANY
     classifier = Classifier(model, providers, 1 if many else threads, batch=1 if _on_cpu(providers) else None)
     saver = None if save_transformed is None else _Saver(_made_folder(Path(save_transformed)))
-    look = partial(_look, classifier=classifier, chains=chains, seed=seed)
     at_once = _at_once(classifier, 1 + len(chains))
-    parts = [files[i : i + at_once] for i in range(0, len(files), at_once)]
-    looks = in_order(look, parts, threads or record.cores()) if many else map(look, parts)
+    look = partial(_look, classifier=classifier, chains=chains, seed=seed, at_once=at_once)
+    workers = (threads or record.cores()) if many else 1
+    parts = _parts(files, at_once, IN_A_ROW if many else 1, workers)
+    looks = in_order(look, parts, workers) if many else map(look, parts)
     names = [CLEAN, *(chain.name for chain in chains)]
     results = (_result(seen, names, classifier, top, saver) for part in looks for seen in part)
     return _with_bar(results, len(files)) if many and progress else results
@@ -122,6 +124,17 @@ def _at_once(classifier: Classifier, views: int) -> int:
     if classifier.at_once:
         return max(1, classifier.at_once // views)
     return 1 if classifier.provider == "cpu" else BATCH
+
+
+def _parts(files: list[str | Failure], at_once: int, in_a_row: int, workers: int) -> Iterator[list[str | Failure]]:
+    """What a worker takes at a time: `in_a_row` pictures, in whole groups that go through the net together, and fewer
+    towards the end, so that all workers end at the same time."""
+    start = 0
+    while start < len(files):
+        groups = min(in_a_row // at_once, (len(files) - start) // (2 * workers * at_once))
+        end = start + at_once * max(1, groups)
+        yield files[start:end]
+        start = end
 
 
 def _files(paths: Sequence[str | Path]) -> list[str | Failure]:
@@ -151,15 +164,18 @@ class _Seen:
     probabilities: np.ndarray
 
 
-def _look(files: list[str | Failure], classifier: Classifier, chains: list[Chain], seed: int) -> list[_Seen | Failure]:
-    """The views of some pictures go through the net together."""
+def _look(
+    files: list[str | Failure], classifier: Classifier, chains: list[Chain], seed: int, at_once: int
+) -> list[_Seen | Failure]:
+    """Reads all, then the views of `at_once` pictures at a time go through the net together."""
     pictures = [_fitted(file, classifier) for file in files]
     views = [
         np.stack([picture, *(chain(picture, seed=seed) for chain in chains)])
         for picture in pictures
         if not isinstance(picture, Failure)
     ]
-    said = iter(np.split(classifier.probabilities(np.concatenate(views)), len(views)) if views else [])
+    groups = [views[i : i + at_once] for i in range(0, len(views), at_once)]
+    said = (row for group in groups for row in np.split(classifier.probabilities(np.concatenate(group)), len(group)))
     seen = iter(views)
     return [
         picture if isinstance(picture, Failure) else _Seen(str(file), next(seen), next(said))

@@ -24,7 +24,7 @@ from hw4fast import record
 from hw4fast.files import PART, cache_folder, sha256, sync, without_room
 
 GRAPH, WEIGHTS, NOTE = "model.onnx", "model.onnx.data", "note.json"  # in an entry's folder
-FORMAT = 3  # of an entry
+FORMAT = 4  # of an entry
 LEAST = 2**20  # bytes of a file that is worth it: smaller ones open in a few milliseconds
 MOST = 4 * 2**30  # bytes of all entries; those that were used longest ago go first
 SETTLED_S = 2  # a file that was changed so lately may be changed again within the clock's step

@@ -19,7 +19,7 @@ from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference import classify as classify_module
 from hw4fast.inference.classifier import Classifier
-from hw4fast.inference.classify import Failure, Result, classify
+from hw4fast.inference.classify import IN_A_ROW, Failure, Result, _parts, classify
 from hw4fast.transforms import parse
 
 
@@ -116,6 +116,23 @@ def test_many_pictures_go_through_several_threads(many, centroid_onnx, monkeypat
     assert {name.rpartition("_")[0] for name in names} == {"hw4fast"} and len(names) == 3
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 8, 32])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 7, 64, 200])
+def test_what_workers_take_at_a_time(count, workers, at_once):
+    """All, in order and in whole groups; several at first, single groups in the end."""
+    files = [str(number) for number in range(count)]
+    parts = list(_parts(files, at_once, IN_A_ROW, workers))
+    assert [file for part in parts for file in part] == files
+    assert all(len(part) % at_once == 0 for part in parts[:-1])
+    assert max(map(len, parts)) <= max(IN_A_ROW, at_once)
+    assert len(parts[-1]) <= at_once
+    if count == 200 and at_once == 1:
+        assert len(parts[0]) == IN_A_ROW
+        assert sum(len(part) == 1 for part in parts) >= 2 * workers
+    assert max(map(len, _parts(files, at_once, 1, workers))) <= at_once
+
+
 @pytest.mark.parametrize("transforms, parts", [((), 8), (("blur5", "blur9"), 2)])
 def test_a_graph_that_insists_on_a_number_is_given_so_many(
     transforms, parts, many, centroid_onnx, tmp_path, monkeypatch
@@ -126,15 +143,17 @@ def test_a_graph_that_insists_on_a_number_is_given_so_many(
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 8
     onnx.save(model, tmp_path / "eight.onnx")
-    sizes, look = [], classify_module._look
+    sizes, probabilities = [], Classifier.probabilities
 
-    def note(files, **rest):
-        sizes.append(len(files))
-        return look(files, **rest)
+    def note(self, batch):
+        sizes.append(len(batch) // (1 + len(transforms)))
+        return probabilities(self, batch)
 
-    monkeypatch.setattr(classify_module, "_look", note)
-    found = list(classify(many, tmp_path / "eight.onnx", transforms, top=1))
-    assert max(sizes) == parts and sum(sizes) == len(found) == 21
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "probabilities", note)
+        found = list(classify(many, tmp_path / "eight.onnx", transforms, top=1))
+    assert max(sizes) == parts and len(found) == 21
+    assert sum(sizes) == sum(isinstance(result, Result) for result in found)
     for mine, other in zip(found[1:], list(classify(many, centroid_onnx, transforms, top=1))[1:], strict=True):
         assert mine.clean.top[0][:2] == other.clean.top[0][:2]
 
@@ -166,7 +185,7 @@ def test_nothing_is_read_any_more_once_nobody_listens(many, centroid_onnx, monke
     results.close()
     count = len(seen)
     time.sleep(0.05)
-    assert len(seen) == count < 40
+    assert len(seen) == count < 100  # of 1050
 
 
 def test_pictures_are_read_one_at_a_time(digit, tmp_path, centroid_onnx):
