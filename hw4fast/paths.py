@@ -63,6 +63,11 @@ def is_model(model: str | Path) -> bool:
     return _mode(path) != 0
 
 
+def is_run(model: str | Path) -> bool:
+    """Whether it is a run folder."""
+    return is_folder(model) and is_model(model)
+
+
 def model_file(model: str | Path) -> Path:
     """The .onnx file that `model` names: itself, or the exported model of a run folder.
 

@@ -30,9 +30,9 @@ from hw4fast.bench.drawing import draw
 from hw4fast.bench.engines import Engines, engines_of, threads_kept
 from hw4fast.bench.pictures import FromFiles, Way, from_files, ways_of
 from hw4fast.bench.processes import Process, whole_processes
-from hw4fast.errors import UsageError, UserError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.kernels import check_threads
-from hw4fast.paths import one_line
+from hw4fast.paths import is_run, one_line
 
 BURST = 5  # calls per turn, see timing.alternate
 Found = TypeVar("Found")
@@ -101,11 +101,12 @@ def bench(
     pictures: a folder of files, of which those that can't be read are left out; by default a run's test pictures, else
     photographs. whole: also from files, and processes. against: another model, which takes turns with this one on each
     engine of both; or a file of records, whose newest is compared.
-    What fails once something was timed is left out, and the rest recorded. The record is appended to `out`, which ends
-    in .jsonl, by default bench.jsonl in the run folder or beside the file, and a picture of the throughputs drawn
-    beside it, under the same name.
-    Raises UserError when engines disagree, when a model or pictures can't be had, when nothing is common to the two
-    that are compared, and when another picture stands where ours would; UsageError for a bad batch size or `out`.
+    What fails once something was timed is left out, and the rest recorded; so is what was measured before a Ctrl-C. The
+    record is appended to `out`, which ends in .jsonl, by default bench.jsonl in the run folder or beside the file, and
+    a picture of the throughputs drawn beside it, under the same name.
+    Raises Interrupted after a Ctrl-C; UserError when engines disagree, when a model or pictures can't be had, when
+    nothing is common to the two that are compared, and when another picture stands where ours would; UsageError for a
+    bad batch size or `out`.
     """
     _check(batches, seconds, threads)
     target, count = _target(Path(model), out), threads or record.cores()
@@ -127,6 +128,8 @@ def bench(
     except (OSError, UserError) as error:
         found.fail("picture", error)
         picture = None
+    if found.interrupted:
+        raise Interrupted(f"interrupted; what was measured before is in '{one_line(target)}'")
     return Result(
         model=str(model),
         threads=count,
@@ -156,7 +159,7 @@ def _check(batches: Sequence[int], seconds: float, threads: int | None) -> None:
 def _target(model: Path, out: str | Path | None) -> Path:
     """The file of records: in the run folder, beside the file, or here for a name. All that can be wrong with it, or
     with the place of its picture, is told before minutes are spent."""
-    target = Path(out) if out else (model if model.is_dir() else model.parent) / f"bench{RECORDS}"
+    target = Path(out) if out else (model if is_run(model) else model.parent) / f"bench{RECORDS}"
     if target.suffix != RECORDS:
         raise UsageError(f"the record's name must end in {RECORDS}, not be '{one_line(target)}'; the picture gets .png")
     if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
@@ -233,18 +236,20 @@ def _measured(ready: _Compared, seconds: float, threads: int, whole: bool) -> di
     timings: list[Timing] = []
     comparisons: list[Comparison] = []
     for batch, engines in ready.differences.items():
-        if engines:
+        if engines and not found.interrupted:
             rows, compared = _part(found, f"batch {batch}", partial(_measure, ready, batch, seconds)) or ([], [])
             timings, comparisons = timings + rows, comparisons + compared
+    if not timings and found.interrupted:
+        raise KeyboardInterrupt
     if not timings:
         raise UserError(f"no engine could be timed: {listed(found.left_out)}")
     if ready.other is not None:
         comparisons = compare_records(timings, ready.other)
     parts: dict[str, list[Any]] = {"timings": timings, "comparisons": comparisons, "files": [], "processes": []}
-    if ready.ways:
+    if ready.ways and not found.interrupted:
         passes = partial(from_files, ready.ways, len(found.chosen.files))
         parts["files"] = _part(found, "picture files", passes) or []
-    if whole:
+    if whole and not found.interrupted:
         largest = max(timing.batch for timing in timings)
         parts["processes"] = _part(found, "whole processes", partial(whole_processes, found, largest, threads)) or []
     return parts
@@ -255,7 +260,10 @@ def _part(found: Engines, name: str, measure: Callable[[], Found]) -> Found | No
         return measure()
     except Exception as error:  # of whatever kind: hours may have been measured before
         found.fail(name, error)
-        return None
+    except KeyboardInterrupt:
+        found.interrupted = True
+        found.left_out[name] = "interrupted"
+    return None
 
 
 def _measure(ready: _Compared, batch: int, seconds: float) -> tuple[list[Timing], list[Comparison]]:

@@ -11,6 +11,7 @@ import numpy as np
 from hw4fast.data.folder import pictures_below
 from hw4fast.data.images import read_picture
 from hw4fast.errors import UserError
+from hw4fast.paths import is_run
 
 FILES = 128
 
@@ -58,7 +59,7 @@ def some_files(model: str | Path, folder: Path) -> Path:
     from hw4fast.training import runs
 
     folder.mkdir()
-    if Path(model).is_dir():
+    if is_run(model):
         images = runs.load_data(runs.load_record(Path(model))).test.images
         for number in range(FILES):
             image = images[number % len(images)]

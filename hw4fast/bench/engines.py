@@ -19,6 +19,7 @@ from hw4fast.inference.card import KEY, Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.known import NAME, find_model
 from hw4fast.inference.session import PROVIDERS, explain_provider
+from hw4fast.paths import is_file, is_model, is_run
 
 Engine = Callable[[np.ndarray], Callable[[], np.ndarray]]  # uint8 [n, h, w, c] of fitted pictures → its call on the
 # tensor that they make: → logits [n, classes]
@@ -32,7 +33,8 @@ class Engines:
     """card: of the model; chosen: pictures for it; ready: {name: engine}; tolerances: {name: how far from the first
     one's its logits may be, in units of the largest, where it computes in another precision}; files: {name: the file
     that it runs, for whole processes}; left_out: {name: why it doesn't run}; failed: whether pictures or a part are
-    among these, which should have worked; net: as torch knows it, for what isn't only a file."""
+    among these, which should have worked; interrupted: by Ctrl-C, after which nothing more is measured; net: as torch
+    knows it, for what isn't only a file."""
 
     card: Card
     chosen: Chosen
@@ -41,6 +43,7 @@ class Engines:
     files: dict[str, Path] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    interrupted: bool = False
     net: Any = None
 
     @property
@@ -78,9 +81,9 @@ def engines_of(model: str | Path, folder: Path | None, scratch: Path, threads: i
 def _onnx_file(model: str | Path, scratch: Path) -> Path:
     """The .onnx file of the model; a run that was not exported yet is exported to `scratch`."""
     path = Path(model)
-    if not path.is_dir():
+    if not is_run(path):
         return find_model(model)
-    if (path / RUN_MODEL).is_file():
+    if is_file(path / RUN_MODEL):
         return path / RUN_MODEL
     from hw4fast.exporter import export
 
@@ -194,11 +197,11 @@ def _channels_last(model: str | Path) -> Any:
 
 def torch_net(model: str | Path) -> Any:
     """The net in evaluation mode; None for a file. Raises UserError when its weights can't be had."""
-    if Path(model).is_dir():
+    if is_run(model):
         from hw4fast.training import runs
 
         return runs.load_model(Path(model), runs.load_data(runs.load_record(Path(model))))
-    if Path(model).exists() or not NAME.fullmatch(str(model)):
+    if is_model(model) or not NAME.fullmatch(str(model)):
         return None
     from hw4fast.training.models.pretrained import pretrained
 

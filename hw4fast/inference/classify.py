@@ -22,7 +22,7 @@ from hw4fast.files import writing
 from hw4fast.inference.classifier import BATCH, Classifier, Guess, best
 from hw4fast.inference.known import DEFAULT
 from hw4fast.inference.workers import in_order
-from hw4fast.paths import one_line
+from hw4fast.paths import is_folder, one_line
 from hw4fast.transforms import Chain, parse
 
 CLEAN = "clean"
@@ -141,7 +141,7 @@ def _files(paths: Sequence[str | Path]) -> list[str | Failure]:
     """The files, and those of the folders; a folder without pictures fails as a picture would."""
     found: list[str | Failure] = []
     for path in paths:
-        if not Path(path).is_dir():
+        if not is_folder(path):
             found.append(str(path))
             continue
         try:

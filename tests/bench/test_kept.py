@@ -250,3 +250,47 @@ def test_it_says_whose_answers_are_others(centroid_onnx, tmp_path, monkeypatch, 
     assert 0 < other["same"] < 64
     line = f"64 pictures, the same answers as onnxruntime cpu: every engine but int8 ({other['same']} of 64)"
     assert line in capsys.readouterr().out.splitlines()
+
+
+def test_a_folder_that_bears_the_nets_name_is_no_run(centroid_onnx, tmp_path, monkeypatch):
+    """`resnet18/` with somebody's pictures in it: the name means the net, and the record lies here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    monkeypatch.setattr(engines_module, "find_model", lambda _: centroid_onnx)
+    monkeypatch.setattr(engines_module, "torch_net", lambda _: None)
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    Image.fromarray(data.load("digits").test.images[0].squeeze()).save(folder / "0.png")
+    result = bench("net", (1,), pictures=folder, whole=False, **SHORT)
+    assert result.path == Path("bench.jsonl") and entry(result.path)["model"] == "net"
+
+
+@pytest.mark.parametrize("after", ["batch 1", "picture files"])
+def test_ctrl_c_keeps_what_was_measured(after, centroid_onnx, photos, tmp_path, monkeypatch, capsys):
+    out, measure, files = tmp_path / "b.jsonl", bench_module._measure, bench_module.from_files
+
+    def pressed(*arguments):
+        raise KeyboardInterrupt
+
+    if after == "batch 1":
+        monkeypatch.setattr(bench_module, "_measure", lambda *rest: measure(*rest) if rest[1] == 1 else pressed())
+        monkeypatch.setattr(bench_module, "from_files", lambda *_: pytest.fail("goes on"))
+    else:
+        monkeypatch.setattr(bench_module, "from_files", lambda *rest: (files(*rest), pressed()))
+    arguments = ["--batches", "1,2", "--seconds", "0.01", "--threads", "1", "--out", str(out)]
+    assert cli.main(["bench", str(centroid_onnx), "--pictures", str(photos), *arguments]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"hw4fast: interrupted; what was measured before is in '{out}'"
+    results = entry(out)
+    assert {row["batch"] for row in results["timings"]} == ({1} if after == "batch 1" else {1, 2})
+    assert results["files"] == []
+    assert results["left_out"]["batch 2" if after == "batch 1" else "picture files"] == "interrupted"
+
+
+def test_ctrl_c_before_anything_was_measured_leaves_no_record(centroid_onnx, photos, tmp_path, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_module, "_measure", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        bench(centroid_onnx, (1, 2), pictures=photos, out=tmp_path / "b.jsonl", **SHORT)
+    assert not (tmp_path / "b.jsonl").exists()

@@ -356,3 +356,9 @@ def test_ctrl_c_among_many_is_no_crash_however_often(times, many, tmp_path, cent
     if times == 1:  # what could not be read by then, and then this; another Ctrl-C may come amid the reasons
         assert len(lines) > 1 and lines[-1] == "hw4fast: interrupted", err
     assert table.read_text().endswith("\n")  # what was answered is there, whole
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_what_can_not_be_a_path_fails_like_a_missing_file(name, centroid_onnx):
+    (found,) = classify([name], centroid_onnx)
+    assert isinstance(found, Failure) and "\n" not in found.reason
