@@ -19,14 +19,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from hw4fast import record  # noqa: E402
 from tests.data.hostile_pictures import damaged_picture  # noqa: E402
 from tests.inference.damaged_models import damaged_model  # noqa: E402
 from tests.watched import BAD, Outcome, Watched  # noqa: E402
 
+RECORD = ROOT / "benchmarks" / "results" / "fuzz.jsonl"
 SECONDS = {"model": 25, "picture": 20}  # for one file; a model's trial has 10
 MEMORY = {"model": 1800, "picture": 3000}  # MiB of a process and its children; a model's trial has 1024
 LIMITS = {"HW4FAST_TRIAL_SECONDS": "10", "HW4FAST_TRIAL_MB": "1024"}
@@ -60,16 +63,20 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, default=ROOT / "build" / "fuzz", help="where bad files go; default: %(default)s"
     )
+    parser.add_argument("--record", action="store_true", help="append the outcome to the README's records")
     given = parser.parse_args()
     more = tuple(path.read_bytes() for path in given.also)
     makers = {"model": lambda number: damaged_model(number, more), "picture": damaged_picture}
-    bad = 0
+    bad, results = 0, {}
     for kind, count in (("model", given.models), ("picture", given.pictures)):
         if count > 0:
             start = time.monotonic()
             outcomes = judge_all(kind, makers[kind], range(given.first, given.first + count), given.workers, given.keep)
-            show(kind, outcomes, time.monotonic() - start)
+            results[kind] = summary(outcomes, time.monotonic() - start)
+            show(kind, results[kind])
             bad += sum(outcome.kind in BAD for outcome in outcomes)
+    if given.record:
+        record.append(RECORD, "fuzz", results)
     print(f"{bad} bad" + (f": see {given.keep}" if bad else ""))
     return 1 if bad else 0
 
@@ -115,15 +122,27 @@ def judge_all(
     return found
 
 
-def show(kind: str, outcomes: list[Outcome], seconds: float) -> None:
-    print(f"\n{len(outcomes)} damaged {kind}s in {seconds:.0f} s")
-    for name, count in Counter(outcome.kind for outcome in outcomes).most_common():
-        print(f"  {count:5}  {name}")
+def summary(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
     said = Counter(kind_of(outcome.text) for outcome in outcomes if outcome.kind == "refused")
-    for name, count in said.most_common():
+    return {
+        "files": len(outcomes),
+        "seconds": seconds,
+        "outcomes": dict(Counter(outcome.kind for outcome in outcomes).most_common()),
+        "refused": dict(said.most_common()),
+        "slowest_s": max(outcome.seconds for outcome in outcomes),
+        "peak_mib": max(outcome.peak for outcome in outcomes),
+    }
+
+
+def show(kind: str, found: dict[str, Any]) -> None:
+    print(f"\n{found['files']} damaged {kind}s in {found['seconds']:.0f} s")
+    for name, count in found["outcomes"].items():
+        print(f"  {count:5}  {name}")
+    for name, count in found["refused"].items():
         print(f"  {count:5}    refused: {name}")
-    slowest, largest = max(outcome.seconds for outcome in outcomes), max(outcome.peak for outcome in outcomes)
-    print(f"  slowest {slowest:.1f} s; peak memory {largest:.0f} MiB, of a process with its children")
+    print(
+        f"  slowest {found['slowest_s']:.1f} s; peak memory {found['peak_mib']:.0f} MiB, of a process with its children"
+    )
 
 
 def kind_of(text: str) -> str:

@@ -19,6 +19,7 @@ from readme_serving import (
     OldRecordError,
     cold_start,
     engines,
+    fuzz,
     markdown,
     parity,
     photographs,
@@ -232,6 +233,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photographs": photographs,
     "serving": serving,
     "parity": parity,
+    "fuzz": fuzz,
     "reproduced": reproduced,
 }
 

@@ -163,6 +163,20 @@ def serving() -> str:
 OWN = "onnxruntime's own session"
 
 
+def fuzz() -> str:
+    entry = record.read(RESULTS / "fuzz.jsonl")[-1]
+    lines = []
+    for kind, found in entry["results"].items():
+        outcomes = dict(found["outcomes"])
+        answered, refused = outcomes.pop("answered", 0), outcomes.pop("refused", 0)
+        bad = ", ".join(f"{count:,} {name}" for name, count in outcomes.items()) or "none crashed, hung or said more"
+        lines.append(
+            f"- {found['files']:,} damaged {kind}s: {answered:,} answered, {refused:,} refused in one line, {bad};"
+            f" the slowest took {found['slowest_s']:.1f} s, the largest process {found['peak_mib']:,.0f} MiB"
+        )
+    return "\n".join(lines) + f"\n\nonnxruntime {entry['versions']['onnxruntime']}. {where(entry, [])}."
+
+
 def told(ratio: dict) -> str:
     return f"{ratio['median']:.2f} ({ratio['low']:.2f} … {ratio['high']:.2f})"
 

@@ -48,6 +48,9 @@ hw4fast bench squeezenet1_1 --batches 1 --out "$results/bench-squeezenet.jsonl"
 say "serving"
 "$python" benchmarks/serving.py --record
 
+say "damaged files"
+"$python" tools/fuzz.py --record
+
 say "mnist: ten epochs with every default"
 hw4fast train mnist
 cp "$scratch/runs/mnist/run.json" "$results"/mnist-run.json

@@ -33,5 +33,6 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
 }
 
 run_tests() {  # a file of tests per core; torch's threads that wait would take the others' cores
-  OMP_WAIT_POLICY=passive "$PYTHON_IN_VENV" -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"
+  OMP_WAIT_POLICY=passive "$PYTHON_IN_VENV" -m pytest -q -n auto --maxprocesses 8 --max-worker-restart 0 \
+    --dist loadfile --no-loadscope-reorder "$@"
 }

@@ -101,9 +101,9 @@ def bench(
     pictures: a folder of files, of which those that can't be read are left out; by default a run's test pictures, else
     photographs. whole: also from files, and processes. against: another model, which takes turns with this one on each
     engine of both; or a file of records, whose newest is compared.
-    What fails once something was timed is left out, and the rest recorded; so is what was measured before a Ctrl-C. The
-    record is appended to `out`, which ends in .jsonl, by default bench.jsonl in the run folder or beside the file, and
-    a picture of the throughputs drawn beside it, under the same name.
+    What fails once something was timed is left out, and the rest recorded; so are the parts that were done before a
+    Ctrl-C. The record is appended to `out`, which ends in .jsonl, by default bench.jsonl in the run folder or beside
+    the file, and a picture of the throughputs drawn beside it, under the same name.
     Raises Interrupted after a Ctrl-C; UserError when engines disagree, when a model or pictures can't be had, when
     nothing is common to the two that are compared, and when another picture stands where ours would; UsageError for a
     bad batch size or `out`.

@@ -87,7 +87,7 @@ def from_files(ways: dict[str, Way], files: int, rounds: int | None = None) -> l
 
 
 def _our_ways(file: Path, found: Engines, threads: int) -> dict[str, Way]:
-    files, classifier = found.chosen.files, Classifier(file, "cpu", 1, trusted=True)
+    files, classifier = found.chosen.files, Classifier(file, "cpu", 1, trusted=True, batch=1)
 
     def ours() -> list[int]:
         answers = []
@@ -104,7 +104,7 @@ def _our_ways(file: Path, found: Engines, threads: int) -> dict[str, Way]:
         return len(classifier.fit(read_picture(picture)))
 
     def opened() -> list[int]:
-        Classifier(file, "cpu", 1)
+        Classifier(file, "cpu", 1, batch=1)
         return []
 
     return {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,13 @@ from hw4fast.files import writing
 from hw4fast.inference.classifier import BATCH, Classifier, Guess, best
 from hw4fast.inference.known import DEFAULT
 from hw4fast.inference.workers import in_order
+from hw4fast.kernels import check_threads
 from hw4fast.paths import is_folder, one_line
 from hw4fast.transforms import Chain, parse
 
 CLEAN = "clean"
 MANY = 8  # pictures from which on each thread has its own
-IN_A_ROW = 8  # that a thread reads before it runs the net on them: each finds its data in the caches again
+IN_A_ROW = 8  # views that a thread makes before it runs the net on them: code and tables are in the caches again
 
 
 @dataclass(frozen=True)
@@ -92,25 +95,27 @@ def classify(
     other pixels is never overwritten: the new one gets a number, `STEM-SPEC-2.png`.
     seed: of random transforms, whose draws belong to the picture's pixels.
     threads: default all cores. Few pictures are taken one after the other, each by all threads; from MANY on
-    each thread takes a picture of its own the whole way. progress: a bar on stderr for many, if it is a terminal.
+    each thread takes pictures of its own the whole way. progress: a bar on stderr for many, if it is a terminal.
     Raises UserError and UsageError for the model, the transforms, `top` and the folder before the first picture;
     a picture that can't be read yields a Failure, and the rest goes on. UserError when the model fails while it runs
     or answers NaN, and when a picture can't be saved.
     """
     if top < 1:
         raise UsageError(f"top must be 1 or more, not {top}")
+    if threads is not None:
+        check_threads(threads)
     chains = [parse(spec) for spec in ([transforms] if isinstance(transforms, str) else transforms)]
     files = _files([paths] if isinstance(paths, str | Path) else paths)
     many = len(files) >= MANY
     classifier = Classifier(model, providers, 1 if many else threads, batch=1 if _on_cpu(providers) else None)
     saver = None if save_transformed is None else _Saver(_made_folder(Path(save_transformed)))
-    at_once = _at_once(classifier, 1 + len(chains))
-    look = partial(_look, classifier=classifier, chains=chains, seed=seed, at_once=at_once)
-    workers = (threads or record.cores()) if many else 1
-    parts = _parts(files, at_once, IN_A_ROW if many else 1, workers)
-    looks = in_order(look, parts, workers) if many else map(look, parts)
+    views, stop = 1 + len(chains), Event()
+    at_once, workers = _at_once(classifier, views), threads or record.cores()
+    look = partial(_look, classifier=classifier, chains=chains, seed=seed, at_once=at_once, stop=stop)
+    parts = _parts(files, at_once, IN_A_ROW // views if many else 1, workers)
+    looks = in_order(look, parts, workers, stop) if many else (look(part) for part in parts)
     names = [CLEAN, *(chain.name for chain in chains)]
-    results = (_result(seen, names, classifier, top, saver) for part in looks for seen in part)
+    results = (_result(seen, names, classifier, top, saver) for seen in _in_turn(looks))
     return _with_bar(results, len(files)) if many and progress else results
 
 
@@ -119,20 +124,21 @@ def _on_cpu(providers: str | Sequence[str]) -> bool:
 
 
 def _at_once(classifier: Classifier, views: int) -> int:
-    """Pictures, of so many views each, that go through the net together: what the graph insists on, else one, but for
-    a GPU, which needs several to be busy."""
+    """Pictures, of so many views each, in a batch: what the graph insists on, else one, whose numbers stay in the
+    caches, but for a GPU, which needs several to be busy."""
     if classifier.at_once:
         return max(1, classifier.at_once // views)
     return 1 if classifier.provider == "cpu" else BATCH
 
 
 def _parts(files: list[str | Failure], at_once: int, in_a_row: int, workers: int) -> Iterator[list[str | Failure]]:
-    """What a worker takes at a time: `in_a_row` pictures, in whole groups that go through the net together, and fewer
-    towards the end, so that all workers end at the same time."""
+    """What a worker takes at a time, in whole batches: one at first, for the first answers to come soon, up to
+    `in_a_row` pictures, and fewer towards the end, so that all workers end at the same time."""
     start = 0
     while start < len(files):
-        groups = min(in_a_row // at_once, (len(files) - start) // (2 * workers * at_once))
-        end = start + at_once * max(1, groups)
+        turns = workers * at_once
+        batches = min(in_a_row // at_once, start // turns, (len(files) - start) // (2 * turns))
+        end = start + at_once * max(1, batches)
         yield files[start:end]
         start = end
 
@@ -165,22 +171,51 @@ class _Seen:
 
 
 def _look(
-    files: list[str | Failure], classifier: Classifier, chains: list[Chain], seed: int, at_once: int
-) -> list[_Seen | Failure]:
-    """Reads all, then the views of `at_once` pictures at a time go through the net together."""
+    files: list[str | Failure], classifier: Classifier, chains: list[Chain], seed: int, at_once: int, stop: Event
+) -> tuple[list[_Seen | Failure], UserError | None]:
+    """Reads all, then answers `at_once` at a time. An error of the net keeps what was answered before it. stop: set
+    when nobody waits for the rest."""
     pictures = [_fitted(file, classifier) for file in files]
+    found: list[_Seen | Failure] = []
+    for i in range(0, len(files), at_once):
+        if stop.is_set():
+            break
+        try:
+            found += _answered(files[i : i + at_once], pictures[i : i + at_once], classifier, chains, seed)
+        except UserError as error:
+            return found, error
+    return found, None
+
+
+def _answered(
+    files: list[str | Failure],
+    pictures: list[np.ndarray | Failure],
+    classifier: Classifier,
+    chains: list[Chain],
+    seed: int,
+) -> list[_Seen | Failure]:
+    """The views of all go through the net together."""
     views = [
         np.stack([picture, *(chain(picture, seed=seed) for chain in chains)])
         for picture in pictures
         if not isinstance(picture, Failure)
     ]
-    groups = [views[i : i + at_once] for i in range(0, len(views), at_once)]
-    said = (row for group in groups for row in np.split(classifier.probabilities(np.concatenate(group)), len(group)))
-    seen = iter(views)
+    said = np.split(classifier.probabilities(np.concatenate(views)), len(views)) if views else []
+    seen = iter(zip(views, said, strict=True))
     return [
-        picture if isinstance(picture, Failure) else _Seen(str(file), next(seen), next(said))
+        picture if isinstance(picture, Failure) else _Seen(str(file), *next(seen))
         for file, picture in zip(files, pictures, strict=True)
     ]
+
+
+def _in_turn(
+    looks: Generator[tuple[list[_Seen | Failure], UserError | None], None, None],
+) -> Iterator[_Seen | Failure]:
+    with closing(looks):
+        for found, error in looks:
+            yield from found
+            if error:
+                raise error
 
 
 def _fitted(file: str | Failure, classifier: Classifier) -> np.ndarray | Failure:

@@ -1,8 +1,8 @@
 """Graphs that onnxruntime has optimised once, in the cache: the next start maps them into memory.
 
 resnet50 opens in 8 ms instead of 82. What is kept belongs to the file's bytes, this onnxruntime, this processor with
-its instructions (weights lie in blocks as wide as its vectors) and the kernels that may run in it; with any of them
-changed it is made anew. A graph that can't be written (full disk, cache
+its instructions (weights lie in blocks as wide as its vectors), the kernels that may run in it and what shuffles.py
+does (FORMAT counts that); with any of them changed it is made anew. A graph that can't be written (full disk, cache
 that may not be written) or read again is none: the file itself is opened then.
 """
 
@@ -24,7 +24,7 @@ from hw4fast import record
 from hw4fast.files import PART, cache_folder, sha256, sync, without_room
 
 GRAPH, WEIGHTS, NOTE = "model.onnx", "model.onnx.data", "note.json"  # in an entry's folder
-FORMAT = 4  # of an entry
+FORMAT = 5  # of an entry, and of what shuffles.py makes
 LEAST = 2**20  # bytes of a file that is worth it: smaller ones open in a few milliseconds
 MOST = 4 * 2**30  # bytes of all entries; those that were used longest ago go first
 SETTLED_S = 2  # a file that was changed so lately may be changed again within the clock's step

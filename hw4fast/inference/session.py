@@ -139,7 +139,7 @@ def _create_or_recall(path: Path, provider: str, options: _Options) -> Any:
     if draft is None:
         return _create(str(path), provider, options)
     try:
-        model = _quickened(path, draft / "quickened.onnx", provider, options) or path
+        model = _quickened(path, draft / "quickened.onnx", provider, options)
         session = _create(str(model), provider, options, save=draft / optimised.GRAPH)
         (draft / "quickened.onnx").unlink(missing_ok=True)
     except Exception:  # the graph can't be written, or the file itself is none
@@ -148,16 +148,39 @@ def _create_or_recall(path: Path, provider: str, options: _Options) -> Any:
     except BaseException:
         optimised.discard(draft)
         raise
-    kept.settle(draft)
+    if _reopens(draft / optimised.GRAPH, session, provider, options):
+        kept.settle(draft)
+    else:
+        optimised.discard(draft)
     return session
 
 
-def _quickened(path: Path, to: Path, provider: str, options: _Options) -> Path | None:
-    """The same net in a graph that onnxruntime runs faster, None where we know none."""
-    if not shuffles.has_shuffles(path):
-        return None
-    _create(str(path), provider, options, level="ENABLE_BASIC", save=to)
-    return to if shuffles.quicken(to, 16 if "avx512" in isas() else 8) else None
+def _reopens(graph: Path, session: Any, provider: str, options: _Options) -> bool:
+    """Whether a saved graph is the session's. Where a file's constants are inputs, too, onnxruntime folds them and then
+    asks for them."""
+    try:
+        again = _create(str(graph), provider, options, level="DISABLE_ALL")
+    except Exception:  # as above
+        return False
+    return not session.get_overridable_initializers() and _inputs(again) == _inputs(session)
+
+
+def _inputs(session: Any) -> list[str]:
+    return [entry.name for entry in session.get_inputs()]
+
+
+def _quickened(path: Path, to: Path, provider: str, options: _Options) -> Path:
+    """The same net in a graph that onnxruntime runs faster, or the file itself where we know none."""
+    try:
+        if not shuffles.has_shuffles(path):
+            return path
+        folded = _create(str(path), provider, options, level="ENABLE_BASIC", save=to)
+        block = 16 if "avx512" in isas() else 8
+        if not folded.get_overridable_initializers() and shuffles.quicken(to, block, _inputs(folded)):
+            return to
+    except Exception:  # of onnx, or a full disk: the file itself will do
+        pass
+    return path
 
 
 def explain_provider(name: str) -> str | None:
@@ -196,8 +219,8 @@ def _create(
     level: str = "ENABLE_ALL",
     save: Path | None = None,
 ) -> Any:
-    """level: how far the graph is optimised: DISABLE_ALL for one that was, ENABLE_BASIC to compute constants. save:
-    where it is written then; of a graph that is ready to run the weights lie beside it."""
+    """level: how far the graph is optimised: DISABLE_ALL for one that was, ENABLE_BASIC to fold its constants. save:
+    where it is written then, at ENABLE_ALL with its weights in a file beside it."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     if wanted.threads is not None:

@@ -1,14 +1,15 @@
-"""Many pictures at a time: each core takes one the whole way, from the file through the net, and waits for no other.
+"""Many pictures at a time: each core takes some the whole way, from the file through the net, and waits for no other.
 
-A net's operators, shared out among cores one by one, leave them idle between two; a whole picture each does not
+A net's operators, shared out among cores one by one, leave them idle between two; whole pictures do not
 (squeezenet1_1 on two cores, picture by picture: 257 instead of 180 a second).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 from hw4fast.kernels import use_threads
@@ -18,9 +19,12 @@ Done = TypeVar("Done")
 AHEAD = 4  # tasks per worker that may be begun or done before the first of them is taken
 
 
-def in_order(function: Callable[[Item], Done], items: Iterable[Item], workers: int) -> Iterator[Done]:
+def in_order(
+    function: Callable[[Item], Done], items: Iterable[Item], workers: int, stop: Event | None = None
+) -> Generator[Done, None, None]:
     """function(item) of each, computed on `workers` threads whose kernels take one thread each; in the order of the
-    items. What a call raises is raised here in its turn; what isn't begun by then never is. Memory is bounded."""
+    items. What a call raises is raised here in its turn; what isn't begun by then never is. Memory is bounded. stop: is
+    set when nobody wants the rest: a call that takes long may look at it."""
     waiting: deque[Future[Done]] = deque()
     pool = ThreadPoolExecutor(workers, "hw4fast", initializer=use_threads, initargs=(1,))
     try:
@@ -31,11 +35,13 @@ def in_order(function: Callable[[Item], Done], items: Iterable[Item], workers: i
         while waiting:
             yield waiting.popleft().result()
     finally:  # Ctrl-C, too
+        if stop:
+            stop.set()
         _end(pool)
 
 
 def _end(pool: ThreadPoolExecutor) -> None:
-    """Waits for what is running, a picture per thread, through another Ctrl-C, too: a thread that is in a kernel when
+    """Waits for what is running, a call per thread, through another Ctrl-C, too: a thread that is in a kernel when
     Python ends would end the process with it."""
     while True:
         try:
