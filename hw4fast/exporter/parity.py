@@ -14,6 +14,7 @@ import torch
 from hw4fast.data import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.exporter.source import Source
+from hw4fast.inference.checked import CrashError
 from hw4fast.inference.classifier import Classifier
 from hw4fast.kernels import ort_calls
 from hw4fast.paths import one_line
@@ -71,6 +72,17 @@ def torchvisions_transforms(p: Preprocessing) -> Any:
     return transforms.Compose([*fit, *end])
 
 
+def _opened(path: Path, precision: str) -> Classifier:
+    """onnxruntime 1.31 crashes on some nets in float16 (vit_b_16, in its NchwcTransformer), so they are tried first."""
+    try:
+        return Classifier(path, trusted=precision == "float32")
+    except CrashError as error:
+        raise UserError(
+            f"onnxruntime crashes on the net in {precision} ({error.signal}), so it can't be checked, and no file was"
+            " written; export it in float32"
+        ) from None
+
+
 class Differs(UserError):
     """The file is too far from torch."""
 
@@ -92,7 +104,7 @@ def compare(
         double = model.double()(inputs.double()).numpy()
         model.float()
     sizes = (len(pictures), *BATCHES)
-    classifier = Classifier(path, trusted=True)
+    classifier = _opened(path, precision)
     runs, ran = _runs(classifier, pictures, sizes)
     if fused:
         if not ran:

@@ -35,6 +35,14 @@ MOST = 4096  # notes that are kept
 OUT_OF_MEMORY = re.compile(r"bad_alloc|allocate memory|MemoryError|out of memory|length_error", re.IGNORECASE)
 
 
+class CrashError(UserError):
+    """onnxruntime crashes; signal: which ended it."""
+
+    def __init__(self, text: str, signal: str) -> None:
+        super().__init__(text)
+        self.signal = signal
+
+
 def insist_harmless(path: Path, runtime: str, library: Path | None) -> None:
     """UserError when a trial of the model file crashes, takes too long or asks for too much memory.
 
@@ -88,7 +96,8 @@ def _try(path: Path, library: Path | None) -> str | None:
         raise large
     if died_of is None:
         raise UserError(f"{shown} can't be tried: {one_line((complaints.splitlines() or ['no reason is known'])[-1])}")
-    raise UserError(f"{shown} makes onnxruntime crash ({died_of}); don't use it, and fetch it from who made it")
+    reason = f"{shown} makes onnxruntime crash ({died_of}); don't use it, and fetch it from who made it"
+    raise CrashError(reason, died_of)
 
 
 def _name(code: int) -> str | None:
