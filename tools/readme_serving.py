@@ -174,7 +174,7 @@ def fuzz() -> str:
             f"- {found['files']:,} damaged {kind}s: {answered:,} answered, {refused:,} refused in one line, {bad};"
             f" the slowest took {found['slowest_s']:.1f} s, the largest process {found['peak_mib']:,.0f} MiB"
         )
-    return "\n".join(lines) + f"\n\nonnxruntime {entry['versions']['onnxruntime']}. {where(entry, [])}."
+    return "\n".join(lines) + f"\n\nonnxruntime {entry['versions']['onnxruntime-gpu']}. {where(entry, [])}."
 
 
 def told(ratio: dict) -> str:
