@@ -19,7 +19,7 @@ from hw4fast.data.images import read_picture
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference import classify as classify_module
 from hw4fast.inference.classifier import Classifier
-from hw4fast.inference.classify import IN_A_ROW, Failure, Result, _parts, classify
+from hw4fast.inference.classify import Failure, Result, classify
 from hw4fast.transforms import parse
 
 
@@ -114,24 +114,6 @@ def test_many_pictures_go_through_several_threads(many, centroid_onnx, monkeypat
     monkeypatch.setattr(classify_module, "read_picture", note)
     assert len(list(classify(many, centroid_onnx, threads=3))) == 21
     assert {name.rpartition("_")[0] for name in names} == {"hw4fast"} and len(names) == 3
-
-
-@pytest.mark.parametrize("at_once", [1, 3, 8, 32])
-@pytest.mark.parametrize("workers", [1, 2, 5])
-@pytest.mark.parametrize("count", [1, 7, 64, 200])
-def test_what_workers_take_at_a_time(count, workers, at_once):
-    """All, in order and in whole batches; single ones at both ends, several between."""
-    files = [str(number) for number in range(count)]
-    parts = list(_parts(files, at_once, IN_A_ROW, workers))
-    assert [file for part in parts for file in part] == files
-    assert all(len(part) % at_once == 0 for part in parts[:-1])
-    assert max(map(len, parts)) <= max(IN_A_ROW, at_once)
-    assert len(parts[-1]) <= at_once
-    assert len(parts[0]) <= at_once
-    if count == 200 and at_once == 1 and workers < 5:
-        assert sum(len(part) == IN_A_ROW for part in parts) > 200 / IN_A_ROW / 2
-        assert sum(len(part) == 1 for part in parts) >= 2 * workers
-    assert max(map(len, _parts(files, at_once, 1, workers))) <= at_once
 
 
 @pytest.mark.parametrize("transforms, parts", [((), 8), (("blur5", "blur9"), 2)])

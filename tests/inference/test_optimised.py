@@ -16,7 +16,7 @@ from hw4fast.files import writing
 from hw4fast.inference import optimised, session, shuffles
 from hw4fast.inference.session import open_session
 from tests.conftest import write_linear_onnx
-from tests.inference.test_shuffles import answers, picture, small, with_constants_as_inputs
+from tests.inference.nets import answers, picture, small, with_constants_as_inputs
 
 X = np.random.Generator(np.random.PCG64(1)).standard_normal((2, 1, 28, 28)).astype(np.float32)
 
