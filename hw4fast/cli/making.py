@@ -187,7 +187,8 @@ def _run_export(arguments: Arguments) -> int:
         f"checked on {parity['images']} pictures in batches of {', '.join(map(str, parity['batches']))}:"
         f" {parity['same_answers']} answers as torch gives them{ties},\n"
         f"  largest logit {parity['largest_logit']:.3g}, error at most {parity['max_error_to_torch']:.2g} to torch and"
-        f" {parity['max_error_to_float64']:.2g} to float64 (torch's own {parity['torch_max_error_to_float64']:.2g})"
+        f" {parity['max_error_to_float64']:.2g} to float64 (torch's own {parity['torch_max_error_to_float64']:.2g};"
+        f" allowed {parity['tolerance'] * parity['largest_logit']:.2g})"
     )
     if "speed" in parity:
         print(*_int8_lines(card), sep="\n")

@@ -24,7 +24,7 @@ from hw4fast.files import writing
 from hw4fast.inference.classifier import BATCH, Classifier, Guess, best
 from hw4fast.inference.known import DEFAULT
 from hw4fast.inference.workers import in_order
-from hw4fast.kernels import check_threads
+from hw4fast.kernels import check_threads, chosen_isa
 from hw4fast.paths import is_folder, one_line
 from hw4fast.transforms import Chain, parse
 
@@ -104,6 +104,10 @@ def classify(
         raise UsageError(f"top must be 1 or more, not {top}")
     if threads is not None:
         check_threads(threads)
+    try:
+        chosen_isa()
+    except ValueError as error:  # HW4FAST_ISA names none: no picture's fault
+        raise UsageError(str(error)) from None
     chains = [parse(spec) for spec in ([transforms] if isinstance(transforms, str) else transforms)]
     files = _files([paths] if isinstance(paths, str | Path) else paths)
     many = len(files) >= MANY

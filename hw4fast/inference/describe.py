@@ -23,6 +23,7 @@ from hw4fast.inference.session import open_session
 from hw4fast.paths import is_file, one_line, printable
 
 TEXTS = ("licence", "source")
+IN_GRAPH = "divisor", "mean", "std"  # of a graph that normalises
 OF_PREPROCESSING = ("mode", "resize", "resize_size", "interpolation", "crop", "divisor", "mean", "std")
 SETTABLE = ("labels", "output", "kind", "layout", *TEXTS, *OF_PREPROCESSING)
 MEASURED = ("preprocessing", "input", "output", "labels")  # parts of the card for which its parity was measured
@@ -133,6 +134,12 @@ def _card(path: Path, session: Any, old: Card | None, values: dict[str, str], pr
     if "labels" not in values and old is None:
         raise UserError(f"'{path}' has no card yet; say what its classes are called: --set labels=FILE")
     preprocessing = _preprocessing(base, values, sides)
+    if old and dtype == "uint8" and "normalisation" in old.provenance:  # as `export` notes
+        other = [key for key in IN_GRAPH if getattr(preprocessing, key) != getattr(old.preprocessing, key)]
+        if other:
+            raise UserError(
+                f"'{path}' normalises inside its graph, so {', '.join(other)} can't be set: export it again"
+            )
     if isinstance(channels, int) and channels != preprocessing.channels:
         raise UserError(
             f"'{path}' takes {channels} channels ({taken.shape}), but mode {preprocessing.mode} has "

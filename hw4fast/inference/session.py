@@ -36,6 +36,8 @@ NOISE = re.compile(  # in its messages
     r"|\b\w+\.(?:cc|h|hpp|cpp):\d+ (?:\w+ )?(?:operator\(\) )?"  # with its name
 )
 
+NEWER = re.compile(r"IR version: \d+, max supported IR version: (\d+)")
+
 # A whole ONNX model: y = Relu(x), float32 [n], IR 8, opset 17. Made with onnx.helper, kept as bytes so that
 # trying a provider needs no onnx; a test takes it apart.
 PROBE = (
@@ -105,8 +107,10 @@ def _opened(path: Path, provider: str, options: _Options) -> Any:
         session = _create_or_recall(path, provider, options)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         _insist(provider)
-        reason = said(error)
-        raise UserError(f"'{path}' can't be loaded as an ONNX model: {reason}; export or fetch it again") from None
+        reason, advice = said(error), "export or fetch it again"
+        if newest := NEWER.search(reason):
+            advice = f"save it with ir_version={newest[1]}, or install a newer onnxruntime"
+        raise UserError(f"'{path}' can't be loaded as an ONNX model: {reason}; {advice}") from None
     if session.get_providers()[0] != PROVIDERS[provider]:
         _insist(provider)
         raise _NoProvider(f"provider '{provider}' loads here, but not for '{path}'")

@@ -20,6 +20,7 @@ from hw4fast.exporter import export, pixels
 from hw4fast.exporter.pixels import PREFIX, can_fold, take_pixels
 from hw4fast.exporter.source import Source
 from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.describe import describe
 
 MODES = {
     "grey": Preprocessing(mode="L", crop=(9, 7), mean=(0.3,), std=(0.35,)),
@@ -236,3 +237,13 @@ def test_real_nets(name, tmp_path):
     assert card.provenance["normalisation"] == WAYS[True]
     assert card.parity["same_answers"] == card.parity["images"] and "inputs_equal_to_torchvision" in card.parity
     assert card.parity["max_error_to_float64"] <= 1e-5 * card.parity["largest_logit"]
+
+
+@pytest.mark.parametrize("changed", [{"mean": "0.1"}, {"std": "1"}, {"divisor": "1"}])
+def test_what_the_graph_normalises_with_can_not_be_set(changed, small_run, tmp_path):
+    path = export(small_run, tmp_path / "pixels.onnx", input="uint8").path
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=rf"normalises inside its graph, so {next(iter(changed))} can't be set"):
+        describe(path, changed)
+    assert path.read_bytes() == before
+    assert describe(path, {"licence": "MIT"}).parity

@@ -384,3 +384,9 @@ def test_ctrl_c_waits_for_a_picture_and_no_more(many, centroid_onnx, monkeypatch
 def test_threads(threads, count, digit, centroid_onnx):
     with pytest.raises(UsageError, match="threads"):
         list(classify([digit] * count, centroid_onnx, threads=threads))
+
+
+def test_an_unknown_instruction_set_is_no_pictures_fault(digit, centroid_onnx, monkeypatch):
+    monkeypatch.setenv("HW4FAST_ISA", "foo")
+    with pytest.raises(UsageError, match="HW4FAST_ISA 'foo'"):
+        list(classify([digit], centroid_onnx))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from hw4fast.errors import UsageError, UserError
@@ -203,3 +204,13 @@ def test_weights_that_are_only_stored_in_int8_are_unpacked_once(quantised, tmp_p
     plain = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     theirs = plain.run(None, {"x": x})[0]
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+def test_a_file_of_a_newer_onnx_says_what_to_do(centroid_onnx, tmp_path):
+    model = onnx.load(centroid_onnx)
+    model.ir_version = 99
+    onnx.save(model, tmp_path / "new.onnx")
+    with pytest.raises(
+        UserError, match=r"IR version: 99.*; save it with ir_version=\d+, or install a newer onnxruntime"
+    ):
+        open_session(tmp_path / "new.onnx")
