@@ -309,7 +309,8 @@ def test_of_many_photographs_some_at_even_distances(data, monkeypatch):
 def exported(tmp_path, monkeypatch) -> Result:
     """What `export` would return, without a net."""
     said = compare_inputs(source_of(transforms("convnext_tiny", ALIEN, None)))
-    numbers = ("largest_logit", "max_error_to_torch", "max_error_to_float64", "torch_max_error_to_float64")
+    errors = ("max_error_to_torch", "max_error_to_float64", "torch_max_error_to_float64")
+    numbers = ("largest_logit", "tolerance", *errors)
     parity = said | dict.fromkeys(numbers, 1.0) | {"precision": "float32", "images": 3, "batches": [3]}
     card = Card(preset("imagenet"), ("a",), {}, parity | {"same_answers": 3}, 20)
     result = Result(tmp_path / "net.onnx", card, 1, (), ("'a.jpg' is no picture", "'b.jpg' is empty"))
