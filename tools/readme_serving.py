@@ -152,7 +152,8 @@ def serving() -> str:
         f" optimised, {starts['second start']['median_s']:.2f} s from then on",
         f"- `Classifier.logits` of tensors over its own session's `run`: {times_as_long(found, 'the same session')}",
         "- over `run` of a session that onnxruntime opens by itself, with as many threads:"
-        f" {times_as_long(found, OWN)} (shufflenet's weights are stored in int8; our session unpacks them once)",
+        f" {times_as_long(found, OWN)} (shufflenet's weights are stored in int8; our session unpacks them once"
+        " and rewrites its graph)",
         f"- `--fused`, the homework's net: {told(fused['100']['ratio'])} times onnxruntime's own speed at batch 100,"
         f" {told(fused['1']['ratio'])} at batch 1",
         f"- a net in torch and one in onnxruntime by turns in one process: {beside_torch(found['torch'])}",

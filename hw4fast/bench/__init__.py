@@ -236,7 +236,7 @@ def _measured(ready: _Compared, seconds: float, threads: int, whole: bool) -> di
     timings: list[Timing] = []
     comparisons: list[Comparison] = []
     for batch, engines in ready.differences.items():
-        if engines and not found.interrupted:
+        if engines:
             rows, compared = _part(found, f"batch {batch}", partial(_measure, ready, batch, seconds)) or ([], [])
             timings, comparisons = timings + rows, comparisons + compared
     if not timings and found.interrupted:
@@ -246,16 +246,18 @@ def _measured(ready: _Compared, seconds: float, threads: int, whole: bool) -> di
     if ready.other is not None:
         comparisons = compare_records(timings, ready.other)
     parts: dict[str, list[Any]] = {"timings": timings, "comparisons": comparisons, "files": [], "processes": []}
-    if ready.ways and not found.interrupted:
+    if ready.ways:
         passes = partial(from_files, ready.ways, len(found.chosen.files))
         parts["files"] = _part(found, "picture files", passes) or []
-    if whole and not found.interrupted:
+    if whole:
         largest = max(timing.batch for timing in timings)
         parts["processes"] = _part(found, "whole processes", partial(whole_processes, found, largest, threads)) or []
     return parts
 
 
 def _part(found: Engines, name: str, measure: Callable[[], Found]) -> Found | None:
+    if found.interrupted:
+        return None
     try:
         return measure()
     except Exception as error:  # of whatever kind: hours may have been measured before

@@ -143,9 +143,10 @@ def _create_or_recall(path: Path, provider: str, options: _Options) -> Any:
     if draft is None:
         return _create(str(path), provider, options)
     try:
-        model = _quickened(path, draft / "quickened.onnx", provider, options)
+        rewritten = draft / "rewritten.onnx"
+        model = _quickened(path, rewritten, provider, options)
         session = _create(str(model), provider, options, save=draft / optimised.GRAPH)
-        (draft / "quickened.onnx").unlink(missing_ok=True)
+        rewritten.unlink(missing_ok=True)
     except Exception:  # the graph can't be written, or the file itself is none
         optimised.discard(draft)
         return _create(str(path), provider, options)

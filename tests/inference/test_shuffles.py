@@ -301,7 +301,7 @@ def test_what_fails_leaves_the_file_as_it_is(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(shuffles, "quicken", full)
     assert np.array_equal(open_session(path).run(None, X)[0], answers(path, 24)[0])
     (entry,) = (folder for folder in cache.iterdir() if folder.name != "hashes")
-    assert kinds(entry / optimised.GRAPH)["Transpose"] == 3 and not (entry / "quickened.onnx").exists()
+    assert kinds(entry / optimised.GRAPH)["Transpose"] == 3 and not (entry / "rewritten.onnx").exists()
 
 
 def test_whether_a_file_has_shuffles_shows_without_onnx(tmp_path):
