@@ -24,7 +24,10 @@ template <class T> struct BlurLine {
   const BlurCell<T> *weights;  // down: [cells][4], a column for each of the rows at once; across: [cells]
   std::int64_t cells, size;    // size: taps
   int shift;                   // uint8: how many bits of a sum are rounded away
+  bool nearest = true;         // to the nearest, halves to even; else down
 };
+
+enum class BlurBorder { mirror, edge, reflect };  // dcb|abcd, aaa|abcd, cba|abcd
 
 // images [n][planes][h] rows of [w][c] contiguous elements: HWC has one plane, CHW one channel.
 template <class T> struct Blur {
@@ -33,15 +36,18 @@ template <class T> struct Blur {
   std::int64_t n, planes, h, w, c;
   std::int64_t image_stride, plane_stride, row_stride;  // of the input, in elements
   BlurLine<T> down, across;
+  BlurBorder border;
   const std::int64_t *left, *right;  // [across.size / 2 · c]: which element of a row stands there in its borders
 };
 
-// Where position i of a line of n lands when it is mirrored about its end pixels, on and on.
-static inline std::int64_t blur_mirrored(std::int64_t i, std::int64_t n) {
+// Which of a line of n stands at position i, also far outside.
+static inline std::int64_t blur_place(BlurBorder border, std::int64_t i, std::int64_t n) {
   if (0 <= i && i < n) return i;
-  const std::int64_t period = std::max<std::int64_t>(2 * (n - 1), 1);
+  if (border == BlurBorder::edge) return i < 0 ? 0 : n - 1;
+  const std::int64_t twice = border == BlurBorder::reflect ? 1 : 0;  // whether the end pixel stands there again
+  const std::int64_t period = std::max<std::int64_t>(2 * (n - 1 + twice), 1);
   i = (i % period + period) % period;
-  return std::min(i, period - i);
+  return std::min(i, period - twice - i);
 }
 
 }  // namespace hw4fast
@@ -69,9 +75,10 @@ static std::vector<BlurCell<T>> blur_weights(const Weight *w, std::int64_t size,
   return cells;
 }
 
-static std::vector<std::int64_t> blur_border(std::int64_t pixels, std::int64_t w, std::int64_t c, std::int64_t first) {
+static std::vector<std::int64_t> blur_border(BlurBorder border, std::int64_t pixels, std::int64_t w, std::int64_t c,
+                                             std::int64_t first) {
   std::vector<std::int64_t> from;
-  for (std::int64_t i = 0; i < pixels * c; ++i) from.push_back(blur_mirrored(first + i / c, w) * c + i % c);
+  for (std::int64_t i = 0; i < pixels * c; ++i) from.push_back(blur_place(border, first + i / c, w) * c + i % c);
   return from;
 }
 
@@ -96,8 +103,8 @@ static void run(Blur<T> b, const Weight *down, const Weight *across, Isa isa, in
   b.down.cells = static_cast<std::int64_t>(down_cells.size()) / blur_rows_at_once;
   b.across.weights = across_cells.data();
   b.across.cells = static_cast<std::int64_t>(across_cells.size());
-  const auto left = blur_border(b.across.size / 2, b.w, b.c, -(b.across.size / 2));
-  const auto right = blur_border(b.across.size / 2, b.w, b.c, b.w);
+  const auto left = blur_border(b.border, b.across.size / 2, b.w, b.c, -(b.across.size / 2));
+  const auto right = blur_border(b.border, b.across.size / 2, b.w, b.c, b.w);
   b.left = left.data();
   b.right = right.data();
   const auto rows_of = HW4FAST_VARIANT(isa, blur_rows<T>);
@@ -111,11 +118,12 @@ static void run(Blur<T> b, const Weight *down, const Weight *across, Isa isa, in
 static void gaussian_blur(bool is_float, std::uintptr_t input, std::array<std::int64_t, 3> strides,
                           std::uintptr_t output, std::array<std::int64_t, 5> shape, std::uintptr_t down,
                           std::uintptr_t across, std::array<std::int64_t, 2> sizes, std::array<int, 2> units, int kept,
-                          const std::string &isa_name, int threads) {
+                          const std::string &isa_name, int threads, int border, bool nearest) {
   const auto [n, planes, h, w, c] = shape;
   if (n < 0 || planes < 0 || h < 0 || w < 0 || c < 0) throw py::value_error("gaussian_blur: a negative shape");
   for (const std::int64_t size : sizes)
     if (size < 1 || size % 2 == 0) throw py::value_error("gaussian_blur: kernel sizes are odd");
+  if (border < 0 || border > 2) throw py::value_error("gaussian_blur: border must be 0, 1 or 2");
   const Isa isa = choose_isa(isa_name);
   if (threads < 1) threads = default_threads();
   this_kernel().count(isa);
@@ -135,7 +143,8 @@ static void gaussian_blur(bool is_float, std::uintptr_t input, std::array<std::i
                     strides[1],
                     strides[2],
                     {nullptr, 0, sizes[0], shifts[0]},
-                    {nullptr, 0, sizes[1], shifts[1]},
+                    {nullptr, 0, sizes[1], shifts[1], nearest},
+                    static_cast<BlurBorder>(border),
                     nullptr,
                     nullptr};
     run<T>(b, pointer<const Weight>(down), pointer<const Weight>(across), isa, threads);
@@ -150,7 +159,7 @@ static void gaussian_blur(bool is_float, std::uintptr_t input, std::array<std::i
 static void bind(py::module_ &m) {
   m.def("gaussian_blur", &gaussian_blur, py::arg("is_float"), py::arg("input"), py::arg("strides"), py::arg("output"),
         py::arg("shape"), py::arg("down"), py::arg("across"), py::arg("sizes"), py::arg("units"), py::arg("kept"),
-        py::arg("isa") = "", py::arg("threads") = 0);
+        py::arg("isa") = "", py::arg("threads") = 0, py::arg("border") = 0, py::arg("nearest") = true);
 }
 
 HW4FAST_KERNEL(gaussian_blur, bind);

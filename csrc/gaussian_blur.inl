@@ -16,7 +16,7 @@ template <> struct BlurMath<float> {
   HW4FAST_INLINE Vector vector(const float *first, const float *) { return load(first); }
   HW4FAST_INLINE float cell(const float *first, const float *) { return *first; }
   HW4FAST_INLINE Vector nearest(Vector sum, int) { return sum; }
-  HW4FAST_INLINE void finish(float *to, Vector sum, int) { store(to, sum); }
+  HW4FAST_INLINE void finish(float *to, Vector sum, const BlurLine<float> &) { store(to, sum); }
 };
 template <> struct BlurMath<std::uint8_t> {
   typedef Int<float> Vector;
@@ -43,7 +43,9 @@ template <> struct BlurMath<std::uint8_t> {
   HW4FAST_INLINE Vector nearest(Vector sum, int shift) {  // sum / 2^shift, halves to even
     return (sum + ((1 << (shift - 1)) - 1) + ((sum >> shift) & 1)) >> shift;
   }
-  HW4FAST_INLINE void finish(std::uint8_t *to, Vector sum, int shift) { narrow(nearest(sum, shift), to); }
+  HW4FAST_INLINE void finish(std::uint8_t *to, Vector sum, const BlurLine<std::uint8_t> &line) {
+    narrow(line.nearest ? nearest(sum, line.shift) : sum >> line.shift, to);
+  }
 };
 template <class T> HW4FAST_INLINE typename BlurMath<T>::Vector blur_load(const BlurCell<T> *from) {
   typename BlurMath<T>::Vector v;
@@ -94,7 +96,7 @@ static void blur_across(const BlurCell<T> *cells, std::int64_t step, const BlurL
     for (int v = 0; v < V; ++v) sum[v] = B::sum(sum[v], blur_load<T>(cells + v * W), weight);
   }
 #pragma GCC unroll 8
-  for (int v = 0; v < V; ++v) B::finish(to + v * W, sum[v], line.shift);
+  for (int v = 0; v < V; ++v) B::finish(to + v * W, sum[v], line);
 }
 
 // How a band lies in memory, in cells: rows of [mirrored | width | mirrored | zeros].
@@ -110,8 +112,8 @@ template <class T> static void blur_pack(const T *image, const Blur<T> &b, std::
   constexpr std::int64_t W = lanes<float>;
   const std::int64_t there = std::min(wide, b.w * b.c - x), whole = there / W * W;
   for (std::int64_t j = 0; j < count; ++j, first += blur_taps<T>, to += wide) {
-    const T *low = image + blur_mirrored(first, b.h) * b.row_stride + x;
-    const T *high = image + blur_mirrored(first + 1, b.h) * b.row_stride + x;
+    const T *low = image + blur_place(b.border, first, b.h) * b.row_stride + x;
+    const T *high = image + blur_place(b.border, first + 1, b.h) * b.row_stride + x;
     for (std::int64_t i = 0; i < whole; i += W) blur_store(to + i, B::vector(low + i, high + i));
     for (std::int64_t i = whole; i < there; ++i) to[i] = B::cell(low + i, high + i);
     std::fill(to + there, to + wide, BlurCell<T>(0));

@@ -80,6 +80,7 @@ struct Filter {
 };
 static double sinc(double x) { return x == 0.0 ? 1.0 : std::sin(x * M_PI) / (x * M_PI); }
 static const Filter filters[] = {
+    {"box", 0.5, [](double x) { return -0.5 < x && x <= 0.5 ? 1.0 : 0.0; }},
     {"bilinear", 1.0, [](double x) { return std::max(0.0, 1.0 - std::abs(x)); }},
     {"bicubic", 2.0,
      [](double x) {

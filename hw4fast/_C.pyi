@@ -129,7 +129,70 @@ def gaussian_blur(
     kept: int,
     isa: str = "",
     threads: int = 0,
+    border: int = 0,
+    nearest: bool = True,
 ) -> None: ...
+def noise(
+    kind: int,
+    input: int,
+    output: int,
+    size: int,
+    strength: float,
+    table: int,
+    bits: int,
+    key: int,
+    stream: int,
+    isa: str = "",
+) -> None: ...
+def shuffle(picture: int, shape: Sequence[int], reach: int, turns: int, key: int, isa: str = "") -> None: ...
+def shot_table(photons: float, bits: int, table: int) -> None: ...
+def correlate(
+    input: int,
+    stride: int,
+    output: int,
+    shape: Sequence[int],
+    rows: Sequence[int],
+    columns: Sequence[int],
+    weights: Sequence[int],
+    unit: int,
+    mirrored: bool,
+    nearest: bool,
+    isa: str = "",
+) -> None: ...
+def zoom_blur(
+    input: int, stride: int, output: int, shape: Sequence[int], factors: Sequence[float], isa: str = ""
+) -> None: ...
+def above(
+    field: int,
+    shape: Sequence[int],
+    output: int,
+    size: Sequence[int],
+    steps: Sequence[float],
+    scale: float,
+    offset: float,
+    threshold: float,
+    nearest: bool,
+    isa: str = "",
+) -> None: ...
+def drops(grey: int, output: int, shape: Sequence[int], isa: str = "") -> None: ...
+def jpeg(input: int, stride: int, output: int, shape: Sequence[int], quality: int, isa: str = "") -> None: ...
+def hsv(input: int, output: int, pixels: int, saturates: bool, factor: float, offset: float, isa: str = "") -> None: ...
+def veil(
+    input: int,
+    output: int,
+    pixels: int,
+    c: int,
+    cover: int,
+    layer: int,
+    colour: Sequence[float],
+    kept: float,
+    shadow: float,
+    amount: float,
+    isa: str = "",
+) -> None: ...
+def snow(input: int, output: int, pixels: int, c: int, flakes: int, kept: float, isa: str = "") -> None: ...
+def look_up(input: int, output: int, pixels: int, c: int, tables: int) -> None: ...
+def plasma(map: int, draws: int, size: int, decay: float) -> None: ...
 def resize(
     input: int,
     shape: Sequence[int],
@@ -142,4 +205,31 @@ def resize(
     std: Sequence[float],
     isa: str = "",
     threads: int = 0,
+) -> None: ...
+def sample(
+    input: int,
+    shape: Sequence[int],
+    row_stride: int,
+    border: str,
+    fill: int,
+    down: bool,
+    rows: int,
+    columns: int,
+    size: Sequence[int],
+    output: int,
+    isa: str = "",
+    threads: int = 1,
+) -> None: ...
+def warp(
+    input: int,
+    shape: Sequence[int],
+    row_stride: int,
+    border: str,
+    fill: int,
+    down: bool,
+    matrix: Sequence[float],
+    size: Sequence[int],
+    output: int,
+    isa: str = "",
+    threads: int = 1,
 ) -> None: ...

@@ -4,21 +4,24 @@ Contract
     image  [h, w, c] or [n, h, w, c] ("HWC"), [c, h, w] or [n, c, h, w] ("CHW"); uint8 or float32
     kernel_size  pixels, odd, 1 … 999; one for both directions or (across, down)
     sigma        pixels, positive; likewise; OpenCV's and torchvision's 0.15·size + 0.35 if None
+    border       what lies beyond the picture: "mirror", it is mirrored about its end pixels (dcb|abcd), on and on where
+                 the kernel reaches farther: OpenCV's BORDER_REFLECT_101, torch's "reflect" without its limit;
+                 "edge", the end pixel (aaa|abcd); "reflect", mirrored with the end pixels (cba|abcd), on and on
+    rounding     of uint8: to the "nearest", halves to even, or "down", as a cast to uint8 does
     →  the same shape and dtype, contiguous
 
     w_k = exp(−(k − r)² / 2σ²) / Σ,  k = 0 … size − 1, r = ⌊size / 2⌋
-    result[y, x] = Σ_jk w_j·w_k·image[y + j − r, x + k − r], the picture mirrored about its end pixels (dcb|abcde|dcb),
-    on and on where r reaches beyond it: OpenCV's BORDER_REFLECT_101, torch's "reflect" without its limit
+    result[y, x] = Σ_jk w_j·w_k·image[y + j − r, x + k − r]
 
 float32: weights and sums in float32, down first, one tap after the other.
 
 uint8: fixed point, so that every machine, instruction set and number of threads gives the same bytes:
     W = weights in units of 2^−u as int16, rounded so that each partial sum from an end inward is within half a unit
         and that all sum to 1; u is the largest up to 20 with which they fit
-    q = Σ_j W_down[j]·image[y + j − r, x]  rounded to f = min(7, 23 − u_across) bits of a fraction
-    result = Σ_k W_across[k]·q[y, x + k − r]  rounded to whole grey levels; both to nearest, halves to even
+    q = Σ_j W_down[j]·image[y + j − r, x]  to f = min(7, 23 − u_across) bits of a fraction, nearest, halves to even
+    result = Σ_k W_across[k]·q[y, x + k − r]  rounded to whole grey levels
 No sum reaches 2^31. Before the last rounding the result is within 0.2 grey levels of the exact sum, whatever the
-picture, its size and sigma: at most 1 beside the exact sum rounded; a flat picture stays.
+picture, its size and sigma: at most 1 beside the exact sum rounded likewise; a flat picture stays.
 
 Source: Szeliski, "Computer Vision" (2nd ed., 2022), section 3.2; the sizes and sigmas are those of OpenCV's
 getGaussianKernel.
@@ -40,6 +43,8 @@ from hw4fast.kernels.numba_variants import compiled_by_numba, set_threads
 
 DTYPES = (np.uint8, np.float32)
 LAYOUTS = ("HWC", "CHW")
+BORDERS = ("mirror", "edge", "reflect")  # csrc/gaussian_blur.cpp counts them
+ROUNDINGS = ("nearest", "down")
 LARGEST_KERNEL = 999
 FINEST = 20  # bits of a weight's unit
 Sizes = int | tuple[int, int]  # one for both directions, or (across, down)
@@ -70,14 +75,15 @@ def fixed_weights(weights: np.ndarray) -> tuple[np.ndarray, int]:
     return fixed.astype(np.int16), unit
 
 
-def reflected(radius: int, length: int) -> np.ndarray:
-    """Indices of the pixels −radius … length−1+radius of a line mirrored about its end pixels.
-
-    OpenCV's BORDER_REFLECT_101 (dcb|abcde|dcb), mirrored on and on when radius ≥ length.
-    """
-    period = max(2 * (length - 1), 1)
-    positions = np.arange(-radius, length + radius) % period
-    return np.minimum(positions, period - positions)
+def reflected(radius: int, length: int, border: str = "mirror") -> np.ndarray:
+    """Indices of the pixels −radius … length−1+radius of a line, what lies beyond it as `border` says."""
+    positions = np.arange(-radius, length + radius)
+    if border == "edge":
+        return positions.clip(0, length - 1)
+    twice = int(border == "reflect")  # whether the end pixel stands there again
+    period = max(2 * (length - 1 + twice), 1)
+    positions %= period
+    return np.minimum(positions, period - twice - positions)
 
 
 def pairs(kernel_size: Any, sigma: Any) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -117,15 +123,24 @@ def check(image: Any, layout: str) -> None:
         raise ValueError(f"image must be [{letters}] or [n, {letters}], not {list(image.shape)}")
 
 
-def reference(image: np.ndarray, kernel_size: Sizes, sigma: Sigmas = None, layout: str = "HWC") -> np.ndarray:
+def reference(
+    image: np.ndarray, kernel_size: Sizes, sigma: Sigmas = None, layout: str = "HWC", border: str = "mirror"
+) -> np.ndarray:
     """In float64 and not rounded, slow and obvious."""
     (across, down), (sigma_x, sigma_y) = pairs(kernel_size, sigma)
     rows, columns = _axes(image, layout)
-    result = _along(image.astype(np.float64), gaussian_weights(down, sigma_y), rows)
-    return _along(result, gaussian_weights(across, sigma_x), columns)
+    result = _along(image.astype(np.float64), gaussian_weights(down, sigma_y), rows, border)
+    return _along(result, gaussian_weights(across, sigma_x), columns, border)
 
 
-def reference_uint8(image: np.ndarray, kernel_size: Sizes, sigma: Sigmas = None, layout: str = "HWC") -> np.ndarray:
+def reference_uint8(
+    image: np.ndarray,
+    kernel_size: Sizes,
+    sigma: Sigmas = None,
+    layout: str = "HWC",
+    border: str = "mirror",
+    rounding: str = "nearest",
+) -> np.ndarray:
     """The very bytes, slow and obvious: fixed point in float64, which is exact below 2^53."""
     (across, down), (sigma_x, sigma_y) = pairs(kernel_size, sigma)
     (fixed_x, unit_x), (fixed_y, unit_y) = (
@@ -133,8 +148,9 @@ def reference_uint8(image: np.ndarray, kernel_size: Sizes, sigma: Sigmas = None,
     )
     fraction = kept_bits(unit_x)
     rows, columns = _axes(image, layout)
-    middle = np.rint(_along(image.astype(np.float64), fixed_y, rows) / 2 ** (unit_y - fraction))
-    return np.rint(_along(middle, fixed_x, columns) / 2 ** (unit_x + fraction)).astype(np.uint8)
+    middle = np.rint(_along(image.astype(np.float64), fixed_y, rows, border) / 2 ** (unit_y - fraction))
+    exact = _along(middle, fixed_x, columns, border) / 2 ** (unit_x + fraction)
+    return (np.rint(exact) if rounding == "nearest" else np.floor(exact)).astype(np.uint8)
 
 
 def kept_bits(unit_across: int) -> int:
@@ -146,11 +162,11 @@ def _axes(image: np.ndarray, layout: str) -> tuple[int, int]:
     return (image.ndim - 3, image.ndim - 2) if layout == "HWC" else (image.ndim - 2, image.ndim - 1)
 
 
-def _along(image: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+def _along(image: np.ndarray, weights: np.ndarray, axis: int, border: str) -> np.ndarray:
     length, radius = image.shape[axis], len(weights) // 2
     result = np.zeros(image.shape)
     if image.size:
-        line = reflected(radius, length)
+        line = reflected(radius, length, border)
         for k, weight in enumerate(weights):
             result += weight * image.take(line[k : k + length], axis)
     return result
@@ -175,6 +191,8 @@ def gaussian_blur(
     layout: str = "HWC",
     isa: str = "",
     threads: int = 0,
+    border: str = "mirror",
+    rounding: str = "nearest",
 ) -> np.ndarray:
     """A blurred copy of a NumPy array from our kernel; rows may lie anywhere, other strides are copied first.
 
@@ -185,6 +203,8 @@ def gaussian_blur(
     check(image, layout)
     if image.dtype not in DTYPES:
         raise TypeError(f"image must be uint8 or float32, not {image.dtype}")
+    if border not in BORDERS or rounding not in ROUNDINGS:
+        raise ValueError(f"border must be one of {list(BORDERS)} and rounding one of {list(ROUNDINGS)}")
     sizes, sigmas = pairs(kernel_size, sigma)
     batch = image if image.ndim == 4 else image[None]
     n, *sides = batch.shape
@@ -206,6 +226,8 @@ def gaussian_blur(
         *arguments,
         isa,
         threads or threads_by_default() or 0,
+        BORDERS.index(border),
+        rounding == "nearest",
     )
     return output
 

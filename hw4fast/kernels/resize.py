@@ -7,7 +7,8 @@ the sum of these. As in Pillow (Resample.c, by A. Karpinskiy): weights are round
 goes across and one down, and each rounds to bytes. Down comes first when the picture gets lower, by more than twice
 of what it gets narrower (Pillow does so since version 13).
 
-filters: "bilinear", |x| < 1: 1 − |x|; "bicubic", R. Keys 1981 with a = −½; "lanczos", sinc(x) sinc(x / 3) for |x| < 3.
+filters: "box", −½ < x ≤ ½: 1 (which enlarges by the nearest pixel); "bilinear", |x| < 1: 1 − |x|; "bicubic", R. Keys
+1981 with a = −½; "lanczos", sinc(x) sinc(x / 3) for |x| < 3.
 Time and memory: see `cost`.
 """
 
@@ -30,6 +31,10 @@ CHANNELS = (1, 3)
 Box = tuple[int, int, int, int]  # top, left, height, width of what is wanted of the whole result
 
 
+def _box(x: np.ndarray) -> np.ndarray:
+    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+
+
 def _bilinear(x: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(x))
 
@@ -45,6 +50,7 @@ def _lanczos(x: np.ndarray) -> np.ndarray:
 
 
 FILTERS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {  # how far it reaches, its value
+    "box": (0.5, _box),
     "bilinear": (1.0, _bilinear),
     "bicubic": (2.0, _bicubic),
     "lanczos": (3.0, _lanczos),

@@ -1,0 +1,185 @@
+// Binding of zoom_blur. The arguments are raw addresses; hw4fast/kernels/zoom_blur.py is the safe face and the
+// documentation.
+#include "kernel.h"
+#include "scratch.h"
+
+#include <pybind11/stl.h>
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include "exact.h"
+
+namespace hw4fast {
+
+constexpr int zoom_bits = 14;         // of a share: 1 is an int16, too
+constexpr int zoom_dropped = 7;       // bits after the step across: 8 + 7 stay, which is an int16 again
+constexpr int zoom_down_dropped = 9;  // bits after the step down: 8 + 12 stay, and there is room for 1,000 copies
+constexpr int zoom_end = 2 * zoom_bits - zoom_dropped - zoom_down_dropped;
+constexpr std::int64_t zoom_window = 16;     // bytes from which four values are made
+constexpr std::uint8_t zoom_nothing = 0x80;  // pshufb makes it a 0
+
+struct Zoom {
+  const std::uint8_t *input;
+  std::uint8_t *output;
+  std::int64_t h, w, c, stride;
+  std::int32_t own, rounding;  // the picture's own weight; what the sums have lost below their last bits
+  float share;
+};
+
+// An enlarged copy: which rows and columns its own lie between, and with which shares, as two int16. Four values of a
+// row are a group: they and their right neighbours lie within a window.
+struct ZoomCopy {
+  std::vector<std::int64_t> upper;  // [h]; the lower row is the next one
+  std::vector<std::int32_t> down;   // [h]: of the lower row, of the upper one
+  Scratch<std::int32_t> first;      // [groups]: where a group's window begins in a row
+  Scratch<std::uint8_t> order;      // [groups][16]: pshufb's, which makes words of bytes
+  Scratch<std::int32_t> across;     // [groups][4]: of the left pixel, of the right one
+};
+
+struct ZoomPlan {
+  std::array<std::int64_t, 3> shape;
+  std::vector<double> factors;
+  std::int32_t own;  // how many of the copies are the picture itself, and itself
+  std::vector<ZoomCopy> copies;
+};
+
+}  // namespace hw4fast
+
+#define HW4FAST_COMMON_INL "bytes.inl"
+#define HW4FAST_INL "zoom_blur.inl"
+#include "each_isa.h"
+
+namespace py = pybind11;
+
+namespace hw4fast {
+static Kernel &this_kernel();
+
+// Where the outputs of a line lie: behind pixel `first`, and the shares of it and of the next one, 0 if nowhere.
+struct ZoomLine {
+  std::vector<std::int64_t> first;
+  std::vector<std::int32_t> shares;
+  bool same;  // not enlarged
+};
+
+// scipy.ndimage.zoom(order=1) of the middle of n pixels, of which the first n outputs are kept: the ends of the cut lie
+// on each other, and what arithmetic puts beyond its last pixel is 0.
+static ZoomLine zoom_line(std::int64_t n, double factor) {
+  const auto cut = static_cast<std::int64_t>(std::ceil(static_cast<double>(n) / factor));
+  const std::int64_t begin = (n - cut) / 2;
+  const auto outputs = static_cast<std::int64_t>(std::nearbyint(static_cast<double>(cut) * factor));
+  const double step = outputs > 1 ? static_cast<double>(cut - 1) / static_cast<double>(outputs - 1) : 1.0;
+  ZoomLine line{{}, {}, cut == n && outputs == n};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double at = step * static_cast<double>(i);
+    const auto below = std::min(static_cast<std::int64_t>(at), cut - 1);
+    const auto next = static_cast<std::int32_t>((at - static_cast<double>(below)) * (1 << zoom_bits) + 0.5);
+    const bool inside = i < outputs && at <= static_cast<double>(cut - 1);
+    line.first.push_back(begin + below);
+    line.shares.push_back(inside ? ((1 << zoom_bits) - next) | next << 16 : 0);
+  }
+  return line;
+}
+
+static ZoomCopy zoom_copy(ZoomLine down, const ZoomLine &across, std::int64_t w, std::int64_t c) {
+  const std::int64_t width = w * c, groups = (width + 63) / 64 * 16;  // up to whole vectors
+  for (std::int32_t &shares : down.shares) shares = (shares & 0xffff) << 16 | shares >> 16;
+  ZoomCopy copy{std::move(down.first), std::move(down.shares), Scratch<std::int32_t>(groups),
+                Scratch<std::uint8_t>(16 * groups), Scratch<std::int32_t>(4 * groups)};
+  std::fill(copy.first.get(), copy.first.get() + groups, 0);
+  std::fill(copy.order.get(), copy.order.get() + 16 * groups, zoom_nothing);
+  std::fill(copy.across.get(), copy.across.get() + 4 * groups, 0);
+  const std::int64_t last = std::max<std::int64_t>(width - zoom_window, 0);
+  for (std::int64_t i = 0; i < width; ++i) {
+    const std::int64_t x = i / c, from = across.first[x] * c + i % c;
+    if (i % 4 == 0) copy.first.get()[i / 4] = static_cast<std::int32_t>(std::min(across.first[x] * c, last));
+    const auto at = static_cast<std::uint8_t>(from - copy.first.get()[i / 4]);
+    const std::int32_t shares = across.shares[x];
+    copy.order.get()[4 * i] = at;
+    copy.order.get()[4 * i + 2] = static_cast<std::uint8_t>(shares >> 16 ? at + c : at);
+    copy.across.get()[i] = shares;
+  }
+  return copy;
+}
+
+// The last plan is kept: most pictures that follow another are as large and as blurred.
+static std::shared_ptr<const ZoomPlan> zoom_plan(std::array<std::int64_t, 3> shape,
+                                                 const std::vector<double> &factors) {
+  static std::mutex mutex;
+  static std::shared_ptr<const ZoomPlan> kept;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (kept && kept->shape == shape && kept->factors == factors) return kept;
+  }
+  auto plan = std::make_shared<ZoomPlan>(ZoomPlan{shape, factors, 1, {}});
+  const auto [h, w, c] = shape;
+  for (const double factor : factors) {
+    ZoomLine down = zoom_line(h, factor);
+    const ZoomLine across = zoom_line(w, factor);
+    if (down.same && across.same)
+      ++plan->own;
+    else
+      plan->copies.push_back(zoom_copy(std::move(down), across, w, c));
+  }
+  constexpr std::int64_t most = std::int64_t{1} << 22;  // values of all copies' lines: some 40 MB
+  if (static_cast<std::int64_t>(factors.size()) * (h + w * c) <= most) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    kept = plan;
+  }
+  return plan;
+}
+
+static void zoom_blur(std::uintptr_t input, std::int64_t stride, std::uintptr_t output,
+                      std::array<std::int64_t, 3> shape, const std::vector<double> &factors,
+                      const std::string &isa_name) {
+  const Isa isa = choose_isa(isa_name);
+  this_kernel().count(isa);
+  const auto [h, w, c] = shape;
+  if (h < 0 || w < 0 || (c != 1 && c != 3) || w > 1 << 28) throw py::value_error("zoom_blur: bad shape");
+  for (const double factor : factors)
+    if (!(factor >= 1 && factor <= 100)) throw py::value_error("zoom_blur: factors must lie in 1 … 100");
+  if (factors.size() > 1000) throw py::value_error("zoom_blur: too many factors");
+  if (h == 0 || w == 0) return;
+  if (!input || !output) throw py::value_error("zoom_blur was given an array without memory");
+  const py::gil_scoped_release release;
+  const auto plan = zoom_plan(shape, factors);
+  const auto copies = static_cast<std::int32_t>(plan->copies.size());
+  // Rounded down twice: on average half a unit across, at most one down.
+  const std::int32_t lost = copies * ((1 << (zoom_bits - zoom_down_dropped - 1)) + 1);
+  const float share = 1.0f / static_cast<float>((factors.size() + 1) << zoom_end);
+  Zoom z{pointer<const std::uint8_t>(input),
+         pointer<std::uint8_t>(output),
+         h,
+         w,
+         c,
+         stride,
+         plan->own << zoom_end,
+         lost,
+         share};
+  const bool narrow = w * c < zoom_window;  // a window would reach beyond the last row
+  const Scratch<std::uint8_t> wide(narrow ? h * zoom_window : 0);
+  if (narrow) {
+    std::fill(wide.get(), wide.get() + h * zoom_window, std::uint8_t{0});
+    for (std::int64_t y = 0; y < h; ++y)
+      std::memcpy(wide.get() + y * zoom_window, z.input + y * stride, static_cast<std::size_t>(w * c));
+    z.input = wide.get();
+    z.stride = zoom_window;
+  }
+  HW4FAST_VARIANT(isa, zoom_all)(z, plan->copies);
+}
+
+static void bind(py::module_ &m) {
+  m.def("zoom_blur", &zoom_blur, py::arg("input"), py::arg("stride"), py::arg("output"), py::arg("shape"),
+        py::arg("factors"), py::arg("isa") = "");
+}
+
+HW4FAST_KERNEL(zoom_blur, bind);
+static Kernel &this_kernel() { return zoom_blur_kernel; }
+
+}  // namespace hw4fast
