@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FEW = 16  # distinct differences, up to which a resample is drawn as their counts
+CHUNK = 1 << 20  # numbers drawn at once where it isn't: 8 MB of indices and 8 MB of what they point at
 
 
 def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -29,3 +36,208 @@ def percent(successes: int, n: int) -> str:
     low, high = wilson(successes, n)
     share = 100 * successes / n if n else 0.0
     return f"{share:.2f} % (95 % interval {100 * low:.2f} … {100 * high:.2f}, {successes} of {n})"
+
+
+# -- two models on the same pictures -----------------------------------------------------------------------------
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value of "both models are right equally often", from pictures that only one has right.
+
+    Twice the smaller tail of Binomial(n, 1/2) with n = only_first + only_second, at most 1; 1.0 for n = 0.
+    Relative error below 1e-13 down to p = 1e-300 (measured against exact sums for n up to 2·10⁶), 0.0 far below;
+    0.2 ms for n = 2·10⁶. Raises ValueError for a negative count.
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12 (1947); as the exact conditional test in M. W. Fagerland, S. Lydersen, P. Laake,
+    "The McNemar test for binary matched-pairs data", BMC Medical Research Methodology 13:91 (2013), which finds it
+    conservative: it errs on the side of "no difference".
+    """
+    if min(only_first, only_second) < 0:
+        raise ValueError(f"counts must not be negative: {only_first}, {only_second}")
+    n, smaller = only_first + only_second, min(only_first, only_second)
+    middle = n // 2
+    # From the middle outwards C(n, middle−j) / C(n, middle) ≤ exp(−2j²/(n+1)), which is no float any more from here:
+    reach = min(middle, ceil(20 * sqrt(n + 1)))
+    j = np.arange(reach)
+    terms = np.concatenate(([1.0], np.cumprod((middle - j) / (n - middle + j + 1))))
+    whole = 2 * terms.sum() - (n % 2 == 0)  # an even n has one middle, an odd n two
+    return float(min(1.0, 2 * terms[middle - smaller :].sum() / whole))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """mean(first) − mean(second) over the same n pictures, as a fraction of 1, and its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, samples: int = 10_000, seed: int = 0) -> PairedDifference:
+    """How much better the first of two models is than the second, on the same pictures, with a 95 % interval.
+
+    first, second: [n], each in 0…1: right answers (bool or 0/1), or shares such as confidences; the same place is
+    the same picture. Whole pairs are resampled, `samples` times, from a Philox generator with this seed. For right
+    answers the counts of the three possible differences are drawn rather than pictures: some 10 ms for n = 50,000;
+    other numbers take about 5 s for it, in pieces of CHUNK. Raises ValueError for another shape, different lengths,
+    nothing, NaN or values outside 0…1, and samples < 1.
+
+    It is the percentile interval, not BCa: its coverage lay nearer to 95 % in simulation (21 settings at each n:
+    accuracies 0.6, 0.8, 0.95, correlations 0, 0.3, 0.6; 4000 sets of pictures each). At n = 30, 100, 500 it was
+    95.1, 95.6, 95.4 % on average, off by 1.2, 0.7, 0.4 points in a setting, at least 90.5, 94.7, 94.8 %; BCa's was
+    94.4, 95.1, 95.3 %, off by 1.8, 1.1, 0.4 points, at least 90.2, 90.5, 94.3 %.
+
+    Where all answers agree no resample can differ. Then the interval is ± the greatest share of pictures that
+    Wilson's lets differ, rather than 0 … 0, which would hold a true difference of one point 24 % of the time at
+    n = 30.
+
+    Source: B. Efron, R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 14.
+    """
+    one, two = _shares("first", first), _shares("second", second)
+    _same_length(first=one, second=two)
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    n, differences = len(one), one - two
+    if not differences.any():
+        return PairedDifference(0.0, -wilson(0, n)[1], wilson(0, n)[1], n)
+    means = _resampled_means(differences, samples, np.random.Generator(np.random.Philox(seed)))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return PairedDifference(float(differences.mean()), float(low), float(high), n)
+
+
+def _resampled_means(values: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """[samples] means of n values drawn from `values` [n] with replacement."""
+    n = len(values)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= FEW:
+        return rng.multinomial(n, counts / n, size=samples) @ distinct / n
+    rows = max(1, CHUNK // n)
+    pieces = [min(rows, samples - start) for start in range(0, samples, rows)]
+    return np.concatenate([values[rng.integers(0, n, size=(piece, n))].mean(axis=1) for piece in pieces])
+
+
+# -- how sure, how right -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The answers given with a confidence in (low, high]; in the first bin, 0 as well.
+
+    n: how many; confidence: their mean; accuracy: the share of right ones; interval: its 95 % Wilson interval.
+    The last three are None for n = 0.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+    interval: tuple[float, float] | None
+
+
+def calibration_bins(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> list[CalibrationBin]:
+    """A reliability diagram: all `bins` bins of equal width over 0…1, from the least sure to the surest.
+
+    confidence: float [n] in 0…1, of the answer given; correct: bool or 0/1 [n]. Raises ValueError for another shape,
+    different lengths, nothing, NaN or values outside 0…1, and bins < 1.
+    """
+    edges, counts, sums, hits = _binned(confidence, correct, bins)
+    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), sums.tolist(), hits.tolist(), strict=True)
+    return [
+        CalibrationBin(low, high, n, total / n, right / n, wilson(right, n))
+        if n
+        else CalibrationBin(low, high, 0, None, None, None)
+        for low, high, n, total, right in rows
+    ]
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+    """ECE, a fraction of 1: the mean over all n answers of |accuracy − mean confidence| of the bin they fall in.
+
+    Arguments and errors as in `calibration_bins`. It is biased upwards where bins hold few answers: compare models
+    only at the same n and bins.
+
+    Source: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, eq. 5,
+    with its M = 15 bins ((m−1)/M, m/M].
+    """
+    _, counts, sums, hits = _binned(confidence, correct, bins)
+    return float(np.abs(hits - sums).sum() / counts.sum())
+
+
+def _binned(confidence: ArrayLike, correct: ArrayLike, bins: int) -> tuple[np.ndarray, ...]:
+    """Edges [bins + 1], and per bin [bins] the answers in it, the sum of their confidences, the right ones."""
+    sure, right = _shares("confidence", confidence), _shares("correct", correct)
+    _same_length(confidence=sure, correct=right)
+    if np.any((right != 0) & (right != 1)):
+        raise ValueError("correct must hold only 0 and 1")
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, not {bins}")
+    edges = np.arange(bins + 1) / bins
+    which = np.maximum(np.searchsorted(edges, sure, side="left") - 1, 0)
+    counts, sums, hits = (np.bincount(which, weights, minlength=bins) for weights in (None, sure, right))
+    return edges, counts, sums, hits.astype(int)
+
+
+# -- one number from many ----------------------------------------------------------------------------------------
+
+
+def area_under(values: ArrayLike, severities: ArrayLike) -> float:
+    """Normalised area under a curve of accuracy (or any share) over severity: its mean height.
+
+    values: float [m], m ≥ 2; severities: [m], rising, the clean pictures at 0: 0 … 5 as a rule. By trapezoids,
+    divided by the range of severities: 1.0 is all right at every severity, clean included; the ends weigh half as
+    much as what is between. Severities count as equal steps, which they are by name only: compare models on one
+    transform by it, not transforms. Raises ValueError for other shapes, severities that don't rise, NaN or infinity.
+    """
+    y, x = np.asarray(values, np.float64), np.asarray(severities, np.float64)
+    if y.ndim != 1 or y.shape != x.shape or len(y) < 2:
+        raise ValueError(f"as many values as severities are needed, at least 2, not {y.shape} and {x.shape}")
+    if not (np.isfinite(y).all() and np.isfinite(x).all()):
+        raise ValueError("values and severities must be finite")
+    steps = np.diff(x)
+    if (steps <= 0).any():
+        raise ValueError(f"severities must rise: {x.tolist()}")
+    return float(steps @ (y[1:] + y[:-1]) / 2 / (x[-1] - x[0]))
+
+
+def top_k_correct(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """bool [n]: whether the label is among the k classes of the highest scores.
+
+    scores: [n, classes], logits or probabilities; labels: int [n], -1 where there is none: False there, and not to be
+    counted. Among equal scores the lower class index comes first, as in `argmax`, so that exactly k classes count.
+    Raises ValueError for other shapes, a label or a k that isn't there, and NaN.
+    """
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(f"scores [n, classes] and labels [n] are needed, not {scores.shape} and {labels.shape}")
+    n, classes = scores.shape
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    if not 1 <= k <= classes:
+        raise ValueError(f"k must lie in 1…{classes}, not {k}")
+    if np.any((labels < -1) | (labels >= classes)):
+        raise ValueError(f"labels must lie in -1…{classes - 1}")
+    if np.isnan(scores).any():
+        raise ValueError("scores must not be NaN")
+    own = scores[np.arange(n), labels][:, None]
+    earlier = np.arange(classes) < labels[:, None]
+    ahead = np.count_nonzero((scores > own) | ((scores == own) & earlier), axis=1)
+    return (ahead < k) & (labels != -1)
+
+
+def _shares(name: str, values: ArrayLike) -> np.ndarray:
+    """float64 [n] of numbers that must lie in 0…1, n ≥ 1."""
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{name} must hold numbers in one dimension, at least one; its shape is {array.shape}")
+    outside = array[~((array >= 0) & (array <= 1))]  # so written, NaN is outside too
+    if outside.size:
+        raise ValueError(f"{name} must lie in 0…1, not {outside[0]:g}")
+    return array
+
+
+def _same_length(**arrays: np.ndarray) -> None:
+    if len({len(array) for array in arrays.values()}) > 1:
+        found = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
+        raise ValueError(f"different lengths: {found}")
