@@ -17,7 +17,8 @@ _FACE = {  # name → (module, attribute)
     "Result": ("hw4fast.inference.classify", "Result"),
     "Failure": ("hw4fast.inference.classify", "Failure"),
     "ort_library": ("hw4fast.kernels", "ort_library"),
-    "study": ("hw4fast.robustness.study", "study"),
+    "study": ("hw4fast.robustness.frame", "study"),
+    "transform": ("hw4fast.transforms.own", "transform"),
 }
 
 

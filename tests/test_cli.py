@@ -18,7 +18,7 @@ from PIL import Image
 from hw4fast import cli
 from hw4fast.cli import main
 from hw4fast.cli.common import print_json
-from hw4fast.cli.using import _specs
+from hw4fast.cli.studying import _specs
 from hw4fast.data import load
 from hw4fast.errors import UserError
 from hw4fast.inference.card import Card
@@ -27,7 +27,7 @@ from hw4fast.inference.classify import Failure
 from tests.conftest import write_linear_onnx
 from tests.inference.models import write_one_picture_onnx
 
-VERBS = ("train", "export", "classify", "study", "bench", "card", "info")
+VERBS = ("train", "export", "classify", "study", "transforms", "bench", "card", "info")
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def usage_of(capsys, *arguments: str) -> str:
 
 def test_help_names_every_verb_and_the_first_step(capsys):
     text = usage_of(capsys)
-    assert [verb for verb in VERBS if not re.search(rf"^ +{verb} +\w", text, re.MULTILINE)] == []
+    assert [verb for verb in VERBS if not re.search(rf"^ +{verb}\s+\w", text, re.MULTILINE)] == []
     assert "hw4fast train digits" in text
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from hw4fast.cli import making, using
+from hw4fast.cli import making, studying, using
 from hw4fast.cli.common import complain
 from hw4fast.errors import UserError
 
@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         making.add_train,
         making.add_export,
         using.add_classify,
-        using.add_study,
+        studying.add_study,
+        studying.add_transforms,
         using.add_bench,
         using.add_card,
         using.add_info,

@@ -100,50 +100,6 @@ def _side_by_side(answers: Sequence[Any]) -> list[str]:
     ]
 
 
-def add_study(verbs: Any) -> None:
-    examples = (
-        "hw4fast study digits --model runs/digits",
-        "hw4fast study photos/ --model net.onnx --transforms blur,noise,rotate30 --limit 100",
-    )
-    parser = verb(verbs, "study", "Find out which transforms break a model, and how soon.", examples, _run_study)
-    add = parser.add_argument
-    add("source", metavar="DATASET|FOLDER", help="a data set's test images, or a folder of pictures")
-    add("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
-    add("--transforms", metavar="A,B,…", help="names (severity 1 to 5 each) or specs with a level; default: all")
-    add("--out", metavar="FOLDER", help="default: studies/SOURCE, or its next free sibling")
-    add("--limit", type=positive, metavar="N", help="only N pictures, chosen by the seed")
-    add("--seed", type=int, default=0, help="of all chance; default: %(default)s")
-    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt")
-    threads_option(parser)
-
-
-def _run_study(arguments: Arguments) -> int:
-    from hw4fast.robustness.study import study
-
-    a = arguments
-    transforms = _specs(a.transforms) if a.transforms else None
-    options = {"out": a.out, "seed": a.seed, "provider": a.provider, "limit": a.limit}
-    result = study(a.source, a.model, transforms, threads=threads(a), **options)
-    for name, reason in result.failures:
-        complain(f"{name}: {reason}")
-    if a.json:
-        print_json(result.to_json())
-    else:
-        print(f"{shown(result.finding)}\nreport: {shown(result.report)}")
-    return 3 if result.failures else 0
-
-
-def _specs(text: str) -> list[str]:
-    """Splits at commas, but not before the key=value pairs that belong to the spec in front of them."""
-    specs: list[str] = []
-    for part in text.split(","):
-        if specs and ":" in specs[-1] and "=" in part and ":" not in part:
-            specs[-1] += "," + part
-        else:
-            specs.append(part)
-    return specs
-
-
 def add_bench(verbs: Any) -> None:
     examples = ("hw4fast bench runs/digits", "hw4fast bench resnet18 --batches 1,2,4,8,16,32 --seconds 10")
     sentence = "Time a model on every engine that runs here, taking turns."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hw4fast.errors import UserError
@@ -53,7 +54,7 @@ def read_folder(path: str | Path) -> Folder:
         known = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
         raise UserError(f"the folder '{path}' holds no picture; files that end in one of these count: {known}")
     if (path / LABELS_FILE).exists():
-        return Folder(path, files, _read_labels(path, files))
+        return Folder(path, files, _read_labels(path, files, path / LABELS_FILE))
     inside = [file for file in files if file.parent != path]
     if not inside:
         return Folder(path, files)
@@ -80,9 +81,8 @@ def pictures_below(path: Path) -> Iterator[Path]:
         )
 
 
-def _read_labels(path: Path, files: tuple[Path, ...]) -> tuple[int | None, ...]:
-    """One label per file from `labels.csv`; UserError naming the line that is wrong."""
-    table = path / LABELS_FILE
+def _read_labels(path: Path, files: tuple[Path, ...], table: Path) -> tuple[int | None, ...]:
+    """One label per file from a table like `labels.csv`; UserError naming the line that is wrong."""
     known = {file.relative_to(path).as_posix() for file in files}
     labels: dict[str, int | None] = {}
     missing: list[str] = []
@@ -129,3 +129,67 @@ def _label(text: str | None, where: str) -> int | None:
 def _printable(path: Path) -> str:
     """The path with `/`, any byte that is not UTF-8 replaced: it must fit into tables and pages."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
+def relabelled(folder: Folder, path: Path) -> Folder:
+    """The folder with labels from a file, whatever it says of itself:
+
+    - CSV with columns `file` and `label`: as `labels.csv` within the folder;
+    - CSV with a column `wnid` or `class` and a column `index` or `label`: what a picture's class is called → the
+      model's class index; the class is the sub-folder that the picture lies in, or how its name begins, before `_`;
+    - JSON as ImageNet's class index has it: {"0": ["n01440764", "tench"], …}, read likewise.
+
+    Raises UserError for a file that can't be read as one of these, or by which no picture has a label.
+    """
+    if path.suffix.lower() == ".json":
+        known = _class_index(path)
+    else:
+        columns = _columns(path)
+        if {"file", "label"} <= columns:
+            return replace(folder, labels=_read_labels(folder.path, folder.files, path), class_names=None)
+        known = _mapping(path, columns)
+    labels = tuple(_class_of(file.relative_to(folder.path), known) for file in folder.files)
+    if all(label is None for label in labels):
+        raise UserError(
+            f"by '{path}' no picture of '{folder.path}' has a label: neither its sub-folder nor its name's beginning is"
+            f" one of {len(known)} classes ({', '.join(list(known)[:3])}, …)"
+        )
+    return replace(folder, labels=labels, class_names=None)
+
+
+def _class_of(file: Path, known: dict[str, int]) -> int | None:
+    names = [*(folder for folder in file.parts[:-1]), file.stem, file.stem.partition("_")[0]]
+    return next((known[name] for name in names if name in known), None)
+
+
+def _columns(path: Path) -> set[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            return set(csv.DictReader(lines).fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"the labels '{path}' can't be read as a UTF-8 table: {error}") from None
+
+
+def _mapping(path: Path, columns: set[str]) -> dict[str, int]:
+    names, numbers = ([key for key in keys if key in columns] for keys in (("wnid", "class"), ("index", "label")))
+    if not names or not numbers:
+        found = ", ".join(sorted(columns)) or "none"
+        raise UserError(f"'{path}' needs the columns file,label or class,index (or wnid,index); it has {found}")
+    known: dict[str, int] = {}
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            label = _label(row[numbers[0]], f"{path}, line {reader.line_num}")
+            if label is not None and row[names[0]]:
+                known[row[names[0]].strip()] = label
+    return known
+
+
+def _class_index(path: Path) -> dict[str, int]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return {str(names[0]): int(index) for index, names in value.items()}
+    except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
+        raise UserError(
+            f'the labels \'{path}\' can\'t be read as JSON like {{"0": ["n01440764", "tench"], …}}: {error}'
+        ) from None

@@ -76,6 +76,11 @@ class Preprocessing:
     def channels(self) -> int:
         return COLOUR_MODES[self.mode]
 
+    @property
+    def fitting(self) -> tuple[Any, ...]:
+        """What `fit` depends on: preprocessings that agree in it show the same pixels."""
+        return self.channels, self.crop, self.resize, self.resize_size, self.interpolation
+
     def fit(self, picture: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 1 or 3] of any size → uint8 [crop height, crop width, channels].
 
@@ -84,11 +89,8 @@ class Preprocessing:
         """
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
             raise ValueError(f"a picture is uint8 [h, w, 1 or 3], not {picture.dtype} {list(picture.shape)}")
-        if picture.shape[2] != self.channels:
-            image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-            image = image.convert("L" if self.channels == 1 else "RGB")
-            picture = np.asarray(image).reshape(*picture.shape[:2], self.channels)
-        size, box = self._places(*picture.shape[:2])
+        picture = self.in_mode(picture)
+        size, box = self.places(*picture.shape[:2])
         if self.interpolation in FILTERS:
             return resize(picture, size, box, self.interpolation)
         image = Image.fromarray(picture[:, :, 0] if self.channels == 1 else picture)
@@ -96,7 +98,15 @@ class Preprocessing:
         top, left, height, width = box
         return np.asarray(image).reshape(*size, -1)[top : top + height, left : left + width].copy()
 
-    def _places(self, height: int, width: int) -> tuple[tuple[int, int], Box]:
+    def in_mode(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 [h, w, 1 or 3] → [h, w, channels]: grey where the network reads grey."""
+        if picture.shape[2] == self.channels:
+            return picture
+        image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        return np.asarray(image).reshape(*picture.shape[:2], self.channels)
+
+    def places(self, height: int, width: int) -> tuple[tuple[int, int], Box]:
         """What a picture is resized to, and which part of that the net reads."""
         rows, columns = self.crop
         if self.resize == "stretch":

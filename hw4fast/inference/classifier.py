@@ -144,7 +144,11 @@ class Classifier:
         return tensor if expected.layout == "NCHW" else np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        """As `logits`, then softmax: float32 [n, classes], rows that sum to 1.
+        """As `logits`, then softmax: float32 [n, classes], rows that sum to 1. Raises UserError as `answers` does."""
+        return self.answers(batch)[0]
+
+    def answers(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and logits, both float32 [n, classes].
 
         Raises UserError, too, when a row of logits has no softmax: NaN or +∞ in it, or nothing but −∞.
         """
@@ -155,7 +159,7 @@ class Classifier:
                 f"{len(batch)}; its weights are broken: train or export it again"
             )
         odds = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return odds / odds.sum(axis=1, keepdims=True)
+        return odds / odds.sum(axis=1, keepdims=True), logits
 
     def classify(self, images: Any, top: int = 5) -> list[tuple[Guess, ...]]:
         """The `top` most probable classes of each picture, best first; of a single picture, a list of one.

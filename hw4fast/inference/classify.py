@@ -179,36 +179,28 @@ def _look(
 ) -> tuple[list[_Seen | Failure], UserError | None]:
     """Reads all, then answers `at_once` at a time. An error of the net keeps what was answered before it. stop: set
     when nobody waits for the rest."""
-    pictures = [_fitted(file, classifier) for file in files]
+    seen = [_views(file, classifier, chains, seed) for file in files]
     found: list[_Seen | Failure] = []
     for i in range(0, len(files), at_once):
         if stop.is_set():
             break
         try:
-            found += _answered(files[i : i + at_once], pictures[i : i + at_once], classifier, chains, seed)
+            found += _answered(files[i : i + at_once], seen[i : i + at_once], classifier)
         except UserError as error:
             return found, error
     return found, None
 
 
 def _answered(
-    files: list[str | Failure],
-    pictures: list[np.ndarray | Failure],
-    classifier: Classifier,
-    chains: list[Chain],
-    seed: int,
+    files: list[str | Failure], seen_of: list[np.ndarray | Failure], classifier: Classifier
 ) -> list[_Seen | Failure]:
     """The views of all go through the net together."""
-    views = [
-        np.stack([picture, *(chain(picture, seed=seed) for chain in chains)])
-        for picture in pictures
-        if not isinstance(picture, Failure)
-    ]
+    views = [view for view in seen_of if not isinstance(view, Failure)]
     said = np.split(classifier.probabilities(np.concatenate(views)), len(views)) if views else []
     seen = iter(zip(views, said, strict=True))
     return [
-        picture if isinstance(picture, Failure) else _Seen(str(file), *next(seen))
-        for file, picture in zip(files, pictures, strict=True)
+        view if isinstance(view, Failure) else _Seen(str(file), *next(seen))
+        for file, view in zip(files, seen_of, strict=True)
     ]
 
 
@@ -222,11 +214,15 @@ def _in_turn(
                 raise error
 
 
-def _fitted(file: str | Failure, classifier: Classifier) -> np.ndarray | Failure:
+def _views(file: str | Failure, classifier: Classifier, chains: list[Chain], seed: int) -> np.ndarray | Failure:
+    """uint8 [1 + chains, h, w, c]: the picture as the net reads it, then under each chain."""
     if isinstance(file, Failure):
         return file
+    read: dict[str, Any] = {"preprocessing": classifier.card.preprocessing}
     try:
-        return classifier.fit(read_picture(file))
+        read["decoded"] = read_picture(file)
+        picture = classifier.fit(read["decoded"])
+        return np.stack([picture, *(chain(picture, seed=seed, **read) for chain in chains)])
     except UserError as error:
         return Failure(file, str(error))
 

@@ -16,3 +16,13 @@ def luma(picture: np.ndarray) -> np.ndarray:
         return picture
     red, green, blue = (picture[..., [channel]] for channel in range(3))
     return red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+
+
+def px(picture: np.ndarray) -> float:
+    """How long a pixel of a picture of shorter side 224 is in this one: lengths scale with the picture."""
+    return min(picture.shape[:2]) / 224
+
+
+def rounded_down(values: np.ndarray) -> np.ndarray:
+    """Float grey levels of any size → uint8, clipped to 0…255: what the published corruptions end with."""
+    return np.clip(values, 0, 255).astype(np.uint8)

@@ -25,3 +25,8 @@ def generator(seed: int, key: bytes, name: str, severity: int = 0, position: int
         digest.update(len(part).to_bytes(8, "little"))  # framed, so that ("1", "23") is not ("12", "3")
         digest.update(part)
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest.digest(), "little")))
+
+
+def key_of(rng: np.random.Generator) -> int:
+    """64 bits for a kernel that draws from counters (hw4fast.kernels.noise)."""
+    return int(rng.integers(0, 2**64, dtype=np.uint64))

@@ -44,7 +44,7 @@ def test_answers_are_the_classifiers(digit, centroid_onnx):
     result = only(classify([digit], centroid_onnx, ["blur51", "noise0.3"], top=3, seed=7))
     classifier, picture = Classifier(centroid_onnx), load("digits").test.images[0]
     assert result.file == str(digit)
-    assert [answer.transform for answer in result.transformed] == ["blur51", "noise:std=0.3"]
+    assert [answer.transform for answer in result.transformed] == ["blur51", "gaussian_noise:std=0.3"]
     for answer in (result.clean, *result.transformed):
         seen = picture if answer.transform == "clean" else parse(answer.transform)(picture, seed=7)
         probabilities = classifier.probabilities(seen[None])[0]
@@ -223,7 +223,7 @@ def test_saved_pictures_are_what_the_model_saw(digit, tmp_path, centroid_onnx):
     specs = ["blur51:sigma=2+noise:std=0.1", "rotate-30:fill=black"]
     result = only(classify(digit, centroid_onnx, specs, save_transformed=tmp_path / "deep" / "er", seed=3))
     names = [answer.saved.name for answer in result.transformed]
-    assert names == ["digit-blur51_sigma=2+noise_std=0.1.png", "digit-rotate-30_fill=black.png"]
+    assert names == ["digit-blur51_sigma=2+gaussian_noise_std=0.1.png", "digit-rotate-30_fill=black.png"]
     for answer in result.transformed:
         expected = parse(answer.transform)(load("digits").test.images[0], seed=3)
         assert np.array_equal(read_picture(answer.saved), expected)

@@ -1,12 +1,14 @@
-"""Noise, rotation and colour against formulas and against Pillow."""
+"""The family of noise: what it does to flat pictures, and that its draws belong to the picture, not to the level."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
 
-from hw4fast.transforms import parse
+from hw4fast.kernels import noise as kernel
+from hw4fast.transforms import TRANSFORMS, at_level, at_severity, parse
+
+NAMES = [name for name in TRANSFORMS if TRANSFORMS.get(name).family == "noise"]
 
 
 def photo_like(height: int = 48, width: int = 40) -> np.ndarray:
@@ -16,81 +18,69 @@ def photo_like(height: int = 48, width: int = 40) -> np.ndarray:
     return np.stack(channels, -1).astype(np.uint8)
 
 
+def test_the_families():
+    assert NAMES == ["gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"]
+    families = {name: TRANSFORMS.get(name).family for name in TRANSFORMS}
+    assert [name for name, family in families.items() if family == "weather"] == ["snow", "frost", "fog", "spatter"]
+    assert set(families.values()) == {"blur", "colour", "digital", "geometry", "noise", "resampling", "weather"}
+    blurs = ["blur", "trick", "gaussian_blur", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"]
+    assert [name for name, family in families.items() if family == "blur"] == blurs
+
+
 def test_noise_has_the_stated_deviation():
     flat = np.full((300, 300, 1), 128, np.uint8)
-    difference = parse("noise:std=0.1")(flat).astype(float) - 128
+    difference = parse("gaussian_noise:std=0.1")(flat).astype(float) + 0.5 - 128  # rounded down
     n = difference.size
     assert difference.std() == pytest.approx(25.5, rel=5 / np.sqrt(2 * n) + 1e-3)  # five standard errors
     assert abs(difference.mean()) < 5 * 25.5 / np.sqrt(n)
 
 
-def test_noise_is_independent_per_channel():
-    difference = parse("noise:std=0.1")(np.full((100, 100, 3), 128, np.uint8)).astype(float) - 128
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_is_independent_per_channel(name):
+    difference = at_severity(name, 3)(np.full((100, 100, 3), 128, np.uint8)).astype(float) - 128
     correlations = np.corrcoef(difference.reshape(-1, 3).T)
     assert np.abs(correlations - np.eye(3)).max() < 0.05
 
 
 def test_noise_clips_instead_of_wrapping():
-    white = parse("noise:std=0.1")(np.full((64, 64, 1), 255, np.uint8))
+    white = parse("gaussian_noise:std=0.1")(np.full((64, 64, 1), 255, np.uint8))
     assert white.min() > 90 and (white == 255).mean() > 0.4
+    assert not parse("shot_noise3")(np.zeros((9, 9, 3), np.uint8)).any()
 
 
-def test_noise_of_zero_is_the_picture():
+@pytest.mark.parametrize("spec", ["gaussian_noise:std=0", "speckle_noise:std=0", "impulse_noise:amount=0"])
+def test_noise_of_zero_is_the_picture(spec):
     picture = photo_like()
-    assert np.array_equal(parse("noise:std=0")(picture), picture)
+    assert np.array_equal(parse(spec)(picture), picture)
 
 
-@pytest.mark.parametrize("turns", [-4, -3, -2, -1, 0, 1, 2, 3, 4])
-@pytest.mark.parametrize("size", [1, 2, 7, 28])
-@pytest.mark.parametrize("fill", ["edge", "black", "white"])
-def test_quarter_turns_are_exact_and_counter_clockwise(turns, size, fill):
-    picture = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    assert np.array_equal(parse(f"rotate{90 * turns}:fill={fill}")(picture), np.rot90(picture, turns))
+def test_the_field_does_not_depend_on_the_level():
+    """Twice the std is twice the same field, to the rounding down of both."""
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    for name in ("gaussian_noise", "speckle_noise"):
+        weak, strong = (at_level(TRANSFORMS.get(name), std)(flat).astype(float) - 128 for std in (0.05, 0.1))
+        inside = np.abs(strong) < 120
+        assert np.abs(strong - 2 * weak)[inside].max() <= 2 and inside.mean() > 0.99
+        assert np.array_equal(at_level(TRANSFORMS.get(name), 0.1)(flat), parse(f"{name}:std=0.1")(flat))
+    few, many = (at_level(TRANSFORMS.get("impulse_noise"), amount)(flat) for amount in (0.1, 0.2))
+    hit = few != 128
+    assert np.array_equal(few[hit], many[hit]) and (many != 128).sum() > 1.8 * hit.sum()
 
 
-@pytest.mark.parametrize("degrees", [7, -33, 120.5])
-def test_rotation_agrees_with_pillow_inside(degrees):
+def test_what_is_drawn_at_a_severity_is_its_own():
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    for name in NAMES:
+        fields = [at_severity(name, severity)(flat, key=b"one").astype(float).ravel() for severity in range(1, 6)]
+        level = TRANSFORMS.get(name).severities[2]
+        fields.append(at_level(TRANSFORMS.get(name), level)(flat, key=b"one").astype(float).ravel())
+        assert np.abs(np.corrcoef(fields) - np.eye(6)).max() < 0.06
+
+
+@pytest.mark.parametrize("photons", [0.1, 0.5, 1, 600])
+def test_the_ends_of_shot_noise(photons):
     picture = photo_like()
-    theirs = np.asarray(Image.fromarray(picture).rotate(degrees, Image.Resampling.BILINEAR)).astype(int)
-    inside = np.asarray(Image.new("L", (40, 48), 255).rotate(degrees, Image.Resampling.BILINEAR)) == 255
-    ours = parse(f"rotate{degrees}")(picture).astype(int)  # both clamp half a pixel beyond
-    assert inside.sum() > 500
-    assert np.abs(ours - theirs)[inside].max() <= 1
-
-
-@pytest.mark.parametrize(("fill", "value"), [("edge", 90), ("black", 0), ("white", 255)])
-def test_what_is_seen_beyond_the_border(fill, value):
-    corner = parse(f"rotate45:fill={fill}")(np.full((31, 31, 1), 90, np.uint8))[0, 0, 0]
-    assert corner == value
-
-
-@pytest.mark.parametrize("factor", [0, 0.3, 1, 1.5, 4])
-def test_brightness_is_pillows(factor):
-    picture = photo_like()
-    theirs = np.asarray(ImageEnhance.Brightness(Image.fromarray(picture)).enhance(factor)).astype(int)
-    assert np.abs(parse(f"brightness{factor}")(picture) - theirs).max() <= 1
-
-
-@pytest.mark.parametrize("factor", [0, 0.3, 1, 1.5, 4])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_contrast_is_pillows(factor, channels):
-    picture = photo_like()[..., :channels]
-    image = Image.fromarray(picture[..., 0] if channels == 1 else picture)
-    theirs = np.asarray(ImageEnhance.Contrast(image).enhance(factor)).reshape(picture.shape).astype(int)
-    assert np.abs(parse(f"contrast{factor}")(picture) - theirs).max() <= 1
-
-
-def test_jitter_stays_within_its_factors_and_moves_each_of_the_three():
-    """A grey picture shows brightness × contrast only; in colour the ratio of chroma shows saturation."""
-    flat = np.full((4, 4, 1), 100, np.uint8)  # contrast leaves a flat picture alone
-    values = [int(parse("jitter:strength=0.3")(flat, seed=seed)[0, 0, 0]) for seed in range(300)]
-    assert 70 <= min(values) < 75 and 125 < max(values) <= 130
-    colour = np.full((4, 4, 3), (110, 100, 90), np.uint8)
-    spreads = [int(np.ptp(parse("jitter:strength=0.3")(colour, seed=seed)[0, 0])) for seed in range(300)]
-    assert min(spreads) < 14 and max(spreads) > 27  # 20 × brightness × contrast × saturation
-    assert not np.array_equal(parse("jitter:strength=0.3")(photo_like(), seed=1), photo_like())
-
-
-def test_jitter_of_zero_is_the_picture():
-    picture = photo_like()
-    assert np.array_equal(parse("jitter:strength=0")(picture), picture)
+    result = parse(f"shot_noise{photons}")(picture)
+    assert result.shape == picture.shape
+    values = set(np.unique(result).tolist())
+    allowed = {int(min(count / photons, 1) * 255) for count in range(int(np.ceil(photons)) + 1)}
+    assert values <= allowed and kernel.MOST_PHOTONS == 600

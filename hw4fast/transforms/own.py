@@ -1,0 +1,133 @@
+"""A user's own transform: a function, a decorator, and `--import FILE`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import marshal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from hw4fast.errors import UsageError, UserError
+from hw4fast.paths import one_line
+from hw4fast.transforms.spec import TRANSFORMS, Parameter, Settings, Sweep, Transform, register
+
+Function = TypeVar("Function", bound=Callable[..., np.ndarray])
+
+
+def transform(
+    severities: tuple[float | Settings, ...],
+    *,
+    name: str | None = None,
+    parameters: Mapping[str, Parameter] | None = None,
+    sweep: tuple[float, float] | None = None,
+    summary: str | None = None,
+) -> Callable[[Function], Function]:
+    """Registers a function as a transform that `study` and `classify` know by name:
+
+        @hw4fast.transform(severities=(0.1, 0.2, 0.3, 0.4, 0.5))
+        def tint(picture, rng, amount):
+            "Moves red towards white."
+            picture = picture.copy()
+            picture[..., 0] += ((255 - picture[..., 0]) * amount).astype("uint8")
+            return picture
+
+    The function takes uint8 [h, w, 1 or 3] and gives a new array of the same shape and dtype; if it takes `rng`, all
+    chance must come from that numpy.random.Generator. Its next parameter is the level, which `severities` sets.
+    name: the function's own if None. parameters: their ranges; any number if None. sweep: (start, stop) of the level,
+    for breaking points. summary: the first line of the docstring if None.
+    Raises ValueError for another function or other severities, and for a name that is taken.
+    """
+
+    def decorate(function: Function) -> Function:
+        if not inspect.isfunction(function):
+            raise ValueError(f"a transform is a function, not {type(function).__name__}")
+        called = inspect.signature(function).parameters
+        ranges = _ranges(function.__name__, list(called.values())[1:], parameters or {}, severities)
+        random = "rng" in called
+
+        def apply(picture: np.ndarray, *, rng: np.random.Generator, **settled: Any) -> np.ndarray:
+            given = settled | ({"rng": rng} if random else {})
+            return function(picture.copy(), **given)  # a user's function may write into its input
+
+        register(
+            Transform(
+                name=name or function.__name__,
+                apply=apply,
+                parameters=ranges,
+                level=next(iter(ranges)),
+                severities=tuple(severities),
+                summary=summary or (inspect.getdoc(function) or "A transform of the user's.").split("\n")[0],
+                family="own",
+                random=random,
+                sweep=Sweep(*sweep) if sweep else None,
+                fingerprint=_fingerprint(function),
+            )
+        )
+        return function
+
+    return decorate
+
+
+def _ranges(
+    name: str,
+    called: list[inspect.Parameter],
+    given: Mapping[str, Parameter],
+    severities: tuple[float | Settings, ...],
+) -> dict[str, Parameter]:
+    """What a function's parameters behind the picture may be; the first one is the level."""
+    if any(p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in called):
+        raise ValueError(f"{name}: a transform's parameters are given by name: no *args, no **kwargs, no /")
+    ranges = {}
+    for p in called:
+        if p.name == "rng":
+            continue
+        default = None if p.default is p.empty else p.default
+        known = given.get(p.name, Parameter(-1e9, 1e9))
+        ranges[p.name] = known if known.default is not None else replace(known, default=default)
+        is_level = p.name == next(iter(ranges))
+        always = all(isinstance(row, Mapping) and p.name in row for row in severities)
+        if p.default is p.empty and known.default is None and not (is_level or always):
+            raise ValueError(f"{name}: {p.name} needs a default, or a value at every severity")
+    if not ranges:
+        raise ValueError(f"{name}: a transform takes a picture and at least one parameter, its level")
+    if unknown := set(given) - set(ranges):
+        raise ValueError(f"{name} has no parameter '{min(unknown)}'")
+    return ranges
+
+
+def _fingerprint(function: Callable[..., np.ndarray]) -> str:
+    """Of the whole file that the function stands in: it may call what is beside it."""
+    try:
+        text = inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):  # typed into an interpreter
+        return hashlib.blake2b(marshal.dumps(function.__code__), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def import_transforms(path: str | Path) -> list[str]:
+    """Runs a Python file of the user's and gives the names of the transforms that it registers.
+
+    Raises UserError when it can't be read or run, UsageError when it registers none.
+    """
+    path = Path(path)
+    known = set(TRANSFORMS)
+    specification = importlib.util.spec_from_file_location(f"hw4fast_own_{path.stem}", path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise UserError(f"'{path}' is no Python file (NAME.py) that could be imported")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module  # where dataclasses and inspect look for it
+    try:
+        specification.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise UserError(f"'{path}' can't be imported: {type(error).__name__}: {one_line(str(error))}") from None
+    new = [name for name in TRANSFORMS if name not in known]
+    if not new:
+        raise UsageError(f"'{path}' registers no transform; put @hw4fast.transform(severities=…) over a function")
+    return new
