@@ -1,0 +1,91 @@
+"""The README's block on ImageNet-C's corruptions beside imagecorruptions', from its record; readme.py fills it in."""
+
+from __future__ import annotations
+
+from math import floor, log10
+
+from readme_serving import OLD, RESULTS, OldRecordError, markdown, where
+
+from hw4fast import record
+
+SEVERITY = 3
+HEAD = ("corruption", "imagecorruptions", "hw4fast", "times as long", "the same?")
+ANOTHER_PICTURE = {"frost": "not comparable: ours is generated, theirs are photographs of ice"}
+
+
+def corruptions() -> str:
+    """A row per corruption at SEVERITY, and their totals."""
+    entry = record.read(RESULTS / "corruptions.jsonl")[-1]
+    found = entry["results"]
+    rows = [row for row in found.get("time", {}).get("rows", ()) if row["severity"] == SEVERITY]
+    if not rows or not {"equal", "chance"} <= found.keys():
+        raise OldRecordError(f"{OLD} `python benchmarks/corruptions.py --python … --record`")
+    lines = [[row["corruption"], *times(row, found["mended"]), same(row["corruption"], found)] for row in rows]
+    for total in [total for total in found["time"]["totals"] if total["severity"] == SEVERITY]:
+        what = f"**the {total['corruptions']} that run as they are**"
+        lines.append([what, *cells(total["theirs_ms"], total["ours_ms"], total["ratio"]), ""])
+    versions = found["theirs"]
+    theirs = ", ".join(f"{name} {versions[name]}" for name in THEIR_PACKAGES if name in versions)
+    return "\n".join(markdown(HEAD, lines)) + (
+        f"\n\nOne picture of {found['side']}² at severity {SEVERITY} on one thread: medians of {found['time']['pairs']}"
+        f" calls in turns over {found['pictures']} photographs, and their ratio with its 95 % bootstrap interval."
+        " Equal: at all five severities, of the values of all photographs. The same chance: mean, standard deviation"
+        " and autocorrelation of what changes in a photograph, over so many draws of each: their means and spreads"
+        " differ by less than four standard errors, or the means by less than half a percent."
+        f"{mended(found['mended'])} {theirs}; {where(entry, found['isas'])}."
+    )
+
+
+THEIR_PACKAGES = ("imagecorruptions", "numpy", "scikit-image", "opencv-python")
+
+
+def mended(names: dict[str, str]) -> str:
+    if not names:
+        return ""
+    *few, last = names
+    which = f"{', '.join(few)} and {last} raise" if few else f"{last} raises"
+    return f" In brackets: {which} with these packages; mended here, and not in the total."
+
+
+def times(row: dict, names: dict[str, str]) -> list[str]:
+    if "raises" in row:
+        return ["raises", "", ""]
+    found = cells(row["theirs_ms"]["median"], row["ours_ms"]["median"], row["ratio"])
+    return [f"({cell})" for cell in found] if row["corruption"] in names else found
+
+
+def cells(theirs: float, ours: float, ratio: dict) -> list[str]:
+    middle, low, high = (short(ratio[key]) for key in ("median", "low", "high"))
+    return [f"{short(theirs)} ms", f"{short(ours)} ms", f"{middle} ({low} … {high})"]
+
+
+def short(value: float) -> str:
+    """Three digits, and all that stand before the point: 0.0806, 17.7, 1,023."""
+    return f"{value:,.{max(0, 2 - floor(log10(value)))}f}"
+
+
+def same(name: str, found: dict) -> str:
+    """Whether ours does what theirs does, in words."""
+    rows = [row for row in (*found["equal"], *found["chance"]) if row["corruption"] == name]
+    raised = [row["raises"] for row in rows if "raises" in row]
+    if raised or not rows:
+        return f"theirs raises {raised[0]}" if raised else ANOTHER_PICTURE.get(name, "not compared")
+    if "close" in rows[0]:
+        return equal(rows)
+    bad = [f"{row['severity']}: {', '.join(differing(row['statistics']))}" for row in rows if not row["same"]]
+    if bad:
+        return f"another chance at severity {'; '.join(bad)}"
+    return f"the same chance, {min(row['draws'] for row in rows):,} draws"
+
+
+def equal(rows: list[dict]) -> str:
+    worst = max(row["worst"] for row in rows)
+    if worst <= 2:
+        return "equal" if worst == 0 else f"equal within {worst} grey level{'s' * (worst > 1)}"
+    found = [f"{100 * row['close']:.2f} % at severity {row['severity']}" for row in rows if row["close"] < 1]
+    return f"within 2 grey levels: {', '.join(found)}; at most {worst} beside"
+
+
+def differing(statistics: dict) -> list[str]:
+    names = [name for name, row in statistics.items() if not row["agrees"]]
+    return [*names, *(f"spread of {name}" for name, row in statistics.items() if not row["spread_agrees"])]
