@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,6 +48,19 @@ def writing(path: str | Path) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Holds the folder's lock, which ends with the process. Raises UserError when another process is `doing` it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is {doing} {folder}; wait for it, or take another folder") from None
+    finally:
+        os.close(handle)
 
 
 def sync(path: Path) -> None:

@@ -13,16 +13,16 @@ INK = "#010203"  # in a drawing: the page's text colour
 FOOTER = "Written by hw4fast. This page is one file and fetches nothing."
 
 
-def page(title: str, kicker: str, headline: str, header: str, main: str) -> str:
+def page(title: str, kicker: str, headline: str, header: str, main: str, css: str = "") -> str:
     """The whole page. title, headline: text; kicker (the line above the headline), header (what stands between it and
-    the sections) and main (the sections): HTML."""
+    the sections) and main (the sections): HTML. css: for what this page alone has."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{CSS}</style>
+<style>{CSS}{css}</style>
 </head>
 <body>
 <header>

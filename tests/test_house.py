@@ -39,7 +39,20 @@ FLOORS = (
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {"nn", "training", "exporter", "homework", "bench"}
 TORCH = {"torch", "torchvision", "safetensors"}
-LATE = {"torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "matplotlib", "sklearn", "numba", "tqdm"}
+LATE = {
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "matplotlib",
+    "sklearn",
+    "numba",
+    "tqdm",
+    "pyarrow",
+    "pandas",
+    "cv2",
+}
 COLD_ROOMS = {"cli", "robustness", "info", "inference", "transforms", "kernels", "data", "page", *FLOORS[-2]}
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
-from hw4fast.page import INK, svg
 from hw4fast.paths import printable
 from hw4fast.robustness.findings import labelled_part
 from hw4fast.robustness.metrics import Row
 
 ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
 PANEL = (3.3, 2.15)  # inches
+LINES = 12  # of pictures on a sheet; more are drawn at half the resolution
 NARROWEST = 4.8  # inches of a sheet, which its legend and title need
 
 
@@ -43,16 +43,6 @@ def _line(axes: Any, x: np.ndarray, values: Sequence[Any], colour: str, marker: 
     low, high = ([100 * interval[end] for _, interval in values] for end in (0, 1))
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(x, middle, color=colour, marker=marker, linestyle=style, linewidth=1.6)
-
-
-def panel_svg(clean: Row, rows: Sequence[Row], name: str, description: str) -> str:
-    """One panel as an `<svg>` element for a page: transparent, in the page's colours, ids prefixed by `name`."""
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=PANEL, layout="constrained")
-    draw_panel(axes, clean, rows, ink=INK)
-    drawn = svg(figure, name, description)
-    plt.close(figure)
-    return drawn
 
 
 def legend_svg(kind: str) -> str:
@@ -121,7 +111,7 @@ def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarr
         axes[0].set_ylabel(_text(wrapped(name, 1.2)), fontweight="bold")
     figure.get_layout_engine().set(h_pad=0.08)
     figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
-    figure.savefig(path)
+    figure.savefig(path, dpi=130 if len(rows) <= LINES else 65)
     plt.close(figure)
 
 

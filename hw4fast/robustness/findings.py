@@ -8,6 +8,7 @@ from math import ceil
 from hw4fast.robustness.metrics import LOST, Row, breaks, harm, loss_bound
 
 FIXED, NEVER = 6, 7  # the places, after severities 1…5, of what has no severity and of what doesn't break
+NAMED = 4  # of a list in a sentence
 WEAK = 2 / 3  # a model that gets fewer clean pictures right has little that a transform could break
 
 
@@ -46,16 +47,19 @@ def details(rows: Sequence[Row]) -> list[str]:
     if first_break(groups[0], clean) is None and _weak(clean):
         sentences.append(_harm_and_limit(rows))
     if later:
-        parts = [f"{name} at severity {row.point.severity} ({_level(row)})" for name, row in later]
-        sentences.append(f"Then {'come' if len(parts) > 1 else 'comes'} {_and(parts)}.")
+        later = sorted(later, key=lambda pair: (pair[1].point.severity or FIXED, -harm(pair[1])))
+        parts = [f"{name} at severity {row.point.severity} ({_level(row)})" for name, row in later[:NAMED]]
+        more = f", and {len(later) - NAMED} others at greater severities" if len(later) > NAMED else ""
+        sentences.append(f"Then {'come' if len(later) > 1 else 'comes'} {joined(parts)}{more}.")
     bears = [name for name, row in breaking if row is None]
     if bears and any(row for _, row in breaking):
+        bears = bears if len(bears) <= NAMED else [*bears[:NAMED], f"{len(bears) - NAMED} others"]
         what = "takes 10 points off the accuracy" if clean.accuracy is not None else "changes one answer in ten"
-        sentences.append(f"No severity of {_and(bears, 'or')} clearly {what}.")
+        sentences.append(f"No severity of {joined(bears, 'or')} clearly {what}.")
     fixed = [group[0] for group in groups if group[0].point.severity is None and group is not groups[0]]
     if fixed:
         verb = "leaves" if clean.accuracy is not None else "gives"
-        sentences.append(f"As given, {_and([f'{row.point.series} {verb} {_level(row)}' for row in fixed])}.")
+        sentences.append(f"As given, {joined([f'{row.point.series} {verb} {_level(row)}' for row in fixed])}.")
     return sentences
 
 
@@ -182,7 +186,7 @@ def _level(row: Row) -> str:
     return share(row.accuracy) if row.accuracy is not None else f"{share(row.flip_rate)} changed"
 
 
-def _and(parts: Sequence[str], word: str = "and") -> str:
+def joined(parts: Sequence[str], word: str = "and") -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}"
 
 

@@ -1,47 +1,55 @@
-"""The measurement of a study: every picture at every point, each picture decoded once."""
+"""The measurement of a study: every picture at every point, by every model; each picture decoded once."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import Event
+from typing import Any
 
 import numpy as np
 
 from hw4fast.errors import UserError
+from hw4fast.inference.workers import in_order
 from hw4fast.paths import printable
-from hw4fast.robustness.album import Album
+from hw4fast.robustness.asking import Asked, Done, Plan, ask_about
+from hw4fast.robustness.breaking import GRID, ROUNDS, Broken, swept
 from hw4fast.robustness.metrics import Row, summarise
 from hw4fast.robustness.points import Point
 from hw4fast.robustness.source import Source
-
-if TYPE_CHECKING:
-    from hw4fast.inference.classifier import Classifier
-
-BATCH = 32
+from hw4fast.robustness.store import Store
+from hw4fast.transforms import Transform
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was answered. P points, n pictures that could be read.
+    """What a model answered. P points, n pictures that could be read.
 
-    names: n names; labels: int64 [n]; answers: int32 [P, n]; confidence: float32 [P, n], the probability of the
-    answer; failures: (name, reason) of each picture that could not be read; album: the pictures to show.
+    names: n names; numbers: theirs in the source; labels: int64 [n]; answers: int32 [P, n]; confidence: float32 [P, n],
+    the probability of the answer; ranks: int32 [P, n], how many classes come before the label (−1 without one);
+    failures: (name, reason) of each picture that could not be read; swept: transforms whose breaking points were
+    sought; broken: those of the pictures `sought` (which of the n), [sought, swept];
+    reused: how many answers of all models were in the store.
     """
 
     points: tuple[Point, ...]
     names: list[str]
+    numbers: list[int]
     labels: np.ndarray
     answers: np.ndarray
     confidence: np.ndarray
+    ranks: np.ndarray
     failures: tuple[tuple[str, str], ...]
-    album: Album
+    swept: tuple[Transform, ...] = ()
+    sought: tuple[int, ...] = ()
+    broken: tuple[tuple[Broken, ...], ...] = ()
+    reused: int = 0
 
     def rows(self) -> list[Row]:
         """One row per point, clean first."""
         return [
-            summarise(point, self.answers[at], self.confidence[at], self.answers[0], self.labels)
+            summarise(point, self.answers[at], self.confidence[at], self.answers[0], self.labels, self.ranks[at])
             for at, point in enumerate(self.points)
         ]
 
@@ -49,76 +57,90 @@ class Measured:
 def measure(
     source: Source,
     chosen: np.ndarray,
-    classifier: Classifier,
+    models: Sequence[Asked],
     points: Sequence[Point],
+    store: Store,
     *,
     seed: int,
+    workers: int,
     progress: bool,
-) -> Measured:
-    """The answers to the pictures numbered `chosen` at each of `points` (the first is clean).
+    breaking: int = 0,
+) -> list[Measured]:
+    """What each of `models` answers to the pictures numbered `chosen` at each of `points` (the first is clean). What
+    `store` knows isn't asked again, what is new is added to it, also when this is interrupted. breaking: of how many of
+    the pictures, evenly among them, breaking points are sought.
 
-    Pictures that can't be read are skipped and listed; UserError when none can be read, or when the model fails or
-    answers NaN. Memory grows with the number of predictions, not of pictures.
+    Pictures that can't be read are skipped and listed; UserError when none can be read, or when a model fails or
+    answers NaN. Memory grows with the number of answers (12 bytes each), not of pictures.
     """
-    failures: list[tuple[str, str]] = []
-    album = Album(points)
+    sought = _sought(chosen, breaking)
+    plan = Plan(tuple(models), tuple(points), seed, tuple(swept(points)) if sought else (), sought)
+    kinds = (np.int32, np.float32, np.int32)
+    arrays = [tuple(np.empty((len(points), len(chosen)), kind) for kind in kinds) for _ in models]
     numbers: list[int] = []
-    answers, confidence = [], []
-    with _bar(len(chosen) * len(points), source.name, progress) as bar:
-        for batch in _batches(source, chosen, classifier, failures):
-            pictures = [picture for _, picture in batch]
-            parts = [_ask(classifier, point, pictures, seed, bar) for point in points]
-            answers.append(np.stack([part[0] for part in parts]))
-            confidence.append(np.stack([part[1] for part in parts]))
-            album.see(len(numbers), pictures, answers[-1], confidence[-1], source.labels[[n for n, _ in batch]])
-            numbers += [number for number, _ in batch]
-        bar.update(bar.total - bar.n)
+    broken: list[tuple[tuple[Broken, ...], ...]] = []
+    failures: list[tuple[str, str]] = []
+    reused = 0
+    with _bar(_asked(plan, chosen), source.name, progress) as bar:
+        for done in _answered(source, chosen, plan, store, workers):
+            bar.update(_asked(plan, [done.number]))
+            if done.failure is not None:
+                failures.append((source.names[done.number], done.failure))
+                continue
+            _note(done, arrays, len(numbers))
+            numbers.append(done.number)
+            reused += done.reused
+            broken += [done.broken] if done.broken else []
+            for key, pixels, answers in done.new:
+                store.add(key, pixels, seed, answers)
     if not numbers:
         raise UserError(f"none of {source.what} could be read; the first: {failures[0][0]}: {failures[0][1]}")
-    return Measured(
-        points=tuple(points),
-        names=[source.names[number] for number in numbers],
-        labels=source.labels[numbers],
-        answers=np.concatenate(answers, axis=1),
-        confidence=np.concatenate(confidence, axis=1),
-        failures=tuple(failures),
-        album=album,
-    )
+    n = len(numbers)
+    return [
+        Measured(
+            points=plan.points,
+            names=[source.names[number] for number in numbers],
+            numbers=numbers,
+            labels=model.labels[numbers],
+            answers=answers[:, :n],
+            confidence=confidence[:, :n],
+            ranks=ranks[:, :n],
+            failures=tuple(failures),
+            swept=plan.swept,
+            sought=tuple(at for at, number in enumerate(numbers) if number in sought),
+            broken=tuple(of_all[place] for of_all in broken),
+            reused=reused,
+        )
+        for place, (model, (answers, confidence, ranks)) in enumerate(zip(models, arrays, strict=True))
+    ]
 
 
-def _batches(
-    source: Source, chosen: np.ndarray, classifier: Classifier, failures: list[tuple[str, str]]
-) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Up to BATCH (number, picture at the network's size) at a time; what can't be read goes to `failures`."""
-    batch: list[tuple[int, np.ndarray]] = []
-    for number in map(int, chosen):
-        try:
-            batch.append((number, classifier.fit(source.read(number))))
-        except UserError as error:
-            failures.append((source.names[number], str(error)))
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _sought(chosen: np.ndarray, breaking: int) -> frozenset[int]:
+    """The pictures, evenly among the chosen ones, whose breaking points are sought."""
+    some = np.linspace(0, len(chosen), min(breaking, len(chosen)), endpoint=False).astype(int)
+    return frozenset(map(int, chosen[some]))
 
 
-def _ask(
-    classifier: Classifier, point: Point, pictures: list[np.ndarray], seed: int, bar: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """int32 [b] answers and float32 [b] confidences.
+def _asked(plan: Plan, numbers: Sequence[int] | np.ndarray) -> int:
+    """How many answers those pictures take, at most."""
+    each, more = len(plan.points), len(plan.swept) * (GRID + ROUNDS)
+    return len(plan.models) * sum(each + more * (int(number) in plan.sought) for number in numbers)
 
-    A batch that isn't full is filled up with its last picture: onnxruntime may add up in another order for another
-    batch size, and an answer must not depend on how many pictures the study has.
-    """
-    changed = [point.apply(picture, seed) for picture in pictures]
-    full = np.stack(changed + changed[-1:] * (BATCH - len(changed)))
+
+def _note(done: Done, arrays: Sequence[tuple[np.ndarray, ...]], column: int) -> None:
+    for (answers, confidence, ranks), found in zip(arrays, done.answers, strict=True):
+        answers[:, column] = [a.answer for a in found]
+        confidence[:, column] = [a.confidence for a in found]
+        ranks[:, column] = [a.rank for a in found]
+
+
+def _answered(source: Source, chosen: np.ndarray, plan: Plan, store: Store, workers: int) -> Iterator[Done]:
+    """One Done per picture, in their order; whatever ends it, what was taken is in the store."""
+    stop = Event()
     try:
-        probabilities = classifier.probabilities(full)[: len(changed)]
-    except UserError as error:
-        raise UserError(f"{point.spec or 'clean pictures'}: {error}") from None
-    bar.update(len(changed))
-    return probabilities.argmax(axis=1).astype(np.int32), probabilities.max(axis=1)
+        yield from in_order(lambda n: ask_about(n, source, plan, store, stop), map(int, chosen), workers, stop)
+    finally:
+        store.flush()
 
 
 def _bar(total: int, name: str, progress: bool) -> Any:

@@ -20,7 +20,8 @@ class Row:
     """All pictures at one point (a transform at one severity).
 
     n: pictures; flips: how many of them are answered otherwise than clean; labelled: how many have a label;
-    correct: how many of those are answered right; mean_confidence: of the probability of the answer, over n.
+    correct: how many of those are answered right; correct_top5: among the five best; mean_confidence: of the
+    probability of the answer, over n.
     """
 
     point: Point
@@ -29,6 +30,7 @@ class Row:
     labelled: int
     correct: int
     mean_confidence: float
+    correct_top5: int = 0
 
     @property
     def accuracy(self) -> float | None:
@@ -61,6 +63,7 @@ class Row:
             "accuracy": self.accuracy,
             "accuracy_low": right[0],
             "accuracy_high": right[1],
+            "correct_top5": self.correct_top5 if self.labelled else None,
             "flips": self.flips,
             "flip_rate": self.flip_rate,
             "flip_low": flipped[0],
@@ -69,8 +72,16 @@ class Row:
         }
 
 
-def summarise(point: Point, answers: np.ndarray, confidence: np.ndarray, clean: np.ndarray, labels: np.ndarray) -> Row:
-    """One Row from one prediction per picture.
+def summarise(
+    point: Point,
+    answers: np.ndarray,
+    confidence: np.ndarray,
+    clean: np.ndarray,
+    labels: np.ndarray,
+    ranks: np.ndarray | None = None,
+) -> Row:
+    """One Row from one prediction per picture. ranks: int [n], how many classes come before the label; if None, no
+    answer but the first counts.
 
     answers, clean: int [n], the answers at `point` and without any transform; confidence: float [n];
     labels: int [n], NO_LABEL where there is none. Raises ValueError for n = 0.
@@ -84,6 +95,7 @@ def summarise(point: Point, answers: np.ndarray, confidence: np.ndarray, clean: 
         labelled=int(np.count_nonzero(labels != NO_LABEL)),
         correct=int(np.count_nonzero((answers == labels) & (labels != NO_LABEL))),
         mean_confidence=float(np.mean(confidence, dtype=np.float64)),
+        correct_top5=int(np.count_nonzero((labels != NO_LABEL) & (answers == labels if ranks is None else ranks < 5))),
     )
 
 

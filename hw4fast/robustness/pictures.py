@@ -12,6 +12,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from hw4fast.robustness.album import Album
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL
 
@@ -26,13 +27,15 @@ class Prints:
     """
 
     measured: Measured
+    album: Album
     model_labels: Sequence[str]
     seed: int
     side: int
 
     def array(self, number: int, at: int) -> np.ndarray:
         """uint8 [h, w, c]: picture `number` at point `at`, as the model saw it."""
-        return self.measured.points[at].apply(self.measured.album.pictures[number], self.seed)
+        fitted, read = self.album.pictures[number]
+        return self.measured.points[at].apply(fitted, self.seed, **read)
 
     def answer(self, number: int, at: int) -> str:
         """The first of the names that a label lists: `tench, Tinca tinca` is `tench`."""
@@ -62,7 +65,7 @@ class Prints:
         small = ' class="small"' if max(picture.shape) <= SMALL else ""
         meaning = {"✓": "right", "✗": "wrong", "=": "as clean", "≠": "not as clean"}[mark]
         return (
-            f'<img{small} src="{_data_uri(picture, self.side)}" width="{picture.shape[1]}" height="{picture.shape[0]}" '
+            f'<img{small} src="{data_uri(picture, self.side)}" width="{picture.shape[1]}" height="{picture.shape[0]}" '
             f'loading="lazy" alt="{escape(told)}"><span class="answer"><span class="mark" role="img" '
             f'aria-label="{meaning}">{mark}</span> {escape(answer)} <small>{escape(sure(confidence))}</small></span>'
         )
@@ -78,7 +81,7 @@ def sure(confidence: float) -> str:
     return "> 99 %" if percent > 99 else "< 1 %" if percent < 1 else f"{percent:.0f} %"
 
 
-def _data_uri(picture: np.ndarray, side: int) -> str:
+def data_uri(picture: np.ndarray, side: int) -> str:
     """PNG where the picture is small, else JPEG with the longer side at most `side` pixels."""
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
     file = io.BytesIO()

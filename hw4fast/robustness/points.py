@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hw4fast.errors import UsageError
 from hw4fast.transforms import TRANSFORMS, Chain, at_severity, parse
-from hw4fast.transforms.spec import SEVERITIES
+from hw4fast.transforms.spec import ALIASES, SEVERITIES
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Point:
         if self.chain is None or self.severity is None or len(self.chain.links) > 1:
             return None
         link = self.chain.links[0]
+        if link.transform.level not in link.parameters:
+            return None
         return link.transform.level, f"{link.parameters[link.transform.level]:g}"
 
     @property
@@ -56,10 +60,19 @@ class Point:
         """The change as `classify --transform` takes it; empty for clean."""
         return self.chain.name if self.chain else ""
 
-    def apply(self, picture: np.ndarray, seed: int) -> np.ndarray:
+    @property
+    def key(self) -> str:
+        """What an answer is stored under: the spec, and of a transform of the user's own a hash of its code, too."""
+        if self.chain is None:
+            return "clean"
+        marks = [link.transform.fingerprint for link in self.chain.links if link.transform.fingerprint]
+        return " ".join([self.spec, *marks])
+
+    def apply(self, picture: np.ndarray, seed: int, key: bytes | None = None, **read: Any) -> np.ndarray:
         """uint8 [h, w, c] → the same shape. Chance is drawn from (seed, picture, spec) alone: the spec holds the
-        level, so that `classify --transform SPEC` draws the same."""
-        return self.chain(picture, seed=seed) if self.chain else picture
+        level, so that `classify --transform SPEC` draws the same. key: the picture's `picture_key`, if it is known;
+        read: `decoded` and `preprocessing`, see Chain."""
+        return self.chain(picture, seed=seed, key=key, **read) if self.chain else picture
 
 
 CLEAN = Point("clean", 0, None)
@@ -71,7 +84,7 @@ def points_of(transforms: Sequence[str] | None) -> tuple[Point, ...]:
     None means every transform. `rotate:fill=black` and `blur+noise` state no level; `blur51` does.
     Raises UsageError for an unknown name, for a repeated one, and for none at all.
     """
-    names = list(TRANSFORMS) if transforms is None else [name.strip() for name in transforms]
+    names = list(TRANSFORMS) if transforms is None else [_known_as(name) for name in transforms]
     if not names:
         raise UsageError(f"no transform to study; name one or more of: {', '.join(TRANSFORMS)}")
     points = [CLEAN]
@@ -81,6 +94,12 @@ def points_of(transforms: Sequence[str] | None) -> tuple[Point, ...]:
             raise UsageError(f"the transform '{series[0].series}' is asked for twice; once is enough")
         points += series
     return tuple(points)
+
+
+def _known_as(name: str) -> str:
+    """The name with each transform's own instead of an alias: `noise+blur` is `gaussian_noise+blur`."""
+    parts = [re.fullmatch(r"([A-Za-z_]*)(.*)", part.strip(), re.DOTALL) for part in name.split("+")]
+    return "+".join(ALIASES.get(part[1], part[1]) + part[2] for part in parts if part)
 
 
 def _series(name: str) -> list[Point]:

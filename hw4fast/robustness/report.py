@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from html import escape
 
 from hw4fast import page
-from hw4fast.robustness import findings
-from hw4fast.robustness.album import FLIPS_PER_SERIES
-from hw4fast.robustness.figures import legend_svg, panel_svg
+from hw4fast.robustness import findings, sections
+from hw4fast.robustness.album import FLIPS_PER_SERIES, Album
+from hw4fast.robustness.analysis import ModelRow, breaking_points, classes_of, series_of
+from hw4fast.robustness.drawings import CSS, curve
+from hw4fast.robustness.figures import legend_svg
 from hw4fast.robustness.findings import share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import LOST, Row, breaks
@@ -22,49 +24,76 @@ SIDES = (192, 144, 112, 80, 56)  # pixels of an embedded picture: the largest th
 
 @dataclass(frozen=True)
 class Report:
-    """What a page is made of. title: what was studied; command: repeats it; record: (name, value) pairs to show;
-    date: of the study, empty where it isn't to be shown.
+    """What a page is made of. title: what was studied; model: the first one's name, whose answers the page is about;
+    others: further models and what they answered, which it is compared with; models: all of them over the whole study;
+    command: repeats it; record: (name, value) pairs to show; date: of the study, empty where it isn't to be shown.
     """
 
     title: str
     model: str
     measured: Measured
+    album: Album
     rows: Sequence[Row]
     model_labels: Sequence[str]
     seed: int
     command: str
     record: Sequence[tuple[str, str]]
     date: str = ""
+    others: Sequence[tuple[str, Measured]] = ()
+    models: Sequence[ModelRow] = ()
 
 
 def render(report: Report) -> str:
     """The whole page; every name that comes from outside is escaped."""
-    charts = _charts(report)
+    charts = _plots(report)
     for side in SIDES:
-        prints = Prints(report.measured, report.model_labels, report.seed, side)
+        prints = Prints(report.measured, report.album, report.model_labels, report.seed, side)
         text = _page(report, charts, _strips(report, prints), _flips(report, prints))
         if len(text) <= LARGEST:
             break
     return text
 
 
-def _page(report: Report, charts: str, strips: str, flips: str) -> str:
+def _plots(report: Report) -> tuple[str, str, str]:
+    """What needs no pictures: the heat map and the curves; breaking points, calibration, classes; other models."""
+    measured = report.measured
+    heat = sections.heat_map(report.rows, series_of(report.rows))
+    broken = sections.breaking_section(breaking_points(measured))
+    classes = sections.classes_section(classes_of(measured), report.model_labels)
+    listed = sections.models_section(report.models)
+    names, others = [report.model, *(name for name, _ in report.others)], [measured, *(m for _, m in report.others)]
+    compared = sections.comparison_section(names, others)
+    return listed + heat + broken + _charts(report), sections.calibration_section(measured) + classes, compared
+
+
+def _page(report: Report, plots: tuple[str, str, str], strips: str, flips: str) -> str:
     title = escape(f"{report.title} · {report.model}")
     failures = _failures(report)
     date = f" · {escape(report.date)}" if report.date else ""
+    places = (
+        ("models", "Models"),
+        ("heat", "Heat map"),
+        ("breaking", "Breaking points"),
+        ("calibration", "Calibration"),
+        ("classes", "Classes"),
+    )
+    links = "".join(f'<a href="#{name}">{text}</a> ' for name, text in places if f'id="{name}"' in "".join(plots))
     more = '<a href="#failures">Unreadable pictures</a>' if failures else ""
-    header = f"""<p class="lede">{escape(" ".join(findings.details(report.rows)))}</p>
+    lede = [*findings.details(report.rows), sections.breaking_line(breaking_points(report.measured))]
+    lede += [sections.alexnet_line(report.models[0])] if report.models else []
+    header = f"""<p class="lede">{escape(" ".join(lede).strip())}</p>
 <p class="note">{escape(findings.meaning(report.rows))}</p>
 {_facts(report)}
-<nav aria-label="On this page"><a href="#curves">Curves</a> <a href="#pictures">Pictures</a>
+<nav aria-label="On this page"><a href="#curves">Curves</a> {links}<a href="#pictures">Pictures</a>
 <a href="#flips">First flips</a> <a href="#numbers">Numbers</a> <a href="#repeat">Repeat it</a> {more}</nav>"""
-    sections = (charts, strips, flips, _numbers(report), failures, page.repeat(report.command, list(report.record)))
+    plain, pages = page.repeat(report.command, list(report.record)), (plots[0], strips, flips, plots[1], plots[2])
     return page.page(
         title=f"What breaks it: {report.title} · {report.model}",
         kicker=f"<b>hw4fast study</b> · {title}{date}",
         headline=findings.headline(report.rows),
         header=header,
-        main="\n".join(sections),
+        main="\n".join([*pages, _numbers(report), failures, plain]),
+        css=CSS,
     )
 
 
@@ -95,11 +124,10 @@ def _charts(report: Report) -> str:
     clean = report.rows[0]
     labelled = clean.accuracy is not None
     cards = []
-    for number, group in enumerate(findings.by_series(report.rows)):
+    for group in findings.by_series(report.rows):
         name = group[0].point.series
         told = "; ".join(f"{row.point.label}: {_told(row)}" for row in group)
-        svg = panel_svg(clean, group, f"panel{number}", escape(f"{name}. {told}"))
-        cards.append(f'<figure class="card"><h3>{escape(name)}</h3>{svg}</figure>')
+        cards.append(f'<figure class="card"><h3>{escape(name)}</h3>{curve(clean, group, f"{name}. {told}")}</figure>')
     keys = [("accuracy", f"Accuracy: answers that are right{findings.labelled_part(clean)}")] if labelled else []
     keys.append(("flips", "Flip rate: answers that differ from the clean picture’s"))
     legend = "".join(f"<li>{legend_svg(kind)}<span>{text}</span></li>" for kind, text in keys)
@@ -118,7 +146,7 @@ def _told(row: Row) -> str:
 
 def _strips(report: Report, prints: Prints) -> str:
     points = report.measured.points
-    examples = report.measured.album.examples()
+    examples = report.album.examples
     longest = max(len(prints.answer(number, at)) for number in examples for at in range(len(points)))
     cards = []
     for group in findings.by_series(report.rows):
@@ -163,7 +191,7 @@ def _cell(prints: Prints, number: int, at: int, tag: str = "td") -> str:
 
 
 def _flips(report: Report, prints: Prints) -> str:
-    points, flips = report.measured.points, report.measured.album.flips()
+    points, flips = report.measured.points, report.album.flips
     cards = []
     for flip in flips:
         point = points[flip.at]

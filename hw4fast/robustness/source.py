@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hw4fast.data.folder import Folder, read_folder
+from hw4fast.data.folder import Folder, read_folder, relabelled
 from hw4fast.errors import UsageError, UserError
 from hw4fast.robustness.metrics import NO_LABEL
 
 
 @dataclass(frozen=True)
 class Source:
-    """names: one per picture; labels: int64 [n], the model's class index or NO_LABEL;
+    """names: one per picture; labels_for: a model's labels → int64 [n], its class index of each picture or NO_LABEL,
+    raising UserError where they are none of its;
     read: picture number → uint8 [h, w, 1 or 3], raising UserError where it can't be read;
     folder: that holds them, None for a data set.
     """
@@ -24,26 +25,35 @@ class Source:
     name: str
     what: str
     names: Sequence[str]
-    labels: np.ndarray
+    labels_for: Callable[[Sequence[str]], np.ndarray]
     read: Callable[[int], np.ndarray]
     folder: Path | None = None
 
+    @property
+    def identity(self) -> str:
+        """What tells it from other sources: the data set's name, or where the folder lies."""
+        return self.name if self.folder is None else self.folder.resolve().as_posix()
 
-def open_source(source: str | Path, model_labels: Sequence[str]) -> Source:
+
+def open_source(source: str | Path, labels: str | Path | None = None) -> Source:
     """A registered data set by its name, else a folder by its path (`./digits` is the folder of that name).
 
-    Raises UserError when it can't be had, or when its labels are none of `model_labels`.
+    labels: a file that says what the folder's pictures show (see `label_file`).
+    Raises UserError when it can't be had.
     """
     from hw4fast.data import DATASETS
 
     if isinstance(source, str) and source in DATASETS:
-        return _dataset(source, model_labels)
+        if labels is not None:
+            raise UsageError(f"the data set {source} has labels of its own; --labels is for folders")
+        return _dataset(source)
     path = Path(source)
     if not path.exists():
         near = difflib.get_close_matches(str(source), DATASETS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"data sets: {', '.join(DATASETS)}"
         raise UsageError(f"'{source}' is neither a data set nor a folder of pictures; {hint}")
-    return _folder(read_folder(path), model_labels)
+    folder = read_folder(path)
+    return _folder(folder if labels is None else relabelled(folder, Path(labels)))
 
 
 def choose(n: int, limit: int | None, seed: int) -> np.ndarray:
@@ -78,41 +88,39 @@ def _plain(name: str) -> str:
     return name.casefold().replace("_", " ").replace("-", " ")
 
 
-def _dataset(name: str, model_labels: Sequence[str]) -> Source:
+def _dataset(name: str) -> Source:
     from hw4fast.data import load, of_pictures
 
     if of_pictures(name):
-        return _pictures(name, model_labels)
+        return _pictures(name)
     dataset = load(name)
     split = dataset.test
-    to_model = match_labels(dataset.class_names, model_labels, f"the data set {name}")
     return Source(
         name=name,
         what=f"the test pictures of {name}",
         names=[f"test/{number}" for number in range(len(split))],
-        labels=to_model[split.labels],
+        labels_for=lambda models: match_labels(dataset.class_names, models, f"the data set {name}")[split.labels],
         read=lambda number: split.images[number],
     )
 
 
-def _pictures(name: str, model_labels: Sequence[str]) -> Source:
+def _pictures(name: str) -> Source:
     """The test pictures as they are in their files: the model's card says how they are fitted."""
     from hw4fast.data import DATASETS
     from hw4fast.data.images import read_picture
 
     found = DATASETS.get(name)()
     tests = [number for number, split in enumerate(found.splits) if split == "test"]
-    to_model = match_labels(found.class_names, model_labels, f"the data set {name}")
     return Source(
         name=name,
         what=f"the test pictures of {name}",
         names=[f"test/{found.files[number].name}" for number in tests],
-        labels=to_model[found.labels[tests]],
+        labels_for=lambda models: match_labels(found.class_names, models, f"the data set {name}")[found.labels[tests]],
         read=lambda place: read_picture(found.files[tests[place]]),
     )
 
 
-def _folder(folder: Folder, model_labels: Sequence[str]) -> Source:
+def _folder(folder: Folder) -> Source:
     from hw4fast.data.images import read_picture
 
     name = folder.path.resolve().name or "pictures"
@@ -120,7 +128,7 @@ def _folder(folder: Folder, model_labels: Sequence[str]) -> Source:
         name=name,
         what=f"the pictures in the folder {name}",
         names=[folder.name(number) for number in range(len(folder.files))],
-        labels=_folder_labels(folder, model_labels),
+        labels_for=lambda models: _folder_labels(folder, models),
         read=lambda number: read_picture(folder.files[number]),
         folder=folder.path,
     )

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hw4fast.errors import UsageError
-from hw4fast.files import settle
+from hw4fast import record
+from hw4fast.errors import Interrupted, UsageError
+from hw4fast.files import alone
+from hw4fast.kernels import check_threads
+from hw4fast.robustness.asking import Asked
+from hw4fast.robustness.breaking import PICTURES
 from hw4fast.robustness.findings import headline
-from hw4fast.robustness.measure import measure
+from hw4fast.robustness.folder import begin, forget
+from hw4fast.robustness.measure import Measured, measure
 from hw4fast.robustness.metrics import Row
-from hw4fast.robustness.output import Outcome, draft_of, write_files
+from hw4fast.robustness.output import Outcome, command, write_files
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.source import Source, choose, open_source
+from hw4fast.robustness.store import Store
+from hw4fast.transforms.own import import_transforms
 
 STUDIES = Path("studies")
+Models = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """model: its name in the tables; clean: (right answers, labelled pictures) without a transform, None without
+    labels; rows: the summary, clean first; finding: the page's first sentence."""
+
+    model: str
+    clean: tuple[int, int] | None
+    rows: tuple[Row, ...]
+    finding: str
 
 
 @dataclass(frozen=True)
 class StudyResult:
     """out: the folder that was written; report: its page, to look at next; n_images: pictures measured;
-    clean: (right answers, labelled pictures) without a transform, None without labels; rows: the summary, clean
-    first; failures: (name, reason) of each picture that could not be read; finding: the page's first sentence.
+    models: what was found of each; failures: (name, reason) of each picture that could not be read;
+    reused, predictions: how many answers were there from before, of how many.
     """
 
     out: Path
     report: Path
     n_images: int
-    clean: tuple[int, int] | None
-    rows: tuple[Row, ...]
+    models: tuple[ModelResult, ...]
     failures: tuple[tuple[str, str], ...]
-    finding: str
+    reused: int
+    predictions: int
+
+    @property
+    def clean(self) -> tuple[int, int] | None:
+        return self.models[0].clean
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.models[0].rows
+
+    @property
+    def finding(self) -> str:
+        return self.models[0].finding
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -42,13 +74,18 @@ class StudyResult:
             "finding": self.finding,
             "n_images": self.n_images,
             "rows": [row.to_json() for row in self.rows],
+            "models": [
+                {"model": m.model, "finding": m.finding, "rows": [row.to_json() for row in m.rows]} for m in self.models
+            ],
             "failures": [{"image": name, "reason": reason} for name, reason in self.failures],
+            "predictions": self.predictions,
+            "reused": self.reused,
         }
 
 
 def study(
     source: str | Path,
-    model: str | Path,
+    model: Models,
     transforms: Sequence[str] | str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -56,44 +93,98 @@ def study(
     threads: int | None = None,
     limit: int | None = None,
     progress: bool = True,
+    labels: str | Path | None = None,
+    imports: Sequence[str | Path] = (),
+    resume: bool = False,
+    breaking: int = PICTURES,
 ) -> StudyResult:
-    """Measures `model` on every picture of `source`, clean and under every transform, and writes what it found.
+    """Measures models on every picture of `source`, clean and under every transform, and writes what it found.
 
     source: a data set's name (its test split) or a folder of pictures (see `read_folder` for its labels).
-    model: an exported `.onnx` file. transforms: names (each at severities 1…5) or specifications with a level such
-    as `blur51` or `noise:std=0.1+rotate10` (one point each); every transform if None.
-    out: the folder to write; `studies/SOURCE` if None. What stands there already is kept: a numbered sibling is
-    written instead. The folder appears whole, at the end; an interrupted study leaves none.
-    seed: of all chance. limit: only that many pictures, the first of a shuffle that `seed` fixes.
+    model: an exported `.onnx` file, a run folder or a known name; several are compared. transforms: names (each at
+    severities 1…5) or specifications with a level such as `blur51` or `gaussian_noise:std=0.1+rotate10` (one point
+    each); every transform if None.
+    out: the folder to write; `studies/SOURCE` if None. A study of the same source and seed that stands there is gone on
+    with: what it holds isn't asked again. Anything else is kept, and a numbered sibling written instead.
+    seed: of all chance. threads: pictures at a time, one core each; all cores if None. limit: only that many pictures,
+    the first of a shuffle that `seed` fixes. labels: a file that labels a folder's pictures (see `data.folder`).
+    imports: Python files with transforms of the user's own. breaking: of how many pictures, evenly among them, the
+    smallest strength is sought that changes the answer; 0 for none. resume: go on with a study that was interrupted.
 
-    The same arguments give byte-identical `predictions.csv` and `summary.csv` on the same machine.
-    Raises UserError and UsageError for what can't be had; pictures that can't be read are skipped and reported.
+    The same arguments give byte-identical predictions and summaries on the same machine, whatever `threads` says.
+    Raises UserError and UsageError for what can't be had, Interrupted on Ctrl-C (answers are kept); pictures that can't
+    be read are skipped and reported.
     """
+    started = time.perf_counter()
+    if seed < 0 or seed >= 2**63:
+        raise UsageError(f"seed must lie in 0 … 2^63 − 1, it is {seed}")
+    if breaking < 0:
+        raise UsageError(f"breaking must not be negative, it is {breaking}")
+    workers = check_threads(threads) if threads is not None else record.cores()
+    for path in imports:
+        import_transforms(path)
+    points = points_of([transforms] if isinstance(transforms, str) else transforms)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    opened = open_source(source, labels)
+    chosen = choose(len(opened.names), limit, seed)
+    asked = _asked(models, provider, opened)
+    arguments = {
+        "source": str(source),
+        "model": [str(name) for name in models],
+        "transforms": None if transforms is None else [transforms] if isinstance(transforms, str) else list(transforms),
+        "seed": seed,
+        "provider": provider,
+        "threads": threads,
+        "limit": limit,
+        "breaking": breaking,
+        "labels": None if labels is None else str(labels),
+        "imports": [str(path) for path in imports],
+    }
+    folder = begin(_wanted(out, opened), opened.identity, seed, arguments, resume)
+    try:
+        with alone(folder, "studying into"):
+            store = Store(folder, _setting(asked[0]))
+            options: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress, "breaking": breaking}
+            measured = measure(opened, chosen, asked, points, store, **options)
+            store.finish()
+            seconds = time.perf_counter() - started
+            outcome = Outcome(arguments, opened, asked, measured, seconds)
+            write_files(folder, outcome)
+    except KeyboardInterrupt:
+        raise Interrupted(_kept(arguments, folder)) from None
+    except BaseException:
+        forget(folder)
+        raise
+    return _result(folder, outcome)
+
+
+def _asked(models: Sequence[str | Path], provider: str, source: Source) -> list[Asked]:
+    """The models, opened, with names that differ. Each runs on one thread per picture."""
     from hw4fast.inference.classifier import Classifier
 
-    if seed < 0:
-        raise UsageError(f"seed must not be negative, it is {seed}")
-    points = points_of([transforms] if isinstance(transforms, str) else transforms)
-    classifier = Classifier(model, provider, threads)
-    opened = open_source(source, classifier.card.labels)
-    chosen = choose(len(opened.names), limit, seed)
-    wanted = _wanted(out, opened)
-    with draft_of(wanted) as draft:
-        started = time.perf_counter()
-        measured = measure(opened, chosen, classifier, points, seed=seed, progress=progress)
-        arguments = {
-            "source": str(source),
-            "model": str(model),
-            "transforms": None if transforms is None else list(transforms),
-            "seed": seed,
-            "provider": provider,
-            "threads": threads,
-            "limit": limit,
-        }
-        seconds = time.perf_counter() - started
-        outcome = Outcome(arguments, opened.name, classifier, measured, tuple(measured.rows()), seconds)
-        write_files(draft, outcome)
-        return _result(settle(draft, wanted), outcome)
+    if not models:
+        raise UsageError("name at least one model to study")
+    classifiers = [Classifier(model, provider, threads=1) for model in models]
+    names = ["/".join(c.path.parts[-2:]) for c in classifiers]
+    twice = {name for name in names if names.count(name) > 1}
+    names = [str(c.path) if name in twice else name for name, c in zip(names, classifiers, strict=True)]
+    if len({c.sha256 for c in classifiers}) < len(classifiers):
+        raise UsageError("the same model is named twice; once is enough")
+    return [Asked(name, c, source.labels_for(c.card.labels)) for name, c in zip(names, classifiers, strict=True)]
+
+
+def _setting(model: Asked) -> dict[str, str]:
+    """What an answer depends on besides the model, the picture and the transform."""
+    used = ("hw4fast", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "opencv-python-headless")
+    versions = record.versions()
+    return {name: versions[name] for name in used if name in versions} | {"provider": model.classifier.provider}
+
+
+def _kept(arguments: dict[str, Any], folder: Path) -> str:
+    again = shlex.join([*command(arguments), "--out", str(folder), "--resume"])
+    if forget(folder):
+        return "interrupted before the first answers were kept; nothing was written"
+    return f"interrupted; the answers so far are kept, go on with: {again}"
 
 
 def _wanted(out: str | Path | None, source: Source) -> Path:
@@ -108,13 +199,16 @@ def _wanted(out: str | Path | None, source: Source) -> Path:
 
 
 def _result(folder: Path, outcome: Outcome) -> StudyResult:
-    clean = outcome.rows[0]
+    def of(model: Asked, measured: Measured, rows: tuple[Row, ...]) -> ModelResult:
+        clean = (rows[0].correct, rows[0].labelled) if rows[0].labelled else None
+        return ModelResult(model.name, clean, rows, headline(rows))
+
     return StudyResult(
         out=folder,
         report=folder / "report.html",
-        n_images=clean.n,
-        clean=(clean.correct, clean.labelled) if clean.labelled else None,
-        rows=outcome.rows,
-        failures=outcome.measured.failures,
-        finding=headline(outcome.rows),
+        n_images=outcome.rows[0][0].n,
+        models=tuple(map(of, outcome.models, outcome.measured, outcome.rows)),
+        failures=outcome.measured[0].failures,
+        reused=outcome.reused,
+        predictions=outcome.predictions,
     )

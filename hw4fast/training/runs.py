@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
-import os
 import secrets
 import shlex
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -161,19 +158,6 @@ def new_folder(wanted: Path, record: dict[str, Any]) -> Path:
     draft.mkdir(parents=True)
     save_record(draft, record)
     return settle(draft, wanted)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds the run's lock, which ends with the process. Raises UserError when another process trains it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"another process is training {folder}; wait for it, or take another folder") from None
-    finally:
-        os.close(handle)
 
 
 def load_state(folder: Path) -> State | None:

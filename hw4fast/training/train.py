@@ -17,6 +17,7 @@ from hw4fast import data as datasets
 from hw4fast import kernels, record
 from hw4fast.data import Dataset
 from hw4fast.errors import Interrupted, UsageError, UserError
+from hw4fast.files import alone
 from hw4fast.training import loop, pictures, runs
 from hw4fast.training.models import MODELS
 from hw4fast.training.recipes import RECIPES
@@ -73,7 +74,7 @@ def train(
         if settings.init and not (resume and runs.load_state(folder)):
             runs.initialise(model, Path(settings.init))
         folder, entry = _begin(folder, settings, data, resume, progress)
-        with runs.alone(folder):
+        with alone(folder, "training"):
             try:
                 state = loop.run(settings, data, folder, model, progress)
             except loop.Diverged as error:

@@ -19,10 +19,10 @@ def put(path, grey=0):
 
 
 def test_a_data_set_is_its_test_split():
-    source = open_source("digits", DIGITS)
+    source = open_source("digits")
     split = load("digits").test
     assert len(source.names) == len(split)
-    assert np.array_equal(source.labels, split.labels)
+    assert np.array_equal(source.labels_for(DIGITS), split.labels)
     assert np.array_equal(source.read(7), split.images[7])
     assert source.names[7] == "test/7"
 
@@ -37,22 +37,22 @@ def test_a_data_set_of_pictures_is_read_from_its_files(tmp_path, monkeypatch):
     found = Pictures("zoo", files, np.array([0, 1, 1, 0]), splits, ("cat", "dog"), "a test")
     monkeypatch.setitem(DATASETS._entries, "zoo", lambda: found)
     monkeypatch.setattr("hw4fast.data.PICTURE_SETS", {"zoo"})
-    source = open_source("zoo", ("dog", "cat"))
-    assert list(source.names) == ["test/b.png", "test/d.png"] and list(source.labels) == [0, 1]
+    source = open_source("zoo")
+    assert list(source.names) == ["test/b.png", "test/d.png"] and list(source.labels_for(("dog", "cat"))) == [0, 1]
     assert source.read(1).shape == (3, 4, 1) and source.read(1).max() == 150
 
 
 def test_a_data_sets_labels_are_matched_by_name():
-    source = open_source("digits", DIGITS[::-1])
-    assert np.array_equal(source.labels, 9 - load("digits").test.labels)
+    source = open_source("digits")
+    assert np.array_equal(source.labels_for(DIGITS[::-1]), 9 - load("digits").test.labels)
 
 
 def test_sub_folders_are_matched_by_name(tmp_path):
     put(tmp_path / "Great_Dane" / "a.png", grey=7)
     put(tmp_path / "cat" / "b.png")
-    source = open_source(tmp_path, ("dog", "cat", "great dane"))
+    source = open_source(tmp_path)
     assert source.names == ["Great_Dane/a.png", "cat/b.png"]
-    assert source.labels.tolist() == [2, 1]
+    assert source.labels_for(("dog", "cat", "great dane")).tolist() == [2, 1]
     assert source.read(0).shape[:2] == (3, 4)
     assert (source.read(0) == 7).all()
     assert source.name == tmp_path.name
@@ -61,7 +61,7 @@ def test_sub_folders_are_matched_by_name(tmp_path):
 def test_an_unmatched_class_lists_the_nearest(tmp_path):
     put(tmp_path / "catt" / "a.png")
     with pytest.raises(UserError, match="the class 'catt', which is not among the model's 2 labels; nearest: cat"):
-        open_source(tmp_path, ("dog", "cat"))
+        open_source(tmp_path).labels_for(("dog", "cat"))
 
 
 def test_an_exact_name_comes_before_a_similar_one():
@@ -72,22 +72,22 @@ def test_labels_csv_indexes_the_models_classes(tmp_path):
     put(tmp_path / "a.png")
     put(tmp_path / "b.png")
     (tmp_path / "labels.csv").write_text("file,label\na.png,2\n")
-    assert open_source(tmp_path, DIGITS).labels.tolist() == [2, NO_LABEL]
+    assert open_source(tmp_path).labels_for(DIGITS).tolist() == [2, NO_LABEL]
     with pytest.raises(UserError, match="go up to 2, but the model knows the classes 0 … 1"):
-        open_source(tmp_path, ("x", "y"))
+        open_source(tmp_path).labels_for(("x", "y"))
 
 
 def test_a_folder_that_is_named_like_a_data_set_is_reached_by_its_path(tmp_path, monkeypatch):
     put(tmp_path / "digits" / "a.png")
     monkeypatch.chdir(tmp_path)
-    assert len(open_source("digits", DIGITS).names) == 360
-    assert open_source("./digits", DIGITS).names == ["a.png"]
-    assert open_source("./digits", DIGITS).name == "digits"
+    assert len(open_source("digits").names) == 360
+    assert open_source("./digits").names == ["a.png"]
+    assert open_source("./digits").name == "digits"
 
 
 def test_neither_data_set_nor_folder():
     with pytest.raises(UsageError, match="'digts' is neither a data set nor a folder of pictures; did you mean digits"):
-        open_source("digts", DIGITS)
+        open_source("digts")
 
 
 def test_the_choice_is_fixed_by_the_seed():
@@ -101,3 +101,43 @@ def test_the_choice_is_fixed_by_the_seed():
     assert choose(10, 99, 0).tolist() == list(range(10))
     with pytest.raises(UsageError, match="at least 1, not 0"):
         choose(10, 0, 0)
+
+
+def test_labels_come_from_a_file_of_classes(tmp_path):
+    """As ImageNet's copies are labelled: by a sub-folder or by how a file's name begins."""
+    put(tmp_path / "p" / "n01_a.png")
+    put(tmp_path / "p" / "n02" / "b.png")
+    put(tmp_path / "p" / "other" / "c.png")
+    (tmp_path / "classes.csv").write_text("index,wnid,name\n3,n01,cat\n1,n02,dog\n", encoding="utf-8")
+    (tmp_path / "classes.json").write_text('{"3": ["n01", "cat"], "1": ["n02", "dog"]}', encoding="utf-8")
+    (tmp_path / "mine.csv").write_text("file,label\nn02/b.png,2\n", encoding="utf-8")
+    (tmp_path / "p" / "labels.csv").write_text("file,label\nn02/b.png,7\n", encoding="utf-8")
+    labels = {name: open_source(tmp_path / "p", tmp_path / name).labels_for(DIGITS).tolist() for name in
+              ("classes.csv", "classes.json", "mine.csv")}  # fmt: skip
+    assert open_source(tmp_path / "p").names == ["n01_a.png", "n02/b.png", "other/c.png"]
+    assert labels["classes.csv"] == labels["classes.json"] == [3, 1, NO_LABEL]
+    assert labels["mine.csv"] == [NO_LABEL, 2, NO_LABEL]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "a,b\n1,2\n", "needs the columns file,label or class,index"),
+        ("x.csv", "wnid,index\nn9,1\n", "no picture of .* has a label"),
+        ("x.csv", "wnid,index\nn9,one\n", "x.csv, line 2: a label is a class index"),
+        ("x.json", "{", "can't be read as JSON like"),
+        ("x.json", "[1]", "can't be read as JSON like"),
+        ("gone.csv", None, "gone.csv' can't be read"),
+    ],
+)
+def test_a_file_of_labels_that_is_none(tmp_path, name, text, message):
+    put(tmp_path / "p" / "a.png")
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        open_source(tmp_path / "p", tmp_path / name)
+
+
+def test_a_data_set_has_labels_of_its_own(tmp_path):
+    with pytest.raises(UsageError, match="digits has labels of its own"):
+        open_source("digits", tmp_path / "x.csv")

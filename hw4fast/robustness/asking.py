@@ -1,0 +1,177 @@
+"""One picture and the models that are asked about it: at each point of a study, and for its breaking points.
+
+A core takes a picture the whole way: from the file through the transforms and the nets, a batch of points at a time.
+Nothing waits for another core, and what a picture gives depends on that picture alone: the same answers at any number
+of workers, in any order, after a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hw4fast.errors import UserError
+from hw4fast.robustness.breaking import Broken, break_points
+from hw4fast.robustness.metrics import NO_LABEL
+from hw4fast.robustness.points import CLEAN, Point
+from hw4fast.robustness.source import Source
+from hw4fast.robustness.store import Answer, Store
+from hw4fast.transforms import Transform
+from hw4fast.transforms.randomness import picture_key
+
+if TYPE_CHECKING:
+    from hw4fast.inference.classifier import Classifier
+
+BATCH = 8  # points that go through a net at once: more gain nothing on one core
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model under study. name: tells it from the others; labels: int64 [all pictures of the source], the class index
+    that the model has for each, NO_LABEL where there is none."""
+
+    name: str
+    classifier: Classifier
+    labels: np.ndarray
+
+    @property
+    def key(self) -> str:
+        """What its answers are stored under."""
+        return self.classifier.sha256[:16]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study asks. points: the first is clean; sought: the pictures whose breaking points under `swept` are
+    sought."""
+
+    models: tuple[Asked, ...]
+    points: tuple[Point, ...]
+    seed: int
+    swept: tuple[Transform, ...] = ()
+    sought: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A picture's answers: per model the Answer at each point, and its breaking points, if they were sought; `new`:
+    (model, pixels, answers) that weren't in the store, to be put there; reused: how many at the points were there.
+    failure: why there are none."""
+
+    number: int
+    answers: tuple[tuple[Answer, ...], ...] = ()
+    broken: tuple[tuple[Broken, ...], ...] = ()
+    new: tuple[tuple[str, int, dict[str, Answer]], ...] = ()
+    reused: int = 0
+    failure: str | None = None
+
+
+@dataclass
+class _Dialogue:
+    """A model and a picture. answers: what is known, by the point's key; new: what of it wasn't at the beginning."""
+
+    model: Asked
+    label: int
+    answers: dict[str, Answer]
+    new: dict[str, Answer] = field(default_factory=dict)
+
+    def answer(self, points: Sequence[Point], batch: np.ndarray) -> None:
+        """Asks the net. A batch that isn't full is filled up with its last picture: a net may add up in another order
+        for another batch size, and an answer must not depend on what else is asked."""
+        full = np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
+        try:
+            probabilities, logits = self.model.classifier.answers(full)
+        except UserError as error:
+            raise UserError(f"{points[0].spec or 'clean pictures'}: {error}") from None
+        for row, point in enumerate(points):
+            z = logits[row]
+            rank = -1 if self.label == NO_LABEL else _rank(z, self.label)
+            found = Answer(int(z.argmax()), float(probabilities[row].max()), rank, self.label)
+            self.answers[point.key] = self.new[point.key] = found
+
+
+def _rank(logits: np.ndarray, label: int) -> int:
+    """How many classes come before the label: those with more, and of those with as much the ones of a lower index."""
+    return int((logits > logits[label]).sum() + (logits[:label] == logits[label]).sum())
+
+
+def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event) -> Done:
+    """The whole way of one picture. Raises UserError when a model fails."""
+    try:
+        picture = source.read(number)
+        groups = [(group, group[0].classifier.fit(picture)) for group in _groups(plan.models)]
+    except UserError as error:
+        return Done(number, failure=str(error))
+    dialogues: dict[str, _Dialogue] = {}
+    broken: dict[str, tuple[Broken, ...]] = {}
+    new, reused = [], 0
+    for models, fitted in groups:
+        key = picture_key(fitted)
+        pixels = int.from_bytes(key[:8], "little")
+        talks = [_begun(model, int(model.labels[number]), store.find(model.key, pixels, plan.seed)) for model in models]
+
+        read = {"decoded": picture, "preprocessing": models[0].classifier.card.preprocessing}
+
+        def ask(
+            talks: list[_Dialogue], points: Sequence[Point], fitted: Any = fitted, key: bytes = key, read: Any = read
+        ) -> None:
+            _ask(talks, points, partial(_shown, fitted=fitted, seed=plan.seed, key=key, **read), stop)
+
+        reused += sum(point.key in talk.answers for talk in talks for point in plan.points)
+        ask(talks, plan.points)
+        for talk in talks:
+            dialogues[talk.model.name] = talk
+            if number in plan.sought:
+
+                def answers(points: Sequence[Point], talk: _Dialogue = talk, ask: Any = ask) -> list[int]:
+                    ask([talk], points)
+                    return [talk.answers[point.key].answer for point in points]
+
+                broken[talk.model.name] = tuple(break_points(plan.swept, answers, talk.answers[CLEAN.key].answer))
+            new += [(talk.model.key, pixels, talk.new)] if talk.new else []
+    found = [dialogues[model.name].answers for model in plan.models]
+    return Done(
+        number,
+        tuple(tuple(answers[point.key] for point in plan.points) for answers in found),
+        tuple(broken[model.name] for model in plan.models if broken),
+        tuple(new),
+        reused,
+    )
+
+
+def _groups(models: Sequence[Asked]) -> list[list[Asked]]:
+    """Models that are shown the same pixels."""
+    groups: dict[Any, list[Asked]] = {}
+    for model in models:
+        groups.setdefault(model.classifier.card.preprocessing.fitting, []).append(model)
+    return list(groups.values())
+
+
+def _begun(model: Asked, label: int, known: dict[str, Answer]) -> _Dialogue:
+    """Known answers count where the picture's label is what it was then: their rank belongs to it."""
+    return _Dialogue(model, label, {key: answer for key, answer in known.items() if answer.label == label})
+
+
+def _shown(point: Point, fitted: np.ndarray, **options: Any) -> np.ndarray:
+    return point.apply(fitted, **options)
+
+
+def _ask(
+    talks: Sequence[_Dialogue], points: Sequence[Point], picture: Callable[[Point], np.ndarray], stop: Event
+) -> None:
+    """Every model at every point that it hasn't answered yet; each point's picture is made once."""
+    needed = list({p.key: p for p in points if any(p.key not in talk.answers for talk in talks)}.values())
+    for begin in range(0, len(needed), BATCH):
+        if stop.is_set():
+            raise UserError("stopped")  # nobody waits for it
+        part = needed[begin : begin + BATCH]
+        batch = np.stack([picture(point) for point in part])
+        for talk in talks:
+            rows = [row for row, point in enumerate(part) if point.key not in talk.answers]
+            if rows:
+                talk.answer([part[row] for row in rows], batch[rows])

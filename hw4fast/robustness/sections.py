@@ -1,0 +1,221 @@
+"""The sections of the page that need no pictures: the heat map, breaking points, calibration, classes, two models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from hw4fast.robustness import findings
+from hw4fast.robustness.analysis import (
+    Breaking,
+    ClassRow,
+    Compared,
+    ModelRow,
+    Series,
+    calibration_error,
+    compare,
+    pooled,
+)
+from hw4fast.robustness.drawings import calibration, histogram
+from hw4fast.robustness.findings import share
+from hw4fast.robustness.measure import Measured
+from hw4fast.robustness.metrics import Row, breaks, harm
+from hw4fast.stats import calibration_bins
+from hw4fast.transforms import TRANSFORMS
+from hw4fast.transforms.spec import SEVERITIES, shown
+
+MOST_CLASSES = 25  # of a table on the page; classes.csv holds them all
+
+
+def heat_map(rows: Sequence[Row], series: Sequence[Series]) -> str:
+    """Transform × severity: accuracy (or the share of changed answers) as a number on a tint that deepens with harm."""
+    clean = rows[0]
+    labelled = clean.accuracy is not None
+    areas = {one.name: one for one in series}
+    graded = [group for group in findings.by_series(rows) if group[0].point.severity is not None]
+    if not graded:
+        return ""
+    heads = "".join(f'<th scope="col">{severity}</th>' for severity in SEVERITIES)
+    lines = []
+    for group in graded:
+        cells = "".join(_heat_cell(row, clean) for row in group)
+        one = areas[group[0].point.series]
+        area = one.area if labelled else one.flip_area
+        name = escape(one.name)
+        lines.append(f'<tr><th scope="row">{name}</th>{cells}<td class="area">{share(area)}</td></tr>')
+    what = "Accuracy" if labelled else "Share of answers that changed"
+    mean = "the area under the curve from clean to severity 5, as a share"
+    return f"""<section id="heat"><h2>Where it hurts</h2>
+<p class="note">{what} in %, transform by severity, the most harmful transform first; clean: {share(_value(clean))}. The
+deeper the tint, the more is lost; a framed cell breaks the model. Mean: {mean}.</p>
+<div class="scroll" tabindex="0" role="group" aria-label="Heat map"><table class="heat">
+<thead><tr><th scope="col"></th>{heads}<th scope="col">mean</th></tr></thead>
+<tbody>{"".join(lines)}</tbody></table></div></section>"""
+
+
+def _value(row: Row) -> float:
+    return row.flip_rate if row.accuracy is None else row.accuracy
+
+
+def _heat_cell(row: Row, clean: Row) -> str:
+    lost = max(0.0, harm(row) - harm(clean)) / max(1e-9, 1 - harm(clean))
+    kinds = [name for name, true in (("deep", lost > 0.45), ("broken", breaks(row, clean))) if true]
+    told = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f'<td{told} style="--harm:{80 * min(lost, 1):.0f}%">{100 * _value(row):.0f}</td>'
+
+
+def breaking_section(found: Sequence[Breaking]) -> str:
+    """A histogram per transform, and the medians in words."""
+    if not found:
+        return ""
+    cards = []
+    for one in found:
+        sweep = TRANSFORMS.get(one.transform).sweep
+        assert sweep is not None
+        told = f"{one.transform}: {_told(one)}"
+        cards.append(
+            f'<figure class="card"><h3>{escape(one.transform)}</h3>{histogram(one, sweep, told)}'
+            f"<figcaption>{escape(_told(one))}</figcaption></figure>"
+        )
+    return f"""<section id="breaking"><h2>How much it takes</h2>
+<p class="note">For each of {found[0].n} pictures the smallest strength that changes the answer, by bisection between
+the places of a grid; the transform that does it soonest on its own scale first. The line is the median with its 95 %
+interval (order statistics); the dashed bar counts pictures whose answer never changes. breaking.csv holds every point,
+and how often an answer changes back on the way.</p>
+<div class="grid charts">{"".join(cards)}</div></section>"""
+
+
+def _unit(one: Breaking) -> str:
+    """` px`, but ` (of the range)`."""
+    return "" if not one.unit else f" ({one.unit})" if " " in one.unit else f" {one.unit}"
+
+
+def _told(one: Breaking) -> str:
+    unit = _unit(one)
+    back = f"; {one.not_monotone} change back on the way" if one.not_monotone else ""
+    never = f"; {one.never} of {one.n} never" if one.never else ""
+    if one.median is None:
+        return f"fewer than half change up to the end of the sweep{never}{back}"
+    low, high = ("–" if end is None else f"{end:.3g}" for end in one.interval)
+    return f"half change by {one.parameter} {one.median:.3g}{unit} (95 %: {low} … {high}){never}{back}"
+
+
+def breaking_line(found: Sequence[Breaking]) -> str:
+    """The sentence for the top of the page: the two that take least; empty without any."""
+    halved = [one for one in found if one.median is not None]
+    if not halved:
+        return ""
+    parts = []
+    for one in halved[:3]:
+        unit = _unit(one)
+        parts.append(f"{one.transform} at {one.parameter} {one.median:.3g}{unit}")
+    return f"Half of the pictures get another answer by {findings.joined(parts)}."
+
+
+def calibration_section(measured: Measured) -> str:
+    """Reliability of the confidences, clean and spoiled; nothing without labels."""
+    places = [list(range(1)), list(range(1, len(measured.points)))]
+    errors = [calibration_error(measured, at) for at in places]
+    if errors[0] is None:
+        return ""
+    bins = [
+        (kind, calibration_bins(*pooled(measured, at))) for kind, at in zip(("accuracy", "flips"), places, strict=True)
+    ]
+    told = f"calibration error {share(errors[0])} on clean pictures, {share(errors[1])} on spoiled ones"
+    return f"""<section id="calibration"><h2>Does it know when it is wrong?</h2>
+<p class="note">How often answers are right (up) that the model is so sure of (across), in 15 bins with 95 % Wilson
+intervals; on the dotted diagonal it is as often right as it thinks. Circles and full line: clean pictures; squares and
+dashes: all spoiled ones together. Expected calibration error (Guo et al. 2017): {escape(told)}.</p>
+<div class="grid charts"><figure class="card">{calibration(bins, told)}</figure></div></section>"""
+
+
+def classes_section(classes: Sequence[ClassRow], labels: Sequence[str]) -> str:
+    """The classes that lose most, as a table; nothing without labels or with one class only."""
+    if len(classes) < 2:
+        return ""
+    lines = "".join(
+        f'<tr><th scope="row">{escape(labels[row.label].partition(",")[0])}</th><td>{row.n}</td>'
+        f"<td>{share(row.clean / row.n)}</td><td>{share(row.spoiled)}</td>"
+        f'<td class="left">{escape(row.worst)}</td><td>{share(row.worst_accuracy)}</td></tr>'
+        for row in classes[:MOST_CLASSES]
+    )
+    rest = f" The first {MOST_CLASSES} of {len(classes)}; classes.csv holds all." if len(classes) > MOST_CLASSES else ""
+    return f"""<section id="classes"><h2>Which classes suffer</h2>
+<p class="note">Accuracy on the pictures of each class, clean and over all transforms and severities; the class that
+loses most first. Few pictures of a class say little of it: n stands beside.{rest}</p>
+<div class="numbers scroll" tabindex="0" role="group" aria-label="Classes"><table>
+<thead><tr><th scope="col" class="left">Class</th><th scope="col">n</th><th scope="col">Clean</th>
+<th scope="col">Spoiled</th><th scope="col" class="left">Worst</th><th scope="col">there</th></tr></thead>
+<tbody>{lines}</tbody></table></div></section>"""
+
+
+def models_section(models: Sequence[ModelRow]) -> str:
+    """All models side by side, the one that bears most first; nothing for a single one."""
+    if len(models) < 2:
+        return ""
+    labelled = all(one.accuracy is not None for one in models)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(one.model)}</th>'
+        + (f"<td>{share(one.clean.accuracy)}</td><td>{share(one.accuracy)}</td>" if labelled else "")
+        + f"<td>{share(one.flip_rate)}</td>"
+        + (f"<td>{share(one.calibration)}</td><td>{share(one.spoiled_calibration)}</td>" if labelled else "")
+        + f'<td class="left">{escape(one.worst)}</td><td>{share(one.worst_area)}</td></tr>'
+        for one in sorted(models, key=lambda one: (-(one.accuracy or 0), one.flip_rate))
+    )
+    right = '<th scope="col">Clean</th><th scope="col">Spoiled</th>' if labelled else ""
+    error = '<th scope="col">ECE, clean</th><th scope="col">ECE, spoiled</th>' if labelled else ""
+    return f"""<section id="models"><h2>Which model bears most</h2>
+<p class="note">Every model on the same {models[0].clean.n} pictures under the same transforms. Spoiled: the mean
+accuracy over all of them; flipped: the mean share of answers that differ from the clean ones; ECE: expected calibration
+error; worst: the transform with the least area under its curve, and that. The rest of this page is about
+{escape(models[0].model)}.</p>
+<div class="numbers scroll" tabindex="0" role="group" aria-label="Models"><table>
+<thead><tr><th scope="col" class="left">Model</th>{right}<th scope="col">Flipped</th>{error}
+<th scope="col" class="left">Worst</th><th scope="col">there</th></tr></thead>
+<tbody>{lines}</tbody></table></div></section>"""
+
+
+def alexnet_line(one: ModelRow) -> str:
+    """The mean corruption error in words, and what it may be compared with; empty where it has no meaning."""
+    if one.mean_corruption_error is None:
+        return ""
+    part = "" if one.compared_with_alexnet == 15 else f" (over {one.compared_with_alexnet} of its 15 transforms)"
+    return (
+        f"Its errors are {100 * one.mean_corruption_error:.0f} % of AlexNet’s published ones on ImageNet-C{part}. "
+        "That is comparable only for ImageNet’s validation pictures at 224 pixels; frost and elastic, which are other "
+        "ones here, are left out."
+    )
+
+
+def comparison_section(names: Sequence[str], measured: Sequence[Measured]) -> str:
+    """Each further model against the first, point by point; nothing for one model."""
+    return "".join(
+        _compared(names[0], name, compare(measured[0], other))
+        for name, other in zip(names[1:], measured[1:], strict=True)
+    )
+
+
+def _compared(first: str, second: str, found: Sequence[Compared]) -> str:
+    clear = [one.p < 0.05 / len(found) for one in found]
+    lines = "".join(
+        f'<tr{" class=broken" if tint else ""}><th scope="row">{escape(one.point.spec or "clean")}</th>'
+        f"<td>{100 * one.difference.difference:+.1f}</td>"
+        f"<td>{100 * one.difference.low:+.1f}\u00a0…\u00a0{100 * one.difference.high:+.1f}</td>"
+        f"<td>{one.only_first}</td><td>{one.only_second}</td><td>{_p(one.p)}</td></tr>"
+        for one, tint in zip(found, clear, strict=True)
+    )
+    better = sum(tint and one.difference.difference > 0 for one, tint in zip(found, clear, strict=True))
+    names = escape(first), escape(second)
+    return f"""<section class="comparison"><h2>{names[0]} against {names[1]}</h2>
+<p class="note">On the same {found[0].n} pictures, {names[0]} is clearly better at {better} of {len(found)} points and
+clearly worse at {sum(clear) - better}. Difference of accuracy in points with a 95 % interval (paired bootstrap);
+pictures that only one of them gets right; McNemar’s exact test. A tinted line is significant at 5 % after Bonferroni’s
+correction for {len(found)} tests.</p>
+<div class="numbers scroll" tabindex="0" role="group" aria-label="Comparison"><table>
+<thead><tr><th scope="col" class="left">Transform</th><th scope="col">Difference</th><th scope="col">95 % interval</th>
+<th scope="col">Only first</th><th scope="col">Only second</th><th scope="col">p</th></tr></thead>
+<tbody>{lines}</tbody></table></div></section>"""
+
+
+def _p(value: float) -> str:
+    return "<\u00a00.0001" if value < 0.0001 else shown(round(value, 4))

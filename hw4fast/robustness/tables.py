@@ -1,0 +1,143 @@
+"""A study's numbers as tables: Parquet for programs, CSV for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hw4fast.files import writing
+from hw4fast.robustness.analysis import Breaking, breaking_points, classes_of, compare, series_of
+from hw4fast.robustness.asking import Asked
+from hw4fast.robustness.measure import Measured
+from hw4fast.robustness.metrics import NO_LABEL
+
+if TYPE_CHECKING:
+    from hw4fast.robustness.output import Outcome
+
+
+def predictions_table(models: Sequence[Asked], measured: Sequence[Measured]) -> Any:
+    """An Arrow table: a row per model, picture and point, in this order, clean first. Empty: no label, or no severity
+    (a strength of the user's own)."""
+    import pyarrow as pa
+
+    return pa.concat_tables([_of_model(model, found) for model, found in zip(models, measured, strict=True)])
+
+
+def _of_model(model: Asked, found: Measured) -> Any:
+    import pyarrow as pa
+
+    p, n = found.answers.shape
+    labels, clean = np.repeat(found.labels, p), np.repeat(found.answers[0], p)
+    answers, unlabelled = found.answers.T.ravel(), labels == NO_LABEL
+    severities = [point.severity for point in found.points]
+    return pa.table(
+        {
+            "model": _words([model.name], np.zeros(n * p, np.int32)),
+            "image": _words(found.names, np.repeat(np.arange(n, dtype=np.int32), p)),
+            "label": pa.array(labels, pa.int32(), mask=unlabelled),
+            "transform": _words([point.series for point in found.points], np.tile(np.arange(p, dtype=np.int32), n)),
+            "severity": pa.array(severities * n, pa.int8()),
+            "spec": _words([point.spec for point in found.points], np.tile(np.arange(p, dtype=np.int32), n)),
+            "answer": pa.array(answers, pa.int32()),
+            "answer_name": _words(list(model.classifier.card.labels), answers.astype(np.int32)),
+            # more digits would show how onnxruntime rounds
+            "confidence": pa.array(np.round(found.confidence.T.ravel().astype(np.float64), 4)),
+            "label_rank": pa.array(found.ranks.T.ravel(), pa.int32(), mask=unlabelled),
+            "correct": pa.array((answers == labels).astype(np.int8), mask=unlabelled),
+            "flipped": pa.array((answers != clean).astype(np.int8)),
+        }
+    )
+
+
+def _words(words: Sequence[str], numbers: np.ndarray) -> Any:
+    """A column of words by their numbers; a word that stands twice among them is one."""
+    import pyarrow as pa
+
+    known: dict[str, int] = {}
+    codes = np.array([known.setdefault(word, len(known)) for word in words], np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(codes[numbers]), pa.array(list(known), pa.string())).cast(
+        pa.string()
+    )
+
+
+def summary_table(outcome: Outcome) -> Any:
+    """An Arrow table: a row per model and point."""
+    import pyarrow as pa
+
+    lines = [
+        {"model": model.name} | row.to_json()
+        for model, rows in zip(outcome.models, outcome.rows, strict=True)
+        for row in rows
+    ]
+    rounded = [
+        {key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()} for line in lines
+    ]
+    return pa.Table.from_pylist(rounded)
+
+
+def further_tables(outcome: Outcome) -> dict[str, Any]:
+    """What the analysis found, by the file's name: `transforms` (areas, corruption errors, medians of the breaking
+    points), `models`, `classes`, `breaking` (a row per picture and transform), `comparison`. Tables without rows are
+    left out."""
+    import pyarrow as pa
+
+    lines: dict[str, list[dict[str, Any]]] = {"transforms": [], "classes": [], "breaking": [], "comparison": []}
+    for model, found, rows in zip(outcome.models, outcome.measured, outcome.rows, strict=True):
+        of_model = {"model": model.name}
+        broken = {one.transform: one for one in breaking_points(found)}
+        for one in series_of(rows):
+            lines["transforms"].append(of_model | asdict(one) | _summary_of(broken.get(one.name)))
+        for row in classes_of(found):
+            name = model.classifier.card.labels[row.label]
+            lines["classes"].append(of_model | asdict(row) | {"label_name": name})
+        lines["breaking"] += [of_model | line for line in _broken(found)]
+    lines["models"] = [
+        asdict(one) | {"clean": one.clean.accuracy, "n": one.clean.n, "labelled": one.clean.labelled}
+        for one in outcome.model_rows
+    ]
+    first = outcome.measured[0]
+    for model, other in zip(outcome.models[1:], outcome.measured[1:], strict=True):
+        for pair in compare(first, other):
+            line: dict[str, Any] = {"first": outcome.models[0].name, "second": model.name, "spec": pair.point.spec}
+            line |= {"only_first": pair.only_first, "only_second": pair.only_second, "mcnemar_p": pair.p}
+            lines["comparison"].append(line | asdict(pair.difference))
+    return {name: pa.Table.from_pylist(rows) for name, rows in lines.items() if rows}
+
+
+def _summary_of(one: Breaking | None) -> dict[str, Any]:
+    keys = ("parameter", "unit", "n", "never", "median", "low", "high", "quartile_1", "quartile_3", "not_monotone")
+    if one is None:
+        return dict.fromkeys(f"breaking_{key}" for key in keys)
+    values = (one.parameter, one.unit, one.n, one.never, one.median, *one.interval, *one.quartiles, one.not_monotone)
+    return {f"breaking_{key}": value for key, value in zip(keys, values, strict=True)}
+
+
+def _broken(found: Measured) -> Iterator[dict[str, Any]]:
+    for place, row in zip(found.sought, found.broken, strict=True):
+        for transform, one in zip(found.swept, row, strict=True):
+            level = None if isnan(one.value) else one.value
+            share = None if isnan(one.share) else one.share
+            yield {
+                "image": found.names[place],
+                "transform": transform.name,
+                "parameter": transform.level,
+                "level": level,
+                "share_of_sweep": share,
+                "sign_changes": one.changes,
+            }
+
+
+def write_table(path: Path, table: Any) -> None:
+    """`path`.parquet and `path`.csv."""
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    with writing(path.with_suffix(".parquet")) as temporary:
+        pq.write_table(table, temporary)
+    with writing(path.with_suffix(".csv")) as temporary:
+        csv.write_csv(table, temporary, csv.WriteOptions(quoting_style="needed"))

@@ -1,0 +1,84 @@
+"""What follows from answers, against counting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hw4fast.robustness.analysis import calibration_error, classes_of, compare, series_of
+from hw4fast.robustness.corruption_error import ALEXNET
+from hw4fast.robustness.metrics import NO_LABEL
+from hw4fast.robustness.points import points_of
+from tests.robustness.rows import measured_of
+
+POINTS = points_of(["gaussian_noise", "frost", "blur51"])
+
+
+def some(seed=0, n=40, classes=4, unlabelled=0):
+    rng = np.random.Generator(np.random.PCG64(seed))
+    labels = rng.integers(0, classes, n)
+    columns = np.where(rng.random((n, len(POINTS))) < 0.6, labels[:, None], rng.integers(0, classes, (n, len(POINTS))))
+    labels[:unlabelled] = NO_LABEL
+    return measured_of(POINTS, columns, labels)
+
+
+def test_areas_and_corruption_errors():
+    measured = some()
+    series = {one.name: one for one in series_of(measured.rows())}
+    accuracy = (measured.answers == measured.labels).mean(axis=1)
+    assert series["gaussian_noise"].area == pytest.approx(np.trapezoid(accuracy[:6]) / 5)
+    flips = (measured.answers != measured.answers[0]).mean(axis=1)
+    assert series["gaussian_noise"].flip_area == pytest.approx(np.trapezoid(flips[:6]) / 5)
+    wanted = (1 - accuracy[1:6]).sum() / sum(ALEXNET["gaussian_noise"])
+    assert series["gaussian_noise"].corruption_error == pytest.approx(wanted)
+    assert series["frost"].corruption_error is None  # generated, not the published photographs
+    assert series["blur51"].area is series["blur51"].flip_area is None  # one strength has no curve
+
+
+def test_without_labels_there_are_flips_only():
+    series = series_of(some(unlabelled=40).rows())
+    assert all(one.area is None and one.corruption_error is None for one in series)
+    assert any(one.flip_area is not None for one in series)
+    assert classes_of(some(unlabelled=40)) == [] and calibration_error(some(unlabelled=40), [0]) is None
+
+
+def test_classes_are_counted_each():
+    measured = some(unlabelled=5)
+    found = {row.label: row for row in classes_of(measured)}
+    right = measured.answers == measured.labels
+    assert sum(row.n for row in found.values()) == 35
+    for label, row in found.items():
+        own = measured.labels == label
+        assert (row.n, row.clean) == (own.sum(), right[0, own].sum())
+        assert row.spoiled == pytest.approx(right[1:, own].mean())
+        noise, frost, blur = (right[places][:, own].mean() for places in (slice(1, 6), slice(6, 11), slice(11, 12)))
+        assert row.worst_accuracy == pytest.approx(min(noise, frost, blur))
+    losses = [row.spoiled - row.clean / row.n for row in classes_of(measured)]
+    assert losses == sorted(losses)
+
+
+def test_calibration_error_of_a_model_that_is_always_half_sure():
+    measured = some()
+    accuracy = (measured.answers[1:6] == measured.labels).mean()
+    assert calibration_error(measured, range(1, 6)) == pytest.approx(abs(accuracy - 0.5))
+
+
+def test_two_models_are_compared_on_what_both_were_asked():
+    first, second = some(0), some(1)
+    second = measured_of(POINTS, second.answers.T, first.labels)
+    for one in compare(first, second):
+        at = first.points.index(one.point)
+        a, b = (m.answers[at] == first.labels for m in (first, second))
+        assert (one.only_first, one.only_second) == ((a & ~b).sum(), (b & ~a).sum())
+        assert one.difference.difference == pytest.approx(a.mean() - b.mean())
+        assert one.difference.low <= one.difference.difference <= one.difference.high
+        assert 0 < one.p <= 1
+    assert [one.p for one in compare(first, first)] == [1.0] * len(POINTS)
+
+
+def test_models_without_labels_are_compared_by_their_changed_answers():
+    first, second = some(0, unlabelled=40), some(1, unlabelled=40)
+    found = compare(first, second)
+    assert found[0].only_first == found[0].only_second == 0  # clean is clean
+    a, b = (m.answers[3] == m.answers[0] for m in (first, second))
+    assert (found[3].only_first, found[3].only_second) == ((a & ~b).sum(), (b & ~a).sum())

@@ -1,0 +1,259 @@
+"""A study that goes on: after a kill, with more models, more transforms, more pictures; on any number of cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import hw4fast.robustness.measure as measure_module
+from hw4fast.errors import Interrupted, UsageError, UserError
+from hw4fast.inference.classifier import Classifier
+from hw4fast.robustness.store import PARTS, WHOLE, Answer, Store
+from hw4fast.robustness.study import study
+from tests.conftest import write_linear_onnx
+
+SOME = ["blur", "gaussian_noise", "snow", "flip"]
+SAME = ("predictions.csv", "predictions.parquet", "summary.csv", "summary.parquet", "answers.parquet")
+
+
+@pytest.fixture(scope="module")
+def whole(centroid_onnx, tmp_path_factory):
+    return study(
+        "digits", centroid_onnx, SOME, tmp_path_factory.mktemp("whole") / "s", limit=30, breaking=0, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def other_onnx(centroid_onnx, tmp_path_factory):
+    """Another net for the same digits."""
+    weights = np.random.Generator(np.random.PCG64(1)).standard_normal((10, 784)) * 0.1
+    card = Classifier(centroid_onnx).card.to_json_text()
+    return write_linear_onnx(tmp_path_factory.mktemp("other") / "other.onnx", weights, np.zeros(10), card)
+
+
+def same_files(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in SAME)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How many pictures the nets were asked about."""
+    counted = []
+    exact = Classifier.answers
+
+    def counting(self, batch):
+        counted.append(len(batch))
+        return exact(self, batch)
+
+    monkeypatch.setattr(Classifier, "answers", counting)
+    return counted
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_number_of_workers_does_not_matter(whole, centroid_onnx, tmp_path, threads):
+    options = {"limit": 30, "progress": False, "breaking": 0, "threads": threads}
+    assert same_files(study("digits", centroid_onnx, SOME, tmp_path / "s", **options).out, whole.out)
+
+
+def test_neither_does_pythons_hash_seed(whole, centroid_onnx, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "hw4fast",
+        "study",
+        "digits",
+        "--model",
+        str(centroid_onnx),
+        "--limit",
+        "30",
+        "--breaking",
+        "0",
+    ]
+    command += ["--transforms", ",".join(SOME), "--out", str(tmp_path / "s")]
+    subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "7"}, check=True, capture_output=True)
+    assert same_files(tmp_path / "s", whole.out)
+
+
+def test_a_killed_study_goes_on_where_it_was(whole, centroid_onnx, tmp_path):
+    """The child stops, with parts on the disk, at its twentieth picture, and is killed."""
+    code = f"""
+import dataclasses, time
+import hw4fast.robustness.store as store
+store.SECONDS = 0.0
+from hw4fast.robustness import source, study
+opened = source.open_source
+def slow(*arguments):
+    found = opened(*arguments)
+    read, seen = found.read, []
+    def picture(number):
+        seen.append(number)
+        if len(seen) > 20:
+            time.sleep(600)
+        return read(number)
+    return dataclasses.replace(found, read=picture)
+study.open_source = slow
+options = dict(limit=30, threads=1, breaking=0, progress=False)
+study.study("digits", {str(centroid_onnx)!r}, {SOME!r}, {str(tmp_path / "s")!r}, **options)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code.replace("source.replace", "__import__('dataclasses').replace")]
+    ) as p:
+        parts, deadline = tmp_path / "s" / PARTS, time.monotonic() + 60
+        while len(list(parts.glob("[0-9]*.parquet"))) < 12 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        p.send_signal(signal.SIGKILL)
+    assert json.loads((tmp_path / "s" / "study.json").read_text(encoding="utf-8"))["status"] == "unfinished"
+    with pytest.raises(UsageError, match=r"an interrupted study of the same source stands in .*: add --resume"):
+        study("digits", centroid_onnx, SOME, tmp_path / "s", limit=30, breaking=0, progress=False)
+    again = study("digits", centroid_onnx, SOME, tmp_path / "s", limit=30, breaking=0, progress=False, resume=True)
+    assert again.out == tmp_path / "s" and again.reused >= 12 * 17
+    assert same_files(again.out, whole.out) and not (again.out / PARTS).exists()
+
+
+def test_ctrl_c_keeps_the_answers_and_says_how_to_go_on(whole, centroid_onnx, tmp_path, monkeypatch):
+    noted = measure_module._note
+    seen = []
+
+    def interrupt(*arguments):
+        noted(*arguments)
+        seen.append(1)
+        if len(seen) == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure_module, "_note", interrupt)
+    with pytest.raises(Interrupted, match=r"are kept, go on with: hw4fast study digits --model .* --resume$"):
+        study("digits", centroid_onnx, SOME, tmp_path / "s", limit=30, breaking=0, progress=False)
+    monkeypatch.undo()
+    again = study("digits", centroid_onnx, SOME, tmp_path / "s", limit=30, breaking=0, progress=False, resume=True)
+    assert again.reused == 9 * 17 and same_files(again.out, whole.out)
+
+
+def test_only_what_is_new_is_asked(whole, centroid_onnx, other_onnx, tmp_path, asked):
+    first = study("digits", centroid_onnx, ["blur"], tmp_path / "s", limit=10, breaking=0, progress=False)
+    assert (first.reused, first.predictions, sum(asked)) == (0, 60, 80)  # batches are filled up to 8
+    asked.clear()
+    again = study("digits", centroid_onnx, ["blur"], tmp_path / "s", limit=10, breaking=0, progress=False)
+    assert (again.reused, asked, again.out) == (60, [], first.out)
+    more = study(
+        "digits", [centroid_onnx, other_onnx], ["blur", "snow"], tmp_path / "s", limit=10, breaking=0, progress=False
+    )
+    assert (more.reused, more.predictions) == (60, 220)
+    assert len(asked) == 10 * (2 + 2) and more.out == first.out
+    asked.clear()
+    assert (
+        study("digits", [centroid_onnx, other_onnx], SOME, tmp_path / "s", limit=30, breaking=0, progress=False).reused
+        == 220
+    )
+    back = study("digits", centroid_onnx, SOME, tmp_path / "s", limit=30, breaking=0, progress=False)
+    assert back.reused == back.predictions
+    for name in SAME[:4]:
+        assert (back.out / name).read_bytes() == (whole.out / name).read_bytes()
+    assert len(pq.read_table(back.out / WHOLE)) == 2 * 30 * 17  # the other model's answers are kept, too
+
+
+def test_several_models_answer_as_each_alone(whole, centroid_onnx, other_onnx, tmp_path):
+    both = study("digits", [centroid_onnx, other_onnx], SOME, tmp_path / "s", limit=30, breaking=0, progress=False)
+    alone = study("digits", other_onnx, SOME, tmp_path / "o", limit=30, breaking=0, progress=False)
+    assert both.models[0].rows == whole.rows and both.models[1].rows == alone.rows
+    tables = [pq.read_table(found.out / "predictions.parquet").to_pylist() for found in (both, whole, alone)]
+    assert tables[0] == tables[1] + tables[2]
+    assert len({row["model"] for row in tables[0]}) == 2
+
+
+def test_another_label_is_another_rank(centroid_onnx, tmp_path):
+    """Answers are the same; what is right isn't."""
+    from PIL import Image
+
+    from hw4fast.data import load
+
+    split = load("digits").test
+    (tmp_path / "p").mkdir()
+    for number in range(4):
+        Image.fromarray(split.images[number, :, :, 0]).save(tmp_path / "p" / f"{number}.png")
+    found = [study(tmp_path / "p", centroid_onnx, ["blur51"], tmp_path / "s", progress=False)]
+    for label in (1, 2):
+        (tmp_path / "p" / "labels.csv").write_text("file,label\n" + "".join(f"{i}.png,{label}\n" for i in range(4)))
+        found.append(study(tmp_path / "p", centroid_onnx, ["blur51"], tmp_path / "s", progress=False))
+    assert [f.reused for f in found] == [0, 0, 0]
+    rows = [pq.read_table(found[2].out / "predictions.parquet").to_pylist()][0]
+    logits = Classifier(centroid_onnx).logits(split.images[:4])
+    assert [row["label_rank"] for row in rows if not row["spec"]] == (logits > logits[:, [2]]).sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("code", ["return picture", "return 255 - picture"])
+def test_a_changed_transform_of_the_users_own_is_asked_again(centroid_onnx, tmp_path, code):
+    """In processes of their own: a name is registered once."""
+
+    def run(text):
+        (tmp_path / "mine.py").write_text(
+            "import hw4fast\n@hw4fast.transform(severities=(1, 2, 3, 4, 5))\ndef mine(picture, much):\n    "
+            + text
+            + "\n"
+        )
+        command = [sys.executable, "-m", "hw4fast", "study", "digits", "--model", str(centroid_onnx), "--limit", "5"]
+        command += ["--transforms", "mine,blur51", "--import", str(tmp_path / "mine.py"), "--out", str(tmp_path / "s")]
+        done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    first, second = run("return picture"), run(code)
+    assert first["reused"] == 0 and second["reused"] == (35 if code == "return picture" else 10)
+    assert [row["flips"] for row in first["rows"][1:6]] == [0] * 5
+    assert (second["rows"][1]["flips"] > 0) == (code != "return picture")
+
+
+def test_what_is_no_study_can_not_be_resumed(centroid_onnx, tmp_path):
+    with pytest.raises(UsageError, match="there is no study of this source with this seed in"):
+        study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False, resume=True)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"study\.json' is damaged"):
+        study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False)
+    with pytest.raises(UsageError, match="the same model is named twice"):
+        study("digits", [centroid_onnx, centroid_onnx], ["blur51"], tmp_path / "t", limit=2, progress=False)
+    with pytest.raises(UsageError, match="name at least one model"):
+        study("digits", [], ["blur51"], tmp_path / "t", limit=2, progress=False)
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_damaged_part_is_named(centroid_onnx, tmp_path):
+    found = study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False)
+    (found.out / WHOLE).write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"answers\.parquet' is damaged .*: delete it"):
+        study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False)
+    (found.out / WHOLE).unlink()
+    assert study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False).reused == 0
+
+
+def test_a_full_disk_keeps_what_is_there(centroid_onnx, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.parquet")
+
+    found = study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False)
+    before = (found.out / WHOLE).read_bytes()
+    monkeypatch.setattr(Store, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        study("digits", centroid_onnx, ["blur51", "rotate"], tmp_path / "s", limit=4, progress=False)
+    assert (found.out / WHOLE).read_bytes() == before
+
+
+def test_another_setting_is_asked_again(tmp_path):
+    answer = {"blur3": Answer(1, 0.5, -1, -1)}
+    store = Store(tmp_path, {"onnxruntime": "1"})
+    store.add("m", 2**64 - 1, 0, answer)
+    store.add("m", 2**64 - 1, 5, answer)
+    store.finish()
+    store.add("m", 2**64 - 1, 0, answer)  # twice, as after a kill
+    store.finish()
+    again = Store(tmp_path, {"onnxruntime": "1"})
+    assert len(again) == 2 and again.find("m", 2**64 - 1, 0) == answer
+    assert again.find("m", 1, 0) == again.find("n", 2**64 - 1, 0) == again.find("m", 2**64 - 1, 1) == {}
+    assert len(Store(tmp_path, {"onnxruntime": "2"})) == 0
