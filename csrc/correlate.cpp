@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -32,6 +33,7 @@ struct Correlate {
   std::int64_t above, below, pitch;        // rows around; values of a row with what lies around it, and slack
   std::vector<std::int64_t> left, right;   // which value of a row each one beside it is
   std::vector<CorrelateTap> pairs;         // places: values from an output to the first pixel
+  std::int64_t down, beside;               // rows and values from it to the second one
   std::vector<CorrelateTap> runs, folded;  // instead, of one place and of two: rows from an output, of planes of `span`
   std::vector<std::int64_t> radii;         // of the runs, ascending; two are a plane
   std::int64_t size, span;                 // rows of outputs at once, and with those around them
@@ -78,8 +80,11 @@ struct CorrelateWeight {
 struct CorrelateWeights {
   std::vector<CorrelateWeight> all;                        // in order, each place once
   std::int64_t above = 0, below = 0, left = 0, right = 0;  // how far they reach
+  std::vector<CorrelateWeight>::const_iterator find(std::int64_t row, std::int64_t column) const {
+    return std::lower_bound(all.begin(), all.end(), CorrelateWeight{row, column, 0});
+  }
   std::int64_t of(std::int64_t row, std::int64_t column) const {
-    const auto found = std::lower_bound(all.begin(), all.end(), CorrelateWeight{row, column, 0});
+    const auto found = find(row, column);
     return found != all.end() && found->row == row && found->column == column ? found->weight : 0;
   }
 };
@@ -130,13 +135,33 @@ static std::int32_t correlate_two(std::int64_t first, std::int64_t second) {
   return static_cast<std::int32_t>((first & 0xffff) | second << 16);
 }
 
-static void correlate_pairs_of(const CorrelateWeights &weights, Correlate &k) {
+// Taps by twos, the second of each (down, beside) from the first.
+static std::vector<CorrelateTap> correlate_pairs_of(const CorrelateWeights &weights, const Correlate &k,
+                                                    std::int64_t down, std::int64_t beside) {
   const auto &all = weights.all;
+  std::vector<CorrelateTap> pairs;
+  std::vector<bool> taken(all.size(), false);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const bool beside = i + 1 < all.size() && all[i + 1].row == all[i].row && all[i + 1].column == all[i].column + 1;
-    k.pairs.push_back(
-        {all[i].row * k.pitch + all[i].column * k.c, 0, correlate_two(all[i].weight, beside ? all[i + 1].weight : 0)});
-    if (beside) ++i;
+    if (taken[i]) continue;
+    const std::int64_t row = all[i].row + down, column = all[i].column + beside;
+    const auto second = static_cast<std::size_t>(weights.find(row, column) - all.begin());
+    const bool there = second < all.size() && all[second].row == row && all[second].column == column;
+    if (there) taken[second] = true;
+    pairs.push_back(
+        {all[i].row * k.pitch + all[i].column * k.c, 0, correlate_two(all[i].weight, there ? all[second].weight : 0)});
+  }
+  return pairs;
+}
+
+// Along the way that most taps go: a streak's are in a row, in a column or aslant.
+static void correlate_choose_pairs(const CorrelateWeights &weights, Correlate &k) {
+  constexpr std::int64_t ways[][2] = {{0, 1}, {1, 0}, {1, 1}, {1, -1}};
+  for (const auto &[down, beside] : ways) {
+    auto pairs = correlate_pairs_of(weights, k, down, beside);
+    if (!k.pairs.empty() && pairs.size() >= k.pairs.size()) continue;
+    k.pairs = std::move(pairs);
+    k.down = down;
+    k.beside = beside * k.c;
   }
 }
 
@@ -167,7 +192,7 @@ static void correlate_runs_of(const CorrelateWeights &weights, Correlate &k) {
         (folds && row ? k.folded : k.runs).push_back({plane + row, plane - row, correlate_two(first, second)});
     }
   const std::size_t loads = k.runs.size() + 2 * k.folded.size() + static_cast<std::size_t>(reach);
-  if (loads >= k.pairs.size()) k.runs.clear();
+  if (2 * loads >= weights.all.size()) k.runs.clear();
 }
 
 static std::vector<std::int64_t> correlate_beside(const Correlate &k, std::int64_t begin, std::int64_t end) {
@@ -211,8 +236,8 @@ static void correlate(std::uintptr_t input, std::int64_t stride, std::uintptr_t 
   k.span = taps.above + k.size + taps.below;
   k.unit = unit;
   k.rounding = nearest ? 1 << (unit - 1) : 0;
-  correlate_pairs_of(taps, k);
   correlate_runs_of(taps, k);
+  if (k.runs.empty()) correlate_choose_pairs(taps, k);
   k.runs.empty() ? HW4FAST_VARIANT(isa, correlate_by_pairs)(k) : HW4FAST_VARIANT(isa, correlate_by_runs)(k);
 }
 

@@ -1,7 +1,7 @@
 // Correlation with a list of taps. A cell holds two numbers as int16, one instruction (pmaddwd) multiplies both and
 // adds the products exactly: half as many loads as numbers, and the same result on every machine. The numbers are
 //
-//   pairs   two neighbouring pixels' values, (x, x + c); any taps
+//   pairs   two neighbouring pixels' values; any taps
 //   runs    sums of the 2r + 1 pixels about x, for two r; for taps each of whose rows is the same to the left as to the
 //           right. A row that falls off outwards is a sum of few runs (a disk's: one and its rim), and these sums are
 //           made once per input row, each from the next shorter one.
@@ -76,20 +76,29 @@ template <int V> static void correlate_pairs(const Correlate &k, const std::int3
     });
 }
 
+// Rows first … last − 1 of cells: the pixels of a line and their neighbours, in it or in the next one.
+static void correlate_cells(const Correlate &k, std::int64_t first, std::int64_t last, std::uint8_t *lines,
+                            std::int32_t *to) {
+  const std::int64_t apart = k.c + k.pitch + correlate_slack;
+  std::uint8_t *line = lines + k.c, *next = k.down ? line + apart : line;
+  correlate_line(k, first, line);
+  for (std::int64_t y = first; y < last; ++y, to += k.pitch) {
+    if (k.down || y > first) correlate_line(k, y + k.down, next);
+    for (std::int64_t i = 0; i < k.pitch; i += lanes<float>) {
+      const Int<float> both = widen(line + i) | widen(next + i + k.beside) << 16;
+      std::memcpy(to + i, &both, sizeof both);
+    }
+    std::swap(line, next);
+  }
+}
+
 static void correlate_by_pairs(const Correlate &k) {
   constexpr std::int64_t W = lanes<float>, V = 8;
   const Scratch<std::int32_t> cells(k.span * k.pitch + W);
-  std::vector<std::uint8_t> line(static_cast<std::size_t>(k.pitch + correlate_slack));
+  std::vector<std::uint8_t> lines(static_cast<std::size_t>(2 * (k.c + k.pitch + correlate_slack)));
   for (std::int64_t begin = 0; begin < k.h; begin += k.size) {
     const std::int64_t end = std::min(begin + k.size, k.h);
-    std::int32_t *to = cells.get();
-    for (std::int64_t y = begin - k.above; y < end + k.below; ++y, to += k.pitch) {
-      correlate_line(k, y, line.data());
-      for (std::int64_t i = 0; i < k.pitch; i += W) {
-        const Int<float> both = widen(line.data() + i) | widen(line.data() + i + k.c) << 16;
-        std::memcpy(to + i, &both, sizeof both);
-      }
-    }
+    correlate_cells(k, begin - k.above, end + k.below, lines.data(), cells.get());
     std::int64_t x = 0;
     for (; x + V * W <= k.w * k.c; x += V * W) correlate_pairs<V>(k, cells.get(), begin, end, x);
     for (; x < k.w * k.c; x += 2 * W) correlate_pairs<2>(k, cells.get(), begin, end, x);

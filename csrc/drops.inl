@@ -65,17 +65,24 @@ static void drops_gradient(std::int64_t w, const std::int16_t *above, const std:
 }
 
 // Where the gradient is greater than on both sides along itself (in the nearest of four directions): 2 if it is strong,
-// 1 if it is weak. 13573 is tan 22.5° in units of 2^−15; tan 67.5° is 2 more.
+// 1 if it is weak. 13573 is tan 22.5° in units of 2^−15; tan 67.5° is 2 more. In int16: twice as many in a vector.
 static void drops_kinds(std::int64_t w, const std::int16_t *across, const std::int16_t *down, const std::int16_t *above,
                         const std::int16_t *amount, const std::int16_t *below, std::uint8_t *to) {
 #pragma omp simd
   for (std::int64_t x = 0; x < w; ++x) {
-    const std::int32_t a = across[x] < 0 ? -across[x] : across[x], b = (down[x] < 0 ? -down[x] : down[x]) << 15;
-    const std::int32_t low = a * 13573, high = low + (a << 16), m = amount[x];
-    const bool flat = b<low, steep = b> high, rising = (across[x] ^ down[x]) < 0;
-    const std::int32_t before = flat ? amount[x - 1] : steep ? above[x] : rising ? above[x + 1] : above[x - 1];
-    const std::int32_t after = flat ? amount[x + 1] : steep ? below[x] : rising ? below[x - 1] : below[x + 1];
-    const bool greatest = (m > before) & (m > after - ((flat | steep) ? 1 : 0));
+    const auto a = static_cast<std::int16_t>(across[x] < 0 ? -across[x] : across[x]);
+    const auto b = static_cast<std::int16_t>(down[x] < 0 ? -down[x] : down[x]);
+    const auto twice = static_cast<std::int16_t>(2 * a);
+    const auto low = static_cast<std::int16_t>(twice * 13573 >> 16);  // rounded down from no whole number, but for 0
+    const auto high = static_cast<std::int16_t>(low + twice);
+    const bool flat = (b <= low) & (a > 0);
+    const bool steep = b > high;
+    const bool rising = (across[x] ^ down[x]) < 0;
+    const std::int16_t m = amount[x], aslant = rising ? above[x + 1] : above[x - 1];
+    const std::int16_t aslant_after = rising ? below[x - 1] : below[x + 1];
+    const std::int16_t before = flat ? amount[x - 1] : steep ? above[x] : aslant;
+    const std::int16_t after = flat ? amount[x + 1] : steep ? below[x] : aslant_after;
+    const bool greatest = (m > before) & ((m > after) | ((m == after) & (flat | steep)));
     to[x] = static_cast<std::uint8_t>((greatest & (m > drops_weak)) + (greatest & (m > drops_strong)));
   }
 }

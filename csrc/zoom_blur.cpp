@@ -22,7 +22,8 @@ constexpr int zoom_bits = 14;         // of a share: 1 is an int16, too
 constexpr int zoom_dropped = 7;       // bits after the step across: 8 + 7 stay, which is an int16 again
 constexpr int zoom_down_dropped = 9;  // bits after the step down: 8 + 12 stay, and there is room for 1,000 copies
 constexpr int zoom_end = 2 * zoom_bits - zoom_dropped - zoom_down_dropped;
-constexpr std::int64_t zoom_window = 16;     // bytes from which four values are made
+constexpr std::int64_t zoom_group = 16;      // values of a row
+constexpr std::int64_t zoom_window = 32;     // bytes that a group is made from
 constexpr std::uint8_t zoom_nothing = 0x80;  // pshufb makes it a 0
 
 struct Zoom {
@@ -33,14 +34,15 @@ struct Zoom {
   float share;
 };
 
-// An enlarged copy: which rows and columns its own lie between, and with which shares, as two int16. Four values of a
-// row are a group: they and their right neighbours lie within a window.
+// An enlarged copy: which rows and columns its own lie between, and with which shares, as two int16. The values of a
+// group and their right neighbours lie within a window; four of them, within four words of 32 bits of it.
 struct ZoomCopy {
   std::vector<std::int64_t> upper;  // [h]; the lower row is the next one
   std::vector<std::int32_t> down;   // [h]: of the lower row, of the upper one
-  Scratch<std::int32_t> first;      // [groups]: where a group's window begins in a row
-  Scratch<std::uint8_t> order;      // [groups][16]: pshufb's, which makes words of bytes
-  Scratch<std::int32_t> across;     // [groups][4]: of the left pixel, of the right one
+  Scratch<std::int32_t> first;      // [groups]: where a window begins in a row
+  Scratch<std::int32_t> words;      // [groups][16]: which of its words, four for four values
+  Scratch<std::uint8_t> order;      // [groups][64]: pshufb's, which makes int16 of their bytes
+  Scratch<std::int32_t> across;     // [groups][16]: of the left pixel, of the right one
 };
 
 struct ZoomPlan {
@@ -88,18 +90,28 @@ static ZoomLine zoom_line(std::int64_t n, double factor) {
 }
 
 static ZoomCopy zoom_copy(ZoomLine down, const ZoomLine &across, std::int64_t w, std::int64_t c) {
-  const std::int64_t width = w * c, groups = (width + 63) / 64 * 16;  // up to whole vectors
+  const std::int64_t width = w * c, groups = (width + 63) / 64 * 4;  // up to whole vectors
   for (std::int32_t &shares : down.shares) shares = (shares & 0xffff) << 16 | shares >> 16;
-  ZoomCopy copy{std::move(down.first), std::move(down.shares), Scratch<std::int32_t>(groups),
-                Scratch<std::uint8_t>(16 * groups), Scratch<std::int32_t>(4 * groups)};
-  std::fill(copy.first.get(), copy.first.get() + groups, 0);
-  std::fill(copy.order.get(), copy.order.get() + 16 * groups, zoom_nothing);
-  std::fill(copy.across.get(), copy.across.get() + 4 * groups, 0);
+  const auto zeros = [&](auto type, std::int64_t each, int value) {
+    Scratch<decltype(type)> memory(each * groups);
+    std::fill(memory.get(), memory.get() + each * groups, static_cast<decltype(type)>(value));
+    return memory;
+  };
+  ZoomCopy copy{std::move(down.first),
+                std::move(down.shares),
+                zeros(std::int32_t{}, 1, 0),
+                zeros(std::int32_t{}, zoom_group, 0),
+                zeros(std::uint8_t{}, 4 * zoom_group, zoom_nothing),
+                zeros(std::int32_t{}, zoom_group, 0)};
   const std::int64_t last = std::max<std::int64_t>(width - zoom_window, 0);
   for (std::int64_t i = 0; i < width; ++i) {
-    const std::int64_t x = i / c, from = across.first[x] * c + i % c;
-    if (i % 4 == 0) copy.first.get()[i / 4] = static_cast<std::int32_t>(std::min(across.first[x] * c, last));
-    const auto at = static_cast<std::uint8_t>(from - copy.first.get()[i / 4]);
+    const std::int64_t x = i / c, left = across.first[x] * c;
+    std::int32_t &first = copy.first.get()[i / zoom_group], *words = copy.words.get() + i / 4 * 4;
+    if (i % zoom_group == 0) first = static_cast<std::int32_t>(std::min(left, last));
+    if (i % 4 == 0)
+      for (std::int64_t k = 0; k < 4; ++k)
+        words[k] = static_cast<std::int32_t>(std::min<std::int64_t>((left - first) / 4, 4) + k);
+    const auto at = static_cast<std::uint8_t>(left + i % c - first - 4 * words[0]);
     const std::int32_t shares = across.shares[x];
     copy.order.get()[4 * i] = at;
     copy.order.get()[4 * i + 2] = static_cast<std::uint8_t>(shares >> 16 ? at + c : at);

@@ -21,40 +21,38 @@ HW4FAST_INLINE Int<float> zoom_load(const void *from) {
   return v;
 }
 
-// The values of some groups and their right neighbours, as pairs of int16.
-HW4FAST_INLINE Int<float> zoom_pairs(const std::uint8_t *row, const std::int32_t *first, const std::uint8_t *order) {
+// The values i, i + 1, … of a group and their right neighbours, as pairs of int16.
+HW4FAST_INLINE Int<float> zoom_pairs(const std::uint8_t *window, const std::int32_t *words, const std::uint8_t *order) {
 #if defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 64
-  const auto at = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(row + first[i])); };
-  __m512i v = _mm512_zextsi128_si512(at(0));
-  v = _mm512_inserti32x4(v, at(1), 1);
-  v = _mm512_inserti32x4(v, at(2), 2);
-  v = _mm512_inserti32x4(v, at(3), 3);
+  const __m512i bytes = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(window)));
+  const __m512i v = _mm512_maskz_permutexvar_epi32(0xffff, (__m512i)zoom_load(words), bytes);
   return (Int<float>)_mm512_shuffle_epi8(v, (__m512i)zoom_load(order));
 #elif defined(__x86_64__) && HW4FAST_VECTOR_BYTES == 32
-  const auto at = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(row + first[i])); };
-  const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(at(0)), at(1), 1);
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(window));
+  const __m256i v = _mm256_permutevar8x32_epi32(bytes, (__m256i)zoom_load(words));
   return (Int<float>)_mm256_shuffle_epi8(v, (__m256i)zoom_load(order));
 #else
   Int<float> v;
   for (std::int64_t lane = 0; lane < lanes<float>; ++lane) {
-    const std::uint8_t *from = row + first[lane / 4], *two = order + 4 * lane;
+    const std::uint8_t *from = window + 4 * words[lane / 4 * 4], *two = order + 4 * lane;
     v[lane] = two[0] == zoom_nothing ? 0 : from[two[0]] | from[two[2]] << 16;
   }
   return v;
 #endif
 }
 
-// The next row of a copy: it goes into the cells' lower halves, what was there into the upper ones.
+// The next row of a copy: it goes into the cells' lower halves, what was there into the upper ones. i: first value.
 template <int V>
-HW4FAST_INLINE void zoom_across(const ZoomCopy &copy, const std::uint8_t *row, std::int64_t g, std::int32_t *cells) {
+HW4FAST_INLINE void zoom_across(const ZoomCopy &copy, const std::uint8_t *row, std::int64_t i, std::int32_t *cells) {
   constexpr std::int64_t W = lanes<float>;
-  const std::int32_t *first = opaque(copy.first.get() + g);
-  const std::uint8_t *order = opaque(copy.order.get() + 16 * g);
-  const std::int32_t *across = opaque(copy.across.get() + 4 * g);
+  const std::int32_t *first = opaque(copy.first.get() + i / zoom_group);
+  const std::int32_t *words = opaque(copy.words.get() + i), *across = opaque(copy.across.get() + i);
+  const std::uint8_t *order = opaque(copy.order.get() + 4 * i);
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
+    const std::uint8_t *window = row + first[v * W / zoom_group];
     const Words sum =
-        (Words)zoom_weigh(zoom_pairs(row, first + v * W / 4, order + v * W * 4), zoom_load(across + v * W));
+        (Words)zoom_weigh(zoom_pairs(window, words + v * W, order + 4 * v * W), zoom_load(across + v * W));
     const Words both = sum >> zoom_dropped | (Words)zoom_load(cells + v * W) << 16;
     std::memcpy(cells + v * W, &both, sizeof both);
   }
@@ -89,7 +87,7 @@ template <int V> static void zoom_strip(const Zoom &z, const std::vector<ZoomCop
   for (std::int64_t y = 0; y < z.h; ++y) {
     for (std::size_t k = 0; k < copies.size(); ++k)
       for (; next[k] < copies[k].upper[y] + 2; ++next[k])
-        zoom_across<V>(copies[k], z.input + std::min(next[k], z.h - 1) * z.stride, x / 4,
+        zoom_across<V>(copies[k], z.input + std::min(next[k], z.h - 1) * z.stride, x,
                        cells.get() + static_cast<std::int64_t>(k) * wide);
     const std::uint8_t *from = z.input + y * z.stride + x;
     std::uint8_t *to = z.output + y * width + x;

@@ -89,7 +89,7 @@ def in_fixed_point(weights: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _evenly(exact: np.ndarray, wanted: int) -> np.ndarray | None:
-    """Rounded, equal numbers alike, to a sum of `wanted` but for a few units, which go to the one in the middle of the
+    """Rounded, equal numbers alike, to a sum of `wanted` but for up to 16 units, which go to the one in the middle of the
     greatest: what is the same on both sides stays so. None if it would be many, or if few are equal."""
     rounded = np.rint(exact * 2**10)
     if 2 * len(set(rounded.tolist())) > len(rounded):
@@ -105,7 +105,7 @@ def _evenly(exact: np.ndarray, wanted: int) -> np.ndarray | None:
     greatest = np.flatnonzero(which == len(values) - 1)
     result = fixed[which]
     result[greatest[len(greatest) // 2]] += lacking
-    return result if abs(lacking) <= 4 and result.min() >= 0 else None
+    return result if abs(lacking) <= 16 and result.min() >= 0 else None
 
 
 def correlate_reference(
