@@ -13,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("hw4fast", "torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "numba")
+PACKAGES = (
+    "hw4fast", "torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "numba",
+    "opencv-python-headless", "pyarrow", "pandas",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
 from hw4fast.paths import printable
-from hw4fast.robustness.findings import labelled_part
-from hw4fast.robustness.metrics import Row
+from hw4fast.robustness.analysis import Breaking
+from hw4fast.robustness.findings import by_series, labelled_part
+from hw4fast.robustness.metrics import Row, breaks, harm
+from hw4fast.stats import CalibrationBin
+from hw4fast.transforms.spec import Sweep
 
 ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
 PANEL = (3.3, 2.15)  # inches
@@ -58,9 +61,9 @@ def legend_svg(kind: str) -> str:
 
 
 def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: str) -> None:
-    """`accuracy.png`: all panels on one sheet, at most three abreast."""
+    """`accuracy`: all panels on one sheet, at most four abreast."""
     plt = pyplot()
-    columns = min(3, len(groups))
+    columns = min(3 if len(groups) <= 9 else 4, len(groups))
     lines = -(-len(groups) // columns)
     width = max(NARROWEST, PANEL[0] * columns)
     figure, grid = plt.subplots(
@@ -76,8 +79,95 @@ def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: 
     bands = f"bands: 95 % Wilson intervals{'; accuracy' + part if part else ''}"
     handles = _legend(plt, clean)
     figure.legend(handles=handles, title=bands, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path)
-    plt.close(figure)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """As .png and as .svg."""
+    figure.savefig(path.with_suffix(".png"))
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    pyplot().close(figure)
+
+
+def save_heat(path: Path, rows: Sequence[Row], title: str) -> None:
+    """`heat`: accuracy (or the share of changed answers) in % as a number per transform and severity, on a tint that
+    deepens with what is lost; a frame where the model breaks. Nothing without severities."""
+    clean = rows[0]
+    graded = [group for group in by_series(rows) if group[0].point.severity is not None]
+    if not graded:
+        return
+    plt = pyplot()
+    lost = np.array([[max(0.0, harm(row) - harm(clean)) for row in group] for group in graded])
+    figure, axes = plt.subplots(figsize=(NARROWEST, 0.235 * len(graded) + 1.3), layout="constrained")
+    axes.imshow(lost, cmap=_tints(), vmin=0, vmax=max(1e-9, 1 - harm(clean)), aspect="auto")
+    for y, group in enumerate(graded):
+        for x, row in enumerate(group):
+            value = row.flip_rate if row.accuracy is None else row.accuracy
+            axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=8)
+            if breaks(row, clean):
+                axes.add_patch(plt.Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, linewidth=0.9))
+    axes.set_xticks(range(len(graded[0])), [row.point.label for row in graded[0]])
+    axes.set_yticks(range(len(graded)), [_text(group[0].point.series) for group in graded])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.xaxis.tick_top()
+    what = "answers that changed" if clean.accuracy is None else f"right (clean: {100 * clean.accuracy:.0f} %)"
+    axes.set_xlabel(f"severity; % of pictures {what}; framed: it breaks")
+    figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
+    _save(figure, path)
+
+
+def _tints() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("harm", ["white", "#f3b98f", OKABE_ITO[1]])
+
+
+def save_breaking(path: Path, found: Sequence[Breaking], sweeps: Mapping[str, Sweep], title: str) -> None:
+    """`breaking`: along each transform's sweep the middle half of the breaking points, and their median with its 95 %
+    interval. Nothing without any."""
+    if not found:
+        return
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(NARROWEST + 1.6, 0.27 * len(found) + 1.2), layout="constrained")
+    for y, one in enumerate(found):
+        shares = np.array([*one.shares, *[np.nan] * one.never])
+        quarter = [shares[min(k * (one.n - 1) // 4, one.n - 1)] for k in (1, 2, 3)]
+        low, middle, high = (1.0 if np.isnan(share) else share for share in quarter)
+        axes.barh(y, high - low, left=low, height=0.55, color=OKABE_ITO[5], edgecolor="black", linewidth=0.5)
+        if one.median is not None:
+            axes.plot([middle, middle], [y - 0.38, y + 0.38], color="black", marker="", linewidth=2)
+        unit = "" if one.median is None or one.unit in ("", one.parameter) or " " in one.unit else f" {one.unit}"
+        said = "fewer than half" if one.median is None else f"{one.parameter} {one.median:.3g}{unit}"
+        axes.text(1.02, y, said, va="center", fontsize=8)
+    axes.set_yticks(range(len(found)), [_text(one.transform) for one in found])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_xticks([0, 0.5, 1], ["harmless", "half of its sweep", "the end"])
+    axes.set_xlabel(f"where the answer changes (box: middle half, line: median; n = {found[0].n}); right: the median")
+    figure.suptitle(_text(wrapped(title, NARROWEST + 1.4)), fontsize=10)
+    _save(figure, path)
+
+
+def save_calibration(path: Path, series: Sequence[tuple[str, Sequence[CalibrationBin]]], title: str) -> None:
+    """`calibration`: accuracy against confidence in %, with 95 % Wilson intervals. series: (its name, bins)."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(NARROWEST, NARROWEST), layout="constrained")
+    axes.plot([0, 100], [0, 100], color="black", linestyle=":", marker="", linewidth=1, label="as often right as sure")
+    for (name, bins), colour, marker, style in zip(series, OKABE_ITO, MARKERS, ("-", "--"), strict=False):
+        kept = [b for b in bins if b.n and b.confidence is not None and b.accuracy is not None and b.interval]
+        x, y = ([100 * float(value or 0) for value in values] for values in _columns(kept))
+        errors = [[100 * abs((b.accuracy or 0) - (b.interval or (0, 0))[end]) for b in kept] for end in (0, 1)]
+        axes.errorbar(x, y, errors, color=colour, marker=marker, linestyle=style, capsize=2, label=name)
+    axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="confidence, %", ylabel="% right", aspect="equal")
+    axes.legend(frameon=False, loc="upper left")
+    figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
+    _save(figure, path)
+
+
+def _columns(bins: Sequence[CalibrationBin]) -> tuple[list[float | None], list[float | None]]:
+    return [b.confidence for b in bins], [b.accuracy for b in bins]
 
 
 def _legend(plt: Any, clean: Row) -> list[Any]:

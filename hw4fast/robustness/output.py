@@ -15,10 +15,10 @@ from hw4fast.files import write_json, write_text
 from hw4fast.record import now, processor, versions
 from hw4fast.robustness import findings
 from hw4fast.robustness.album import Album, make_album
-from hw4fast.robustness.analysis import ModelRow, model_row
+from hw4fast.robustness.analysis import ModelRow, breaking_points, model_row, pooled
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.breaking import PICTURES
-from hw4fast.robustness.figures import save_curves, save_grid
+from hw4fast.robustness.figures import save_breaking, save_calibration, save_curves, save_grid, save_heat
 from hw4fast.robustness.folder import RECORD
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import Row
@@ -26,6 +26,7 @@ from hw4fast.robustness.pictures import Prints
 from hw4fast.robustness.report import Report, render
 from hw4fast.robustness.source import Source
 from hw4fast.robustness.tables import further_tables, predictions_table, summary_table, write_table
+from hw4fast.stats import calibration_bins
 
 if TYPE_CHECKING:
     from hw4fast.inference.classifier import Classifier
@@ -86,10 +87,23 @@ def write_files(folder: Path, outcome: Outcome) -> None:
     tables = {"predictions": predictions_table(outcome.models, outcome.measured), "summary": summary_table(outcome)}
     for name, table in (tables | further_tables(outcome)).items():
         write_table(folder / name, table)
-    save_curves(folder / "accuracy.png", outcome.rows[0][0], findings.by_series(outcome.rows[0]), title)
-    _save_transforms(folder / "transforms.png", outcome)
+    _save_pictures(folder, outcome, title)
     write_text(folder / "report.html", render(_report(outcome)))
     write_json(folder / RECORD, _record(outcome))
+
+
+def _save_pictures(folder: Path, outcome: Outcome, title: str) -> None:
+    """Every plot of the page as .png and .svg, of the first model; `transforms.png`, which is photographs."""
+    rows, measured = outcome.rows[0], outcome.measured[0]
+    save_curves(folder / "accuracy", rows[0], findings.by_series(rows), title)
+    save_heat(folder / "heat", rows, title)
+    sweeps = {transform.name: transform.sweep for transform in measured.swept if transform.sweep is not None}
+    save_breaking(folder / "breaking", breaking_points(measured), sweeps, title)
+    if rows[0].labelled:
+        spoiled = range(1, len(rows))
+        bins = [(name, calibration_bins(*pooled(measured, at))) for name, at in (("clean", [0]), ("spoiled", spoiled))]
+        save_calibration(folder / "calibration", bins, title)
+    _save_transforms(folder / "transforms.png", outcome)
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
@@ -161,7 +175,7 @@ def _report(outcome: Outcome) -> Report:
             ("Versions", ", ".join(used)),
             (
                 "Beside this page",
-                "predictions and summary (.csv, .parquet), study.json, accuracy.png, transforms.png",
+                "every number (.csv, .parquet), every plot (.png, .svg), study.json",
             ),
         ],
     )

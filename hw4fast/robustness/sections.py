@@ -86,8 +86,8 @@ and how often an answer changes back on the way.</p>
 
 
 def _unit(one: Breaking) -> str:
-    """` px`, but ` (of the range)`."""
-    return "" if not one.unit else f" ({one.unit})" if " " in one.unit else f" {one.unit}"
+    """` px`, but ` (of the range)`, and nothing after `degrees 30`."""
+    return "" if not one.unit or one.unit == one.parameter else f" ({one.unit})" if " " in one.unit else f" {one.unit}"
 
 
 def _told(one: Breaking) -> str:

@@ -23,7 +23,7 @@ from hw4fast.robustness.output import Outcome, command, write_files
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.source import Source, choose, open_source
 from hw4fast.robustness.store import Store
-from hw4fast.transforms.own import import_transforms
+from hw4fast.transforms.own import fingerprint, import_transforms
 
 STUDIES = Path("studies")
 Models = str | Path | Sequence[str | Path]
@@ -174,10 +174,12 @@ def _asked(models: Sequence[str | Path], provider: str, source: Source) -> list[
 
 
 def _setting(model: Asked) -> dict[str, str]:
-    """What an answer depends on besides the model, the picture and the transform."""
+    """What an answer depends on besides the model, the picture and the transform: versions, and the code itself, which
+    in a source folder changes without them."""
     used = ("hw4fast", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "opencv-python-headless")
     versions = record.versions()
-    return {name: versions[name] for name in used if name in versions} | {"provider": model.classifier.provider}
+    setting = {name: versions[name] for name in used if name in versions}
+    return setting | {"provider": model.classifier.provider, "code": fingerprint()}
 
 
 def _kept(arguments: dict[str, Any], folder: Path) -> str:

@@ -9,12 +9,14 @@ import marshal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hw4fast.errors import UsageError, UserError
+from hw4fast.kernels import compiled
 from hw4fast.paths import one_line
 from hw4fast.transforms.spec import TRANSFORMS, Parameter, Settings, Sweep, Transform, register
 
@@ -109,6 +111,16 @@ def _fingerprint(function: Callable[..., np.ndarray]) -> str:
     except (OSError, TypeError):  # typed into an interpreter
         return hashlib.blake2b(marshal.dumps(function.__code__), digest_size=8).hexdigest()
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@cache
+def fingerprint() -> str:
+    """Of the transforms of this package and the kernels that they call, as they are on the disk."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=8)
+    for file in [*sorted(package.glob("transforms/*.py")), *sorted(package.glob("kernels/*.py")), compiled().__file__]:
+        digest.update(Path(str(file)).read_bytes())
+    return digest.hexdigest()
 
 
 def import_transforms(path: str | Path) -> list[str]:

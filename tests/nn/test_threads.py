@@ -13,6 +13,8 @@ import os, sys, torch
 import hw4fast.nn as hn
 from hw4fast import kernels
 from hw4fast.kernels.resize import resize
+from hw4fast.kernels.sample import warp
+from hw4fast.transforms import TRANSFORMS
 torch.set_num_threads(int(sys.argv[1]))
 a = torch.rand(512, 512)
 x, w = torch.rand(32, 16, 14, 14), torch.rand(32, 16, 5, 5)
@@ -30,7 +32,12 @@ for _ in range(3):
     hn.softmax_cross_entropy(logits, torch.zeros(4096, dtype=torch.int64)).backward()
     hn.binary_cross_entropy_with_logits(logits, torch.rand(4096, 1000)).backward()
     hn.gaussian_blur(torch.rand(8, 3, 224, 224), 51)
-    resize(torch.zeros(500, 400, 3, dtype=torch.uint8).numpy(), (224, 224), threads=int(sys.argv[1]))
+    picture = torch.zeros(500, 400, 3, dtype=torch.uint8).numpy()
+    resize(picture, (224, 224), threads=int(sys.argv[1]))
+    warp(picture, torch.eye(3, dtype=torch.float64).numpy(), threads=int(sys.argv[1]))
+    for name in TRANSFORMS:
+        if not TRANSFORMS.get(name).reads:
+            TRANSFORMS.get(name)(picture)
 assert all(sum(counts.values()) for counts in kernels.calls().values()), kernels.calls()
 print(len(before), len(tasks() - before))
 """

@@ -16,8 +16,8 @@ import hw4fast.data as datasets
 import hw4fast.training.train as train_module
 from hw4fast import kernels
 from hw4fast.errors import Interrupted, UsageError, UserError
-from hw4fast.files import write_json
-from hw4fast.training.runs import alone, load_model, load_record, load_state, new_folder
+from hw4fast.files import alone, write_json
+from hw4fast.training.runs import load_model, load_record, load_state, new_folder
 from hw4fast.training.settings import Settings
 from hw4fast.training.train import train
 from tests.training.conftest import NARROW, other_data
@@ -329,7 +329,7 @@ def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
 
 def test_a_run_that_another_process_trains_is_left_alone(quick, tmp_path):
     folder = quick(epochs=1).folder
-    with alone(folder), pytest.raises(UserError, match="another process is training"):
+    with alone(folder, "training"), pytest.raises(UserError, match="another process is training"):
         train({"epochs": 2}, folder, resume=True, progress=False)
     assert train({"epochs": 2}, folder, resume=True, progress=False).settings.epochs == 2
 
