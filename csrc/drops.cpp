@@ -37,6 +37,13 @@ template <class T> struct DropsPlane {
   T *row(std::int64_t y) const { return data + (y + 2) * pitch + drops_margin; }
 };
 
+// Only its last four rows.
+struct DropsRing {
+  std::int16_t *data;
+  std::int64_t pitch;
+  std::int16_t *row(std::int64_t y) const { return data + (y & 3) * pitch + drops_margin; }
+};
+
 struct Drops {
   const std::uint8_t *grey;  // [h][w]
   float *output;             // [h][w]

@@ -87,19 +87,27 @@ static void drops_kinds(std::int64_t w, const std::int16_t *across, const std::i
   }
 }
 
-// Canny's edges: kinds of 2.
-static void drops_edges(const Drops &d, const DropsPlane<std::int16_t> &grey, const DropsPlane<std::int16_t> &across,
-                        const DropsPlane<std::int16_t> &down, const DropsPlane<std::int16_t> &amount,
-                        const DropsPlane<std::uint8_t> &kinds) {
-  for (std::int64_t y = -1; y <= d.h; ++y) {
-    drops_grey(d, y, grey.row(y));
-    std::fill(amount.row(y) - 1, amount.row(y) + d.w + 1, std::int16_t{0});
-    std::fill(kinds.row(y) - drops_margin, kinds.row(y) + d.w + drops_margin, std::uint8_t{0});
+// Canny's edges but for their last step: kinds of 2 and 1. Whatever is needed of a row is made when it is met.
+static void drops_gradients(const Drops &d, const DropsRing (&rings)[4], const DropsPlane<std::uint8_t> &kinds) {
+  const auto &[grey, across, down, amount] = rings;
+  std::fill(amount.data, amount.data + 4 * amount.pitch, std::int16_t{0});
+  drops_grey(d, -1, grey.row(-1));
+  drops_grey(d, 0, grey.row(0));
+  for (std::int64_t y = 0; y <= d.h; ++y) {
+    if (y < d.h) {
+      drops_grey(d, y + 1, grey.row(y + 1));
+      drops_gradient(d.w, grey.row(y - 1), grey.row(y), grey.row(y + 1), across.row(y), down.row(y), amount.row(y));
+    } else {
+      std::fill(amount.row(y), amount.row(y) + d.w, std::int16_t{0});
+    }
+    if (y)
+      drops_kinds(d.w, across.row(y - 1), down.row(y - 1), amount.row(y - 2), amount.row(y - 1), amount.row(y),
+                  kinds.row(y - 1));
   }
-  for (std::int64_t y = 0; y < d.h; ++y)
-    drops_gradient(d.w, grey.row(y - 1), grey.row(y), grey.row(y + 1), across.row(y), down.row(y), amount.row(y));
-  for (std::int64_t y = 0; y < d.h; ++y)
-    drops_kinds(d.w, across.row(y), down.row(y), amount.row(y - 1), amount.row(y), amount.row(y + 1), kinds.row(y));
+}
+
+// Their last step: kinds of 2.
+static void drops_edges(const Drops &d, const DropsPlane<std::uint8_t> &kinds) {
   std::vector<std::uint8_t *> found;
   std::vector<std::uint8_t> most(static_cast<std::size_t>(d.w + 2)), touched(static_cast<std::size_t>(d.w + 8));
   for (std::int64_t y = 0; y < d.h; ++y) {
@@ -174,8 +182,8 @@ template <class T> static void drops_beside(T *row, std::int64_t w) {
 }
 
 // use(x, the sum over 3 × 3) of row y.
-template <class Use> HW4FAST_INLINE void drops_sums(const Drops &d, const DropsPlane<std::int16_t> &plane,
-                                                    std::int64_t y, std::int32_t *column, const Use &use) {
+template <class Plane, class Use> HW4FAST_INLINE void drops_sums(const Drops &d, const Plane &plane, std::int64_t y,
+                                                                 std::int32_t *column, const Use &use) {
   const std::int16_t *above = plane.row(drops_mirrored(y - 1, d.h)), *row = plane.row(y);
   const std::int16_t *below = plane.row(drops_mirrored(y + 1, d.h));
 #pragma omp simd
@@ -184,65 +192,101 @@ template <class Use> HW4FAST_INLINE void drops_sums(const Drops &d, const DropsP
   for (std::int64_t x = 0; x < d.w; ++x) use(x, column[x - 1] + column[x] + column[x + 1]);
 }
 
+// How often each level occurs in a row. Eight counts of each: one waits for its last addition.
+static void drops_count(const std::uint8_t *level, std::int64_t w, std::int64_t (&count)[8][drops_levels]) {
+  std::int64_t x = 0;
+  for (; x + 8 <= w; x += 8)
+#pragma GCC unroll 8
+    for (std::int64_t k = 0; k < 8; ++k) ++count[k][level[x + k]];
+  for (; x < w; ++x) ++count[0][level[x]];
+}
+
+// In place; up to 31 values more than w.
+static void drops_look_up(const std::uint8_t (&table)[drops_levels], std::uint8_t *level, std::int64_t w) {
+#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES > 16
+  const auto half = [&](int i) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(table + 16 * i)));
+  };
+  const __m256i lower = half(0), upper = half(1);  // where bit 7 is set there comes a 0
+  for (std::int64_t x = 0; x < w; x += 32) {
+    const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(level + x));
+    const __m256i low = _mm256_shuffle_epi8(lower, _mm256_add_epi8(at, _mm256_set1_epi8(0x70)));
+    const __m256i high = _mm256_shuffle_epi8(upper, _mm256_sub_epi8(at, _mm256_set1_epi8(16)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(level + x), _mm256_or_si256(low, high));
+  }
+#else
+  for (std::int64_t x = 0; x < w; ++x) level[x] = table[level[x]];
+#endif
+}
+
 // Mean distances as levels 0 … 20, equalised.
 static void drops_levelled(const Drops &d, const DropsPlane<std::int16_t> &way, const DropsPlane<std::uint8_t> &levels,
-                           const DropsPlane<std::int16_t> &to, std::int32_t *column) {
-  std::int64_t count[4][drops_levels] = {}, all[drops_levels] = {};
+                           std::int32_t *column) {
+  std::int64_t count[8][drops_levels] = {}, all[drops_levels] = {};
   for (std::int64_t y = 0; y < d.h; ++y) drops_beside(way.row(y), d.w);
   for (std::int64_t y = 0; y < d.h; ++y) {
     std::uint8_t *const level = levels.row(y);
     drops_sums(d, way, y, column, [&](std::int64_t x, std::int32_t sum) {
       level[x] = static_cast<std::uint8_t>((sum >> 10) * 7282 >> 16);  // by 9 · 2^10
     });
-    for (std::int64_t x = 0; x < d.w; ++x) ++count[x % 4][level[x]];  // four: a count waits for its last one
+    drops_count(level, d.w, count);
   }
   for (const auto &part : count)
     for (std::int64_t level = 0; level < drops_levels; ++level) all[level] += part[level];
   std::uint8_t table[drops_levels];
   drops_equalised(all, d.h * d.w, table);
   for (std::int64_t y = 0; y < d.h; ++y) {
-    for (std::int64_t x = 0; x < d.w; ++x) to.row(y)[x] = table[levels.row(y)[x]];
-    drops_beside(to.row(y), d.w);
+    drops_look_up(table, levels.row(y), d.w);
+    drops_beside(levels.row(y), d.w);
   }
 }
 
-// Light that falls from one side: the slope towards the lower right.
-static void drops_relief(const Drops &d, const DropsPlane<std::int16_t> &from, const DropsPlane<std::int16_t> &to) {
-  for (std::int64_t y = 0; y < d.h; ++y) {
-    const std::int16_t *above = from.row(drops_mirrored(y - 1, d.h)), *row = from.row(y);
-    const std::int16_t *below = from.row(drops_mirrored(y + 1, d.h));
-    std::int16_t *const into = to.row(y);
+// Light that falls from one side: what row y rises by towards the lower right.
+static void drops_relief(const Drops &d, const DropsPlane<std::uint8_t> &from, std::int64_t y, std::int16_t *to) {
+  const std::uint8_t *above = from.row(drops_mirrored(y - 1, d.h)), *row = from.row(y);
+  const std::uint8_t *below = from.row(drops_mirrored(y + 1, d.h));
 #pragma omp simd
-    for (std::int64_t x = 0; x < d.w; ++x) {
-      const auto slope = static_cast<std::int16_t>(-2 * above[x - 1] - above[x] - row[x - 1] + row[x] + row[x + 1] +
-                                                   below[x] + 2 * below[x + 1]);
-      const std::int16_t positive = slope < 0 ? std::int16_t{0} : slope;
-      into[x] = positive > 255 ? std::int16_t{255} : positive;
-    }
-    drops_beside(into, d.w);
+  for (std::int64_t x = 0; x < d.w; ++x) {
+    const auto slope = static_cast<std::int16_t>(-2 * above[x - 1] - above[x] - row[x - 1] + row[x] + row[x + 1] +
+                                                 below[x] + 2 * below[x + 1]);
+    const std::int16_t positive = slope < 0 ? std::int16_t{0} : slope;
+    to[x] = positive > 255 ? std::int16_t{255} : positive;
   }
+  drops_beside(to, d.w);
 }
 
-static void drops_all(const Drops &d) {
-  const std::int64_t pitch = (d.w + 2 * drops_margin + 31) / 32 * 32, plane = (d.h + 4) * pitch;
-  const Scratch<std::int16_t> memory(4 * plane + plane / 2 +
-                                     2 * pitch);  // one piece: of several, malloc gives back some
-  const auto part = [&](std::int64_t i) { return DropsPlane<std::int16_t>{memory.get() + i * plane, pitch}; };
-  const DropsPlane<std::uint8_t> bytes{reinterpret_cast<std::uint8_t *>(memory.get() + 4 * plane), pitch};
-  auto *const column = reinterpret_cast<std::int32_t *>(memory.get() + 4 * plane + plane / 2) + 1;
-  drops_edges(d, part(0), part(1), part(2), part(3), bytes);
-  drops_distance(d, bytes, part(0));
-  drops_levelled(d, part(0), bytes, part(1), column);
-  drops_relief(d, part(1), part(2));
+// The mean of it, rounded to the nearest, times the thickness; scaled at the end.
+static void drops_shine(const Drops &d, const DropsPlane<std::uint8_t> &levels, const DropsRing &relief,
+                        std::int32_t *column) {
   std::int32_t most = 1;
-  for (std::int64_t y = 0; y < d.h; ++y) {
-    const std::uint8_t *const grey = d.grey + y * d.w;
-    float *const to = d.output + y * d.w;
-    drops_sums(d, part(2), y, column, [&](std::int64_t x, std::int32_t sum) {
-      to[x] = static_cast<float>(((sum + 4) * 7282 >> 16) * grey[x]);  // the mean, rounded to the nearest
+  for (std::int64_t y = 0; y <= d.h; ++y) {
+    if (y < d.h) drops_relief(d, levels, y, relief.row(y));
+    if (y == 0) continue;
+    const std::uint8_t *const grey = d.grey + (y - 1) * d.w;
+    float *const to = d.output + (y - 1) * d.w;
+    drops_sums(d, relief, y - 1, column, [&](std::int64_t x, std::int32_t sum) {
+      to[x] = static_cast<float>(((sum + 4) * 7282 >> 16) * grey[x]);
     });
     for (std::int64_t x = 0; x < d.w; ++x) most = std::max(most, static_cast<std::int32_t>(to[x]));
   }
   const float share = 1.0f / static_cast<float>(most);
   for (std::int64_t i = 0; i < d.h * d.w; ++i) d.output[i] *= share;
+}
+
+static void drops_all(const Drops &d) {
+  const std::int64_t pitch = (d.w + 2 * drops_margin + 31) / 32 * 32, plane = (d.h + 4) * pitch;
+  // one piece: of several, malloc gives some back each time
+  const Scratch<std::int16_t> memory(plane + plane / 2 + 16 * pitch + 2 * pitch);
+  const DropsPlane<std::int16_t> way{memory.get(), pitch};
+  const DropsPlane<std::uint8_t> bytes{reinterpret_cast<std::uint8_t *>(memory.get() + plane), pitch};
+  std::int16_t *const rest = memory.get() + plane + plane / 2;
+  const DropsRing rings[4] = {
+      {rest, pitch}, {rest + 4 * pitch, pitch}, {rest + 8 * pitch, pitch}, {rest + 12 * pitch, pitch}};
+  auto *const column = reinterpret_cast<std::int32_t *>(rest + 16 * pitch) + 1;
+  std::fill(bytes.data, bytes.data + plane, std::uint8_t{0});
+  drops_gradients(d, rings, bytes);
+  drops_edges(d, bytes);
+  drops_distance(d, bytes, way);
+  drops_levelled(d, way, bytes, column);
+  drops_shine(d, bytes, rings[0], column);
 }

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from readme_corruptions import corruptions, studying
 from readme_serving import (
     RESULTS,
     OldRecordError,
@@ -235,6 +236,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "parity": parity,
     "fuzz": fuzz,
     "reproduced": reproduced,
+    "studying": studying,
+    "corruptions": corruptions,
 }
 
 

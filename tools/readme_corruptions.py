@@ -1,7 +1,9 @@
-"""The README's block on ImageNet-C's corruptions beside imagecorruptions', from its record; readme.py fills it in."""
+"""The README's blocks on the study and on ImageNet-C's corruptions beside imagecorruptions', from their records;
+readme.py fills them in."""
 
 from __future__ import annotations
 
+import json
 from math import floor, log10
 
 from readme_serving import OLD, RESULTS, OldRecordError, markdown, where
@@ -89,3 +91,23 @@ def equal(rows: list[dict]) -> str:
 def differing(statistics: dict) -> list[str]:
     names = [name for name, row in statistics.items() if not row["agrees"]]
     return [*names, *(f"spread of {name}" for name, row in statistics.items() if not row["spread_agrees"])]
+
+
+def studying() -> str:
+    """What a study of the photographs found, and how fast and how large it is."""
+    found = json.loads((RESULTS / "photos-study.json").read_text(encoding="utf-8"))
+    entry = record.read(RESULTS / "studying.jsonl")[-1]
+    results = entry["results"]
+    speed, memory = results["speed"], results["memory"]["peak_mib"]
+    lines = [f"- {one['model'].rpartition('/')[2].removesuffix('.onnx')}: {one['finding']}" for one in found["models"]]
+    asked = f"{found['predictions']:,} answers about {found['n']} photographs of nips2017"
+    few, many = sorted(memory, key=int)
+    ratio = speed["ratio"]
+    share, low, high = (f"{100 * ratio[key]:.0f}" for key in ("median", "low", "high"))
+    return "\n".join(lines) + (
+        f"\n\n{asked}, and their breaking points, in {found['seconds'] / 60:.0f} min. From the files on, the study gets"
+        f" {speed['images_per_s']['study']:.0f} answers a second out of {results['model']}, {share} % (quartiles {low} …"
+        f" {high} of {speed['rounds']} turns) of what onnxruntime alone reaches on ready tensors at its best"
+        f" ({speed['best']}). Its memory is {memory[few]:.0f} MiB at most with {few} photographs and {memory[many]:.0f}"
+        f" with {many}. {where(entry, [])}."
+    )

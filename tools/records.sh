@@ -21,16 +21,26 @@ for kernel in softmax_xent bce_with_logits conv_block conv_block_backward batch_
   "$python" benchmarks/compare.py $kernel --everything --record
 done
 
-say "digits: train, export, classify, study"
+say "digits: train, export, classify"
 hw4fast train digits --epochs 20 --batch-size 50 --batch-norm --optimizer adam
 hw4fast export runs/digits --onnx
 hw4fast classify runs/digits/samples/00-6.png --model runs/digits --transform blur25 --transform rotate45 --top 3 \
   >"$results"/digits-classify.txt
-hw4fast study digits --model runs/digits
 cp "$scratch/runs/digits/run.json" "$results"/digits-run.json
-cp "$scratch/studies/digits/summary.csv" "$results"/digits-study.csv
-cp "$scratch/studies/digits/accuracy.png" "$results"/digits-accuracy.png
-cp "$scratch/studies/digits/transforms.png" "$results"/digits-transforms.png
+
+say "what breaks ShuffleNet and SqueezeNet: the photographs of HW4FAST_DATA"
+hw4fast study "$HW4FAST_DATA/photos/nips2017" --model shufflenet_v2_x1_0 squeezenet1_1
+cp "$scratch/studies/nips2017/heat.png" "$results"/photos-heat.png
+cp "$scratch/studies/nips2017/breaking.png" "$results"/photos-breaking.png
+cp "$scratch/studies/nips2017/transforms.csv" "$results"/photos-transforms.csv
+cp "$scratch/studies/nips2017/models.csv" "$results"/photos-models.csv
+cp "$scratch/studies/nips2017/study.json" "$results"/photos-study.json
+"$python" benchmarks/studying.py "$HW4FAST_DATA/photos/nips2017" --record
+
+say "ImageNet-C's corruptions beside imagecorruptions, where IMAGECORRUPTIONS names a Python that has it"
+if [ -n "${IMAGECORRUPTIONS:-}" ]; then
+  "$python" benchmarks/corruptions.py --python "$IMAGECORRUPTIONS" --record || [ $? -eq 3 ]
+fi
 
 say "exported nets beside torch"
 "$python" benchmarks/parity.py --record

@@ -120,13 +120,13 @@ class Preprocessing:
         return size, (round((size[0] - rows) / 2), round((size[1] - columns) / 2), rows, columns)
 
     @np.errstate(all="ignore")  # a divisor that is none in float32: what the net answers to it is refused
-    def normalise(self, batch: np.ndarray) -> np.ndarray:
+    def normalise(self, batch: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """uint8 [n, h, w, c] of fitted pictures → float32 [n, c, h, w] with channels in the order of `mode`:
-        (x / divisor − mean) / std, in the order torchvision computes it."""
+        (x / divisor − mean) / std, in the order torchvision computes it. out: memory that it may use for that."""
         batch = batch[..., ::-1] if self.mode == "BGR" else batch
         n, height, width, channels = batch.shape
         if self.divisor == 255 and batch.size and batch.dtype == np.uint8:  # what the kernel divides by
-            tensor = np.empty((n, channels, height, width), np.float32)
+            tensor = np.empty((n, channels, height, width), np.float32) if out is None else out
             for picture, to in zip(batch, tensor, strict=True):
                 resize(picture, (height, width), mean=self.mean, std=self.std, out=to)
             return tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,7 @@ class Classifier:
         spin: bool | None = None,
         batch: int | None = None,
     ) -> None:
-        self.path, self._spin = find_model(model), spin
+        self.path, self._spin, self._own = find_model(model), spin, threading.local()
         self._session = open_session(self.path, providers, threads, kernels, trusted, spin, batch)
         running = self._session.get_providers()[0]
         self.provider = next(name for name, long_name in PROVIDERS.items() if long_name == running)
@@ -105,12 +106,21 @@ class Classifier:
         n, at_once = len(batch), self.at_once
         if n == 0:
             return np.zeros((0, len(self.card.labels)), np.float32)
-        tensor = batch if ready else self.tensor(batch)
+        tensor = batch if ready else self.tensor(batch, self._scratch(batch))
         if at_once is None:
             return self._run(tensor)
         # the file takes so many at a time: the last ones are filled up
         filled = np.concatenate([tensor, np.repeat(tensor[-1:], -n % at_once, axis=0)])
         return np.concatenate([self._run(filled[i : i + at_once]) for i in range(0, n, at_once)])[:n]
+
+    def _scratch(self, batch: np.ndarray) -> np.ndarray:
+        """float32 [n, c, h, w], this thread's own: the system's fresh pages take longer than to fill them."""
+        n, height, width, channels = batch.shape
+        shape = (n, channels, height, width)
+        held = getattr(self._own, "tensor", None)
+        if held is None or held.shape != shape:
+            held = self._own.tensor = np.empty(shape, np.float32)
+        return held
 
     def _run(self, tensor: np.ndarray) -> np.ndarray:
         card = self.card
@@ -134,13 +144,14 @@ class Classifier:
         return result
 
     @np.errstate(over="ignore")  # of float16: the answer is refused
-    def tensor(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] of fitted pictures → what the graph takes, as the card says."""
+    def tensor(self, batch: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [n, h, w, c] of fitted pictures → what the graph takes, as the card says. out: float32 [n, c, h, w]
+        that it may use for that."""
         expected = self.card.input
         if expected.dtype == "uint8":
             batch = batch[..., ::-1] if self.card.preprocessing.mode == "BGR" else batch
             return np.ascontiguousarray(batch if expected.layout == "NHWC" else batch.transpose(0, 3, 1, 2))
-        tensor = self.card.preprocessing.normalise(batch).astype(expected.dtype, copy=False)
+        tensor = self.card.preprocessing.normalise(batch, out).astype(expected.dtype, copy=False)
         return tensor if expected.layout == "NCHW" else np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:

@@ -89,8 +89,8 @@ def in_fixed_point(weights: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _evenly(exact: np.ndarray, wanted: int) -> np.ndarray | None:
-    """Rounded, equal numbers alike, to a sum of `wanted` but for up to 16 units, which go to the one in the middle of the
-    greatest: what is the same on both sides stays so. None if it would be many, or if few are equal."""
+    """Rounded, equal numbers alike, to a sum of `wanted` but for up to 16 units, which go to the one in the middle of
+    the greatest: what is the same on both sides stays so. None if it would be many, or if few are equal."""
     rounded = np.rint(exact * 2**10)
     if 2 * len(set(rounded.tolist())) > len(rounded):
         return None
