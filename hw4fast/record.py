@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGES = (
     "hw4fast", "torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "numba",
-    "opencv-python-headless", "pyarrow", "pandas",
+    "pyarrow", "pandas",
 )  # fmt: skip
 
 

@@ -56,10 +56,21 @@ def test_every_link_leads_to_a_file(target):
     assert (ROOT / target).exists()
 
 
-def test_the_python_example_uses_names_that_exist():
+@pytest.mark.parametrize(
+    "code", [block for kind, block in BLOCKS if kind == "python" and block.startswith("import hw4fast\n")]
+)
+def test_the_python_examples_use_names_that_exist(code):
     import hw4fast
 
-    (code,) = [block for kind, block in BLOCKS if kind == "python" and "import hw4fast\n" in block]
     compile(code, "README.md", "exec")
     for name in set(re.findall(r"hw4fast\.(\w+)", code)):
         assert hasattr(hw4fast, name), name
+
+
+def test_the_transform_of_ones_own_does_what_it_says():
+    """As a file of the user's, in a process of its own: a name is registered once."""
+    (code,) = [block for kind, block in BLOCKS if kind == "python" and "hw4fast.transform(" in block]
+    code += "\nimport numpy as np\nfrom hw4fast.transforms import parse\n"
+    code += "picture = np.zeros((4, 4, 3), np.uint8)\nprint(parse('tint0.4')(picture)[0, 0].tolist(), picture.max())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[102, 0, 0] 0\n"

@@ -106,8 +106,8 @@ def studying() -> str:
     share, low, high = (f"{100 * ratio[key]:.0f}" for key in ("median", "low", "high"))
     return "\n".join(lines) + (
         f"\n\n{asked}, and their breaking points, in {found['seconds'] / 60:.0f} min. From the files on, the study gets"
-        f" {speed['images_per_s']['study']:.0f} answers a second out of {results['model']}, {share} % (quartiles {low} …"
-        f" {high} of {speed['rounds']} turns) of what onnxruntime alone reaches on ready tensors at its best"
+        f" {speed['images_per_s']['study']:.0f} answers a second out of {results['model']}, {share} % (quartiles {low}"
+        f" … {high} of {speed['rounds']} turns) of what onnxruntime alone reaches on ready tensors at its best"
         f" ({speed['best']}). Its memory is {memory[few]:.0f} MiB at most with {few} photographs and {memory[many]:.0f}"
         f" with {many}. {where(entry, [])}."
     )

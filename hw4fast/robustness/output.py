@@ -31,7 +31,7 @@ from hw4fast.stats import calibration_bins
 if TYPE_CHECKING:
     from hw4fast.inference.classifier import Classifier
 
-USED = ("python", "hw4fast", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime", "opencv-python-headless")  # shown
+USED = ("python", "hw4fast", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime")  # shown
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def _asked(models: Sequence[str | Path], provider: str, source: Source) -> list[
 def _setting(model: Asked) -> dict[str, str]:
     """What an answer depends on besides the model, the picture and the transform: versions, and the code itself, which
     in a source folder changes without them."""
-    used = ("hw4fast", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "opencv-python-headless")
+    used = ("hw4fast", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
     versions = record.versions()
     setting = {name: versions[name] for name in used if name in versions}
     return setting | {"provider": model.classifier.provider, "code": fingerprint()}
