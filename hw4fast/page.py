@@ -240,6 +240,7 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: 
   h2, p.note { break-after: avoid; }
   h2 { margin-top: 1.6rem; }
   .scroll { overflow: visible; background: none; }
+  .strip.wide { min-width: 0; }
   .grid.charts { grid-template-columns: repeat(3, 1fr); }
   .grid.strips { grid-template-columns: repeat(2, 1fr); }
   .grid.flips { grid-template-columns: repeat(4, 1fr); }

@@ -24,11 +24,11 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
   if [ "$(cat "$venv/hw4fast-installed" 2>/dev/null)" != "$wanted" ]; then
     say "installing the dependencies as constraints.txt pins them (about 7 GB on disk; minutes, by your network)"
     "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt \
-      -C editable_mode=compat -e ".$1"
+      --config-settings editable_mode=compat -e ".$1"
     printf '%s' "$wanted" >"$venv/hw4fast-installed"
   else
     say "compiling csrc/ into hw4fast._C"
-    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps -C editable_mode=compat -e .
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps --config-settings editable_mode=compat -e .
   fi
 }
 

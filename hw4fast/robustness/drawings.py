@@ -168,7 +168,7 @@ CSS = """
   min-width: 3.2rem; padding: .18rem .4rem; text-align: right; border-radius: .2rem;
   background: color-mix(in srgb, var(--flips) var(--harm), transparent);
 }
-.heat td.deep { color: #101215; }
+@media screen and (prefers-color-scheme: dark) { .heat td.deep { color: #101215; } }
 .heat td.broken { outline: 2px solid var(--ink); outline-offset: -2px; }
 @media print { .heat { font-size: 8pt; } .heat td { min-width: 0; padding: .05rem .3rem; } }
 """

@@ -49,7 +49,7 @@ def details(rows: Sequence[Row]) -> list[str]:
     if later:
         later = sorted(later, key=lambda pair: (pair[1].point.severity or FIXED, -harm(pair[1])))
         parts = [f"{name} at severity {row.point.severity} ({_level(row)})" for name, row in later[:NAMED]]
-        more = f", and {len(later) - NAMED} others at greater severities" if len(later) > NAMED else ""
+        more = f", and {len(later) - NAMED} others" if len(later) > NAMED else ""
         sentences.append(f"Then {'come' if len(later) > 1 else 'comes'} {joined(parts)}{more}.")
     bears = [name for name, row in breaking if row is None]
     if bears and any(row for _, row in breaking):

@@ -59,7 +59,7 @@ def _value(row: Row) -> float:
 
 def _heat_cell(row: Row, clean: Row) -> str:
     lost = max(0.0, harm(row) - harm(clean)) / max(1e-9, 1 - harm(clean))
-    kinds = [name for name, true in (("deep", lost > 0.45), ("broken", breaks(row, clean))) if true]
+    kinds = [name for name, true in (("deep", lost > 0.85), ("broken", breaks(row, clean))) if true]
     told = f' class="{" ".join(kinds)}"' if kinds else ""
     return f'<td{told} style="--harm:{80 * min(lost, 1):.0f}%">{100 * _value(row):.0f}</td>'
 
