@@ -26,14 +26,14 @@ from hw4fast.transforms import at_severity
 from tests.conftest import write_linear_onnx
 from tests.inference.models import write_one_picture_onnx
 
+TABLES = ("answers", "breaking", "classes", "models", "predictions", "summary", "transforms")
+PLOTS = ("accuracy", "breaking", "calibration", "heat")
 FILES = sorted(
-    [
-        "accuracy.png", "answers.parquet", "breaking.csv", "breaking.parquet", "classes.csv", "classes.parquet",
-        "models.csv", "models.parquet",
-        "predictions.csv", "predictions.parquet", "report.html", "study.json", "summary.csv", "summary.parquet",
-        "transforms.csv", "transforms.parquet", "transforms.png",
-    ]
-)  # fmt: skip
+    [f"{name}.parquet" for name in TABLES]
+    + [f"{name}.csv" for name in TABLES if name != "answers"]
+    + [f"{name}.{kind}" for name in PLOTS for kind in ("png", "svg")]
+    + ["report.html", "study.json", "transforms.png"]
+)
 SOME = ("blur", "gaussian_noise", "rotate", "jitter", "snow", "channel_swap")
 
 PREDICTIONS = "predictions.csv"
@@ -56,7 +56,7 @@ def test_the_folder_holds_everything_and_nothing_else(digits):
     assert digits.report == digits.out / "report.html"
     assert digits.n_images == 40
     assert len(digits.rows) == 1 + 5 * 5 + 1
-    for name in ("accuracy.png", "transforms.png"):
+    for name in ("accuracy.png", "breaking.png", "calibration.png", "heat.png", "transforms.png"):
         with Image.open(digits.out / name) as picture:
             assert min(picture.size) > 300
 
