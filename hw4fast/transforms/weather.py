@@ -43,9 +43,10 @@ def snow(
     """
     size = _drawn_at(picture)
     key, degrees = key_of(rng), rng.uniform(-135, -45)
-    coarse, steps = zip(*(_enlarged(n, max(1.0, zoom * min(size) / 224)) for n in size), strict=True)
-    flakes = above(normal(coarse, key), threshold, std, mean, "nearest", size, steps)[..., None]
-    flakes = correlate(flakes, *streak(size, sigma, radius, degrees), border="edge")
+    coarse, fine, steps = zip(*(_enlarged(n, max(1.0, zoom * min(size) / 224)) for n in size), strict=True)
+    flakes = above(normal(coarse, key), threshold, std, mean, "nearest", fine, steps)[..., None]
+    # the wind blows before the layer is cut to size: what lies beyond the border drifts in
+    flakes = correlate(flakes, *streak(size, sigma, radius, degrees), border="edge")[: size[0], : size[1]]
     return snowed(picture, _reduced(flakes, picture), kept)
 
 
@@ -63,10 +64,11 @@ def _reduced(layer: np.ndarray, picture: np.ndarray) -> np.ndarray:
     return (layer if layer.shape[:2] == size else resize(layer, size, threads=1))[..., 0]
 
 
-def _enlarged(size: int, zoom: float) -> tuple[int, float]:
-    """Of how many pixels scipy.ndimage.zoom makes a line of `size`, and how far apart in them its own ones lie."""
+def _enlarged(size: int, zoom: float) -> tuple[int, int, float]:
+    """Of how many pixels scipy.ndimage.zoom makes how many, at least `size`, and how far apart these lie in those."""
     coarse = int(np.ceil(size / zoom))
-    return coarse, (coarse - 1) / max(round(coarse * zoom) - 1, size - 1, 1)
+    fine = max(round(coarse * zoom), size)
+    return coarse, fine, (coarse - 1) / max(fine - 1, 1)
 
 
 def frost(picture: np.ndarray, *, rng: np.random.Generator, kept: float, amount: float) -> np.ndarray:

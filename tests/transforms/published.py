@@ -175,9 +175,9 @@ def motion_blur(x: np.ndarray, sigma: float, radius: int, degrees: float) -> np.
 def snow(x: np.ndarray, row: tuple, noise: np.ndarray, degrees: float) -> np.ndarray:
     """noise: N(0, 1) of the middle that is enlarged."""
     mean, std, zoom, threshold, radius, sigma, kept = row
-    layer = ndimage.zoom(noise * std + mean, zoom, order=1)[:224, :224]
+    layer = ndimage.zoom(noise * std + mean, zoom, order=1)  # 225 a side at some severities: cut behind the wind
     layer[layer < threshold] = 0
-    layer = np.round(streaked(np.clip(layer, 0, 1), sigma, radius, degrees) * 255)[..., None] / 255
+    layer = np.round(streaked(np.clip(layer, 0, 1), sigma, radius, degrees)[:224, :224] * 255)[..., None] / 255
     image = x / 255
     grey = (image @ [0.299, 0.587, 0.114])[..., None]
     image = kept * image + (1 - kept) * np.maximum(image, grey * 1.5 + 0.5)
