@@ -1,36 +1,99 @@
-"""Compiles csrc/ into hw4fast._C and hw4fast._ort. It never imports torch: the kernels take raw pointers."""
+"""Compiles csrc/ into hw4fast._C and hw4fast._ort, and with an nvcc into hw4fast._cuda. It never imports torch: the
+kernels take raw pointers.
 
+    CXXFLAGS             may name an optimisation level of its own, as tools/sanitize.sh does
+    HW4FAST_CUDA         0: without CUDA though an nvcc is there; 1: an error without one; else: as it is found
+    HW4FAST_CUDA_ARCHS   for which GPUs, "75 80 86 90a 100 120" by default; the last comes as PTX, too
+    MAX_JOBS             files compiled at a time, 2 by default
+"""
+
+import importlib.util
 import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-# without Python: onnxruntime's operators, and the kernels that they share with the module
+# without Python: onnxruntime's operators, and what they share with the module
 SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_fft", "conv_forward", "conv_winograd", "isa")]
 SOURCES = sorted({str(path) for path in Path("csrc").glob("*.cpp")} - {"csrc/ort_ops.cpp"})
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.inl") for path in Path("csrc").glob(pattern))
+CUDA_SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cu"))
+CUDA_HEADERS = sorted(str(path) for path in Path("csrc").glob("*.cuh"))
 
 if sys.platform == "win32":
     sys.exit("hw4fast's kernels are written for GCC and Clang (vector types): on Windows build and run them in WSL")
 
-# No ISA flag on a whole file (each_isa.h marks the regions), never -ffast-math (it would change the floating-point
-# state of the whole process). CXXFLAGS may name a level of its own, as tools/sanitize.sh does.
+# No ISA flag on a whole file (each_isa.h marks the regions), never -ffast-math (it would change the whole process).
 flags = [] if "-O" in os.environ.get("CXXFLAGS", "") else ["-O3"]
 flags += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
 flags += ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
 
 
+def find_nvcc() -> str | None:
+    """The system's compiler for CUDA, or that of pip's nvidia-cuda-nvcc; None without one or with HW4FAST_CUDA=0."""
+    package, wish = importlib.util.find_spec("nvidia"), os.environ.get("HW4FAST_CUDA")
+    homes = [
+        os.environ.get("CUDA_HOME", ""),
+        *(f"{place}/cu13" for place in (package and package.submodule_search_locations) or ()),
+    ]
+    found = [*(f"{home}/bin/nvcc" for home in homes), shutil.which("nvcc") or "", "/usr/local/cuda/bin/nvcc"]
+    nvcc = next((path for path in found if os.access(path, os.X_OK)), None)
+    if wish == "1" and not nvcc:
+        sys.exit("HW4FAST_CUDA=1, but there is no nvcc: put it on the PATH, set CUDA_HOME or install nvidia-cuda-nvcc")
+    return nvcc if wish != "0" else None
+
+
+def cuda_flags() -> list[str]:
+    archs = os.environ.get("HW4FAST_CUDA_ARCHS", "75 80 86 90a 100 120").split()
+    code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    if not archs[-1].endswith("a"):  # such code is for one architecture and none to come
+        code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    code += ["-Xptxas=-v", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+    return ["-std=c++17", "-O3", *code, f'-DHW4FAST_CUDA_ARCHS="{" ".join(archs)}"', "--threads=2"]
+
+
+class BuildExtensions(build_ext):
+    """What nvcc's assembler tells of registers and spills is kept beside each object, as NAME.o.ptxas."""
+
+    def build_extensions(self) -> None:
+        compile_cpp = self.compiler._compile
+
+        def compile_one(obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp_opts: list[str]) -> None:
+            if ext != ".cu":
+                return compile_cpp(obj, src, ext, cc_args, extra, pp_opts)
+            command = [find_nvcc(), *cuda_flags(), *(flag for flag in cc_args if flag != "-c"), "-c", src, "-o", obj]
+            if (done := subprocess.run(command, capture_output=True, text=True)).returncode:
+                sys.exit(f"nvcc can't compile {src} (HW4FAST_CUDA=0 builds without):\n{done.stdout}{done.stderr}")
+            Path(obj + ".ptxas").write_text(done.stdout + done.stderr, encoding="utf-8")
+
+        self.compiler._compile = compile_one
+        self.compiler.src_extensions = [*self.compiler.src_extensions, ".cu"]
+        super().build_extensions()
+
+
 def stale(object_file: str, source: str) -> bool:
     """Whether it must be compiled (again): the sources in SHARED are named twice and compiled once."""
-    made = Path(object_file)
-    return not made.exists() or any(Path(p).stat().st_mtime >= made.stat().st_mtime for p in [source, *HEADERS])
+    made, headers = Path(object_file), CUDA_HEADERS if source.endswith(".cu") else HEADERS
+    return not made.exists() or any(Path(p).stat().st_mtime >= made.stat().st_mtime for p in [source, *headers])
 
 
-def extension(name: str, sources: list[str]) -> Pybind11Extension:
-    return Pybind11Extension(name, sources, depends=HEADERS, cxx_std=17, extra_compile_args=list(flags))
+def extension(name: str, sources: list[str], **more: list[str]) -> Pybind11Extension:
+    depends = [*HEADERS, *CUDA_HEADERS, *CUDA_SOURCES]  # these come with the source package, nvcc or not
+    return Pybind11Extension(name, sources, depends=depends, cxx_std=17, extra_compile_args=list(flags), **more)
+
+
+def cuda_extension() -> Pybind11Extension:
+    told = subprocess.run([find_nvcc(), "--dryrun", "none.cu"], capture_output=True, text=True).stderr
+    folders = re.findall(r'"-L([^"]+)"', re.search(r"LIBRARIES=(.*)", told).group(1))
+    libraries = ["cudart_static", "dl", "pthread", "rt"]
+    return extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=folders, libraries=libraries)
 
 
 ParallelCompile("MAX_JOBS", default=2, needs_recompile=stale).install()
-setup(ext_modules=[extension("hw4fast._C", SOURCES), extension("hw4fast._ort", [*SHARED, "csrc/ort_ops.cpp"])])
+modules = [extension("hw4fast._C", SOURCES), extension("hw4fast._ort", [*SHARED, "csrc/ort_ops.cpp"])]
+setup(ext_modules=modules + [cuda_extension()] * bool(find_nvcc()), cmdclass={"build_ext": BuildExtensions})

@@ -34,7 +34,7 @@ FLOORS = (
     ("kernels",),
     ("page",),
     ("record", "timing", "files", "paths", "stats", "figures", "registry", "errors"),
-    ("_C",),
+    ("_C", "_cuda"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {"nn", "training", "exporter", "homework", "bench"}
@@ -113,7 +113,7 @@ def test_imports_only_point_down(room):
 
 
 def test_the_compiled_module_has_few_faces():
-    assert {room for room, others in neighbours().items() if "_C" in others} <= {"kernels", "record"}
+    assert {room for room, others in neighbours().items() if others & {"_C", "_cuda"}} <= {"kernels", "record"}
 
 
 def reached(room: str) -> set[str]:

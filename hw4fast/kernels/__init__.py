@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import threading
 from pathlib import Path
@@ -24,6 +25,56 @@ def compiled() -> ModuleType:
             " folder build them with `pip install -e .`, or go elsewhere if hw4fast is installed"
         ) from error
     return _C
+
+
+def compiled_cuda() -> ModuleType:
+    """The module hw4fast._cuda, GPU or not. Raises UserError when it was not built."""
+    try:
+        from hw4fast import _cuda  # type: ignore[attr-defined, unused-ignore]
+    except ImportError as error:
+        if importlib.util.find_spec("hw4fast._cuda"):
+            why = f"can't be loaded: {error}"
+        else:
+            why = "were not built: install hw4fast from source where nvcc is (CUDA 13's, or pip's nvidia-cuda-nvcc)"
+        raise UserError(f"hw4fast's CUDA kernels (hw4fast._cuda) {why}") from error
+    return _cuda
+
+
+def cuda_error() -> str | None:
+    """Why hw4fast's CUDA kernels can't run here, and what to do; None when they can."""
+    try:
+        cuda = compiled_cuda()
+    except UserError as error:
+        return str(error)
+    driver, built_with = cuda.versions()
+    if not driver:
+        return "there is no NVIDIA driver here: on a machine with an NVIDIA GPU install one, elsewhere use the CPU"
+    if driver // 1000 < built_with // 1000:
+        return (
+            f"the NVIDIA driver knows CUDA {_version(driver)}, hw4fast's kernels are built with {_version(built_with)}:"
+            " install a newer driver"
+        )
+    try:
+        found = cuda.devices()
+    except RuntimeError as error:
+        return f"no GPU can be used: {error}"
+    compiled_for = [int(arch.rstrip("a")) for arch in cuda.architectures.split()]
+    if not any(device["capability"] >= min(compiled_for) for device in found):
+        names = ", ".join(f"{device['name']} ({device['capability'] / 10})" for device in found) or "none"
+        return f"hw4fast's kernels are built for compute capability {min(compiled_for) / 10} and newer; GPUs: {names}"
+    return None
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def cuda_calls() -> dict[str, int]:
+    """{kernel: calls in this process so far} of hw4fast._cuda; empty when it was not built."""
+    try:
+        return compiled_cuda().calls()
+    except UserError:
+        return {}
 
 
 def ort_library() -> Path:

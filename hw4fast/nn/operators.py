@@ -54,13 +54,20 @@ def cast_up(*tensors: Tensor | None) -> tuple[Any, ...]:
     )
 
 
-def check_tensors(kernel: str, *tensors: Tensor | None) -> None:
-    """Raises NotImplementedError for a tensor that is not on the CPU, is sparse or carries a forward-mode gradient."""
+def check_tensors(kernel: str, *tensors: Tensor | None, cuda: bool = False) -> None:
+    """Raises NotImplementedError for a tensor that is not on the CPU (or on a GPU, if there is a kernel for `cuda`), is
+    sparse or carries a forward-mode gradient, ValueError for tensors on more than one device."""
+    device = None
     for tensor in tensors:  # loops: a generator takes half a microsecond, and this is on the way of every call
         if tensor is None:
             continue
-        if not tensor.is_cpu:
-            raise NotImplementedError(f"{kernel} has a CPU kernel only, not one for {tensor.device}: move its tensors")
+        if not tensor.is_cpu and not (cuda and tensor.is_cuda):
+            known = "CPU and CUDA kernels" if cuda else "a CPU kernel"
+            raise NotImplementedError(f"{kernel} has {known} only, not one for {tensor.device}: move its tensors")
+        if device is None:
+            device = tensor.device
+        elif tensor.device != device:
+            raise ValueError(f"{kernel}'s tensors must be on one device, not on {device} and {tensor.device}")
         if tensor.layout is not torch.strided:
             raise NotImplementedError(f"{kernel} takes no {tensor.layout} tensors: take tensor.to_dense()")
         if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:

@@ -1,0 +1,76 @@
+// What every CUDA kernel's file shares: the list that cuda_module.cu walks, checked calls, number formats.
+//
+// The rules of csrc/*.cu: raw pointers and the caller's stream; no allocation, no synchronisation, nothing kept between
+// calls, so that a call may be captured in a CUDA graph. int64 where rows times columns can pass 2³¹. Host code throws
+// std::invalid_argument (ValueError) or std::runtime_error. What binds to Python stands within #ifndef __CUDA_ARCH__:
+// the device's passes need not read pybind11.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#ifndef __CUDA_ARCH__
+#include <pybind11/pybind11.h>
+#else
+namespace pybind11 {
+class module_;
+}
+#endif
+
+namespace hw4fast {
+
+struct CudaKernel {
+  CudaKernel(const char *name, void (*bind)(pybind11::module_ &));
+  void count() { calls.fetch_add(1, std::memory_order_relaxed); }
+
+  const char *name;
+  void (*bind)(pybind11::module_ &);
+  std::atomic<std::int64_t> calls{0};
+  CudaKernel *next;
+};
+
+// The number formats of tensors, as hw4fast/nn/cuda.py numbers them.
+enum class Dtype : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3, uint8 = 4 };
+
+template <class T> T *pointer(std::uintptr_t address) { return reinterpret_cast<T *>(address); }
+inline cudaStream_t stream_of(std::uintptr_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
+
+// Raises RuntimeError that names the kernel and what CUDA says.
+inline void check(cudaError_t error, const char *what) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string(what) + ": CUDA says " + cudaGetErrorName(error) + " (" +
+                           cudaGetErrorString(error) + ")");
+}
+// After each launch. It takes errors of the launch itself; those within the kernel come with a later call.
+inline void check_launch(const char *kernel) { check(cudaGetLastError(), kernel); }
+
+// A property of the current device; the driver's answer is cached, so that it costs some 50 ns.
+inline int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+inline int compute_capability() {  // 75, 80, … 120
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
+}
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline double widen(double x) { return x; }
+__device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ inline float widen(__half x) { return __half2float(x); }
+template <class T> __device__ inline T narrow(float x);
+template <> __device__ inline float narrow<float>(float x) { return x; }
+template <> __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ inline __half narrow<__half>(float x) { return __float2half_rn(x); }
+
+}  // namespace hw4fast
+
+#define HW4FAST_CUDA_KERNEL(NAME, BIND) static hw4fast::CudaKernel NAME##_kernel(#NAME, BIND)

@@ -1,0 +1,45 @@
+"""What the operators of this folder share on a GPU: the module hw4fast._cuda, and calls on the caller's stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hw4fast import kernels
+
+CODES = {  # enum class Dtype of csrc/cuda.cuh
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.uint8: 4,
+}
+
+
+@cache
+def module() -> ModuleType:
+    """hw4fast._cuda. Raises NotImplementedError, as for a device without a kernel, where it was not built."""
+    try:
+        return kernels.compiled_cuda()
+    except kernels.UserError as error:
+        raise NotImplementedError(str(error)) from None
+
+
+def launch(kernel: Callable[..., Any], where: Tensor, *arguments: Any) -> Any:
+    """kernel(*arguments, stream) on the device of `where`, on that device's current stream."""
+    index = where.device.index
+    stream = torch._C._cuda_getCurrentRawStream(index)
+    if index == torch.cuda.current_device():
+        return kernel(*arguments, stream)
+    with torch.cuda.device(index):
+        return kernel(*arguments, stream)
+
+
+def address(tensor: Tensor | None) -> int:
+    """Of its first number; 0 for None and for no numbers."""
+    return 0 if tensor is None else tensor.data_ptr()
