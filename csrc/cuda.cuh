@@ -47,8 +47,27 @@ inline void check(cudaError_t error, const char *what) {
   throw std::runtime_error(std::string(what) + ": CUDA says " + cudaGetErrorName(error) + " (" +
                            cudaGetErrorString(error) + ")");
 }
-// After each launch. It takes errors of the launch itself; those within the kernel come with a later call.
-inline void check_launch(const char *kernel) { check(cudaGetLastError(), kernel); }
+
+struct Grid {
+  dim3 blocks, threads;
+  std::size_t shared;  // bytes of dynamic shared memory, HW4FAST_SHARED in the kernel
+  cudaStream_t stream;
+};
+
+#ifndef HW4FAST_EMULATED  // tests/emulated/emulator.h has its own, and runs the kernels on the CPU
+// The one way to start a kernel. Errors of the launch itself are raised; those within it come with a later call.
+template <class... Parameters, class... Arguments>
+void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {
+  if (grid.shared > 48 << 10)  // more must be asked for
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared)),
+          name);
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks, config.blockDim = grid.threads;
+  config.dynamicSmemBytes = grid.shared, config.stream = grid.stream;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
+}
+#define HW4FAST_SHARED(NAME) extern __shared__ __align__(128) unsigned char NAME[]
+#endif
 
 // A property of the current device; the driver's answer is cached, so that it costs some 50 ns.
 inline int attribute(cudaDeviceAttr which) {
