@@ -1,0 +1,194 @@
+// Chooses tiles for a convolution on tensor cores and starts conv_block_tensor_kernel.cuh's kernel.
+#include "conv_block_tensor_kernel.cuh"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#ifndef __CUDA_ARCH__
+#include <pybind11/stl.h>
+#endif
+
+namespace hw4fast {
+
+void bind_conv_tensor(pybind11::module_ &m);
+HW4FAST_CUDA_KERNEL(conv_block_tensor, bind_conv_tensor);
+
+namespace {
+
+std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
+int bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
+
+struct Tiling {  // the kernel's N, MT, CC, WGMMA
+  int n, mt, cc;
+  bool wgmma;
+};
+
+struct Plan {
+  TensorConv conv;
+  Tiling tiling;
+  std::size_t shared = 0;
+  dim3 grid;
+  double cycles = std::numeric_limits<double>::infinity();  // a guess, to compare plans with
+};
+
+bool has_wgmma() {
+  static const bool compiled = std::string(HW4FAST_CUDA_ARCHS).find("90a") != std::string::npos;
+  return compiled && compute_capability() == 90;
+}
+
+// How `tiling` does it in so many strips; cycles stay infinite where shared memory is too small.
+Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips, std::int64_t most_shared, int cores) {
+  Plan plan;
+  TensorConv &p = plan.conv;
+  plan.tiling = tiling;
+  const int rows = 128 * tiling.mt;
+  tensor_tiles(p, s, bytes, rows, tiling.cc, strips);
+  const std::int64_t weight = std::int64_t{tiling.n} * tiling.cc * 16;
+  const std::int64_t pictures = std::int64_t{2} * p.pixels * tiling.cc * 16, all_weights = weight * p.taps * p.parts;
+  p.ahead = std::min(2, p.taps), p.slots = 0;
+  std::int64_t shared = 1024 + pictures + all_weights;
+  if (shared > most_shared) {
+    p.slots = p.ahead + (tiling.wgmma ? 2 : 1);  // a wgmma reads its weight until the step after the next
+    shared = 1024 + pictures + weight * p.slots;
+  }
+  if (shared > most_shared) return plan;
+  plan.shared = static_cast<std::size_t>(shared);
+
+  const std::int64_t tiles = std::int64_t{1} * p.blocks * p.strips, blocks = up(s.o, tiling.n);
+  const bool two = 2 * shared <= most_shared && tiling.n == 32;  // blocks on a multiprocessor
+  const std::int64_t wanted = std::max<std::int64_t>(1, cores * (two ? 2 : 1) / blocks);
+  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, wanted)), static_cast<unsigned>(blocks));
+  const double products = 1.0 * rows * tiling.n * p.taps * p.parts * tiling.cc * 8;
+  const double rate = tiling.wgmma ? 1400 : tiling.mt == 2 && tiling.n > 32 ? 600 : 450;
+  const double moved = (pictures / 2.0 * p.parts + (p.slots ? all_weights : 0)) / 24;
+  const double busy = products / rate, tile = std::max(busy, moved) + std::min(busy, moved) / 4 + 1000;
+  plan.cycles = tile * static_cast<double>(up(tiles * blocks, cores));
+  return plan;
+}
+
+Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) {
+  std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  if (choice.shared) most = std::min<std::int64_t>(most, choice.shared);
+  const int cores = multiprocessors(), chunks = s.c * bytes / 16;
+  const int cc = tensor_chunks(chunks);
+  const bool wgmma = choice.way != TensorWay::mma && has_wgmma() && cc == 8 && s.o > 32;
+  if (choice.way == TensorWay::wgmma && !wgmma)
+    throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
+  Plan best;
+  for (const Tiling &tiling : {Tiling{32, 2, cc, false}, {64, 2, cc, wgmma}, {128, 1, 8, wgmma}, {128, 2, 8, wgmma}}) {
+    if (choice.columns ? tiling.n != choice.columns : tiling.n > 32 && s.o <= tiling.n / 2) continue;
+    if ((choice.rows && tiling.mt * 128 != choice.rows) || (tiling.n == 128 && cc != 8)) continue;
+    if (tiling.n == 32 && s.o > 32 && !choice.columns) continue;
+    for (int strips = 1; strips <= std::min(s.cols, 64); ++strips) {
+      if (choice.strips && strips != choice.strips) continue;
+      const Plan other = plan(s, bytes, tiling, strips, most, cores);
+      if (other.cycles < best.cycles) best = other;
+    }
+  }
+  return best;
+}
+
+template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStream_t stream) {
+  const Grid grid{plan.grid, dim3(tensor_threads), plan.shared, stream};
+#ifndef HW4FAST_EMULATED
+  if constexpr (CC == 8 && N >= 64)
+    if (plan.tiling.wgmma) return launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, true>, grid, plan.conv);
+#endif
+  launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, false>, grid, plan.conv);
+}
+
+template <class T> void start(const Plan &plan, cudaStream_t stream) {
+  const auto [n, mt, cc, wgmma] = plan.tiling;
+  if (n == 32) return cc == 8 ? start<T, 32, 2, 8>(plan, stream) : start<T, 32, 2, 2>(plan, stream);
+  if (n == 64) return cc == 8 ? start<T, 64, 2, 8>(plan, stream) : start<T, 64, 2, 2>(plan, stream);
+  mt == 1 ? start<T, 128, 1, 8>(plan, stream) : start<T, 128, 2, 8>(plan, stream);
+}
+
+bool shape_fits(Dtype dtype, const TensorConvShape &s) {
+  const bool known = dtype == Dtype::float32 || dtype == Dtype::bfloat16 || dtype == Dtype::float16;
+  return known && s.c > 0 && s.c * bytes_of(dtype) % 16 == 0 && s.kh >= 1 && s.kw >= 1 && s.kh <= 7 && s.kw <= 7 &&
+         s.n > 0 && s.h > 0 && s.w > 0 && s.o > 0 && s.rows > 0 && s.cols > 0 && s.sh > 0 && s.sw > 0;
+}
+
+}  // namespace
+
+int tensor_chunks(int chunks) { return up(chunks, 8) * 8 * 3 > up(chunks, 2) * 2 * 4 ? 2 : 8; }
+
+void tensor_tiles(TensorConv &p, const TensorConvShape &s, int bytes, int rows, int cc, int strips) {
+  p.s = s, p.side = s.pool ? 2 : 1, p.taps = s.kh * s.kw;
+  p.chunks = s.c * bytes / 16, p.parts = static_cast<int>(up(p.chunks, cc));
+  p.columns = static_cast<int>(up(s.cols, strips)), p.strips = static_cast<int>(up(s.cols, p.columns));
+  const std::int64_t units = std::int64_t{1} * s.n * s.rows * p.columns, tile_units = rows / (p.side * p.side);
+  p.units = static_cast<int>(units), p.blocks = static_cast<int>(up(units, tile_units));
+  const std::int64_t tall = (std::int64_t{1} * s.rows * p.side - 1) * s.sh + s.kh;
+  const std::int64_t wide = (std::int64_t{1} * p.columns * p.side - 1) * s.sw + s.kw;
+
+  // A tile's outputs may begin at a line's last and reach over so many lines and borders between images.
+  const std::int64_t lines = 1 + up(tile_units - 1, p.columns);
+  const std::int64_t borders = std::min<std::int64_t>(up(lines - 1, s.rows), s.n - 1);
+  const std::int64_t high = std::min(
+      (lines - 1) * p.side * s.sh + borders * std::max(0, s.kh - s.sh) + (p.side - 1) * s.sh + s.kh, s.n * tall);
+  const std::int64_t pixels = up(high * wide, 8) * 8, tiles = std::int64_t{1} * p.blocks * p.strips;
+  if (std::max({units + rows, tiles, (s.n + 1) * tall, wide, 32 * pixels}) > 0x7fffffff)
+    throw std::invalid_argument("conv_block on tensor cores: over 2^31 outputs per channel");
+  p.high = static_cast<int>(tall), p.wide = static_cast<int>(wide), p.pixels = static_cast<int>(pixels);
+  p.by_blocks = divider(p.blocks), p.by_rows = divider(s.rows), p.by_columns = divider(p.columns);
+  p.by_wide = divider(p.wide), p.by_high = divider(p.high), p.by_kw = divider(s.kw);
+}
+
+bool tensor_conv_can(Dtype dtype, const TensorConvShape &s) {
+  if (!shape_fits(dtype, s) || compute_capability() < 80) return false;
+  return best_plan(s, bytes_of(dtype), {}).shared > 0;
+}
+
+void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,
+                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream) {
+  if (!shape_fits(dtype, s) || compute_capability() < 80)
+    throw std::invalid_argument("conv_block: not a convolution for tensor cores");
+  Plan plan = best_plan(s, bytes_of(dtype), choice);
+  if (!plan.shared) throw std::invalid_argument("conv_block on tensor cores: shared memory is too small for a tile");
+  plan.conv.x = x, plan.conv.weight = weight, plan.conv.bias = bias, plan.conv.out = out, plan.conv.code = code;
+  conv_block_tensor_kernel.count();
+  if (dtype == Dtype::bfloat16)
+    start<__nv_bfloat16>(plan, stream);
+  else if (dtype == Dtype::float16)
+    start<__half>(plan, stream);
+  else
+    start<float>(plan, stream);
+}
+
+#ifndef __CUDA_ARCH__
+using Numbers = std::array<int, 13>;
+
+static TensorConvShape shape_of(const Numbers &x, bool relu, bool pool) {
+  return {x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10], x[11], x[12], relu, pool};
+}
+
+static TensorChoice choice_of(const std::array<int, 5> &x) {
+  return {static_cast<TensorWay>(x[0]), x[1], x[2], x[3], x[4]};
+}
+
+void bind_conv_tensor(pybind11::module_ &m) {
+  // shape: n, h, w, c, o, kh, kw, stride and padding (down, across), rows and cols of the output; choice: TensorChoice
+  m.def("conv_tensor", [](int dtype, const Numbers &shape, bool relu, bool pool, std::uintptr_t x,
+                          std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t out, std::uintptr_t code,
+                          const std::array<int, 5> &choice, std::uintptr_t stream) {
+    tensor_conv(static_cast<Dtype>(dtype), shape_of(shape, relu, pool), pointer<const void>(x),
+                pointer<const void>(weight), pointer<const void>(bias), pointer<void>(out), pointer<std::uint8_t>(code),
+                choice_of(choice), stream_of(stream));
+  });
+  m.def("conv_tensor_plan", [](int dtype, const Numbers &shape, bool relu, bool pool,
+                               const std::array<int, 5> &choice) {  // which tiles it would take
+    const Plan plan = best_plan(shape_of(shape, relu, pool), bytes_of(static_cast<Dtype>(dtype)), choice_of(choice));
+    pybind11::dict told;
+    told["columns"] = plan.tiling.n, told["rows"] = plan.tiling.mt * 128, told["chunks"] = plan.tiling.cc;
+    told["wgmma"] = plan.tiling.wgmma, told["shared"] = plan.shared, told["slots"] = plan.conv.slots;
+    told["strips"] = plan.conv.strips, told["pixels"] = plan.conv.pixels, told["blocks"] = plan.conv.blocks;
+    told["grid"] = pybind11::make_tuple(plan.grid.x, plan.grid.y), told["cycles"] = plan.cycles;
+    return told;
+  });
+}
+#endif
+
+}  // namespace hw4fast

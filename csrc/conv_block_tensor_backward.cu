@@ -1,0 +1,500 @@
+// Gradients of a convolution on tensor cores.
+//
+// First the gradient before pool and ReLU is written out, channels-last and with whole chunks of channels, and summed
+// for the bias. The input's gradient is a convolution of it with the flipped weight (conv_block_tensor.cu; a stride
+// above 1 puts zeros between its pixels). The weight's gradient is a product whose inner dimension are the outputs'
+// pixels: rows are output channels, columns input channels, a sum per tap. Each block takes the taps, channels and a
+// share of the pixels; the shares' sums are added up in order, so that the result is the same every time.
+#include "conv_block_tensor_kernel.cuh"
+
+#include <algorithm>
+#include <array>
+
+#ifndef __CUDA_ARCH__
+#include <pybind11/stl.h>
+#endif
+
+namespace hw4fast {
+
+void bind_conv_tensor_backward(pybind11::module_ &m);
+HW4FAST_CUDA_KERNEL(conv_block_tensor_backward, bind_conv_tensor_backward);
+
+namespace {
+
+constexpr int pixel_tile = 128;   // pixels of a step of the weight's gradient
+constexpr int sums_of_warp = 20;  // products of 16 × 8 that a warp sums up
+
+struct Pack {  // out [rows, kh, kw, inner] of `row`, `deep`, `down`, `across` strides, zeros from `deep` on
+  std::int64_t row_stride, deep_stride, down_stride, across_stride;
+  int rows, kh, kw, inner, deep;
+  bool flip;
+};
+
+template <class T> __global__ void pack_kernel(const T *weight, T *out, Pack p) {
+  const std::int64_t all = std::int64_t{1} * p.rows * p.kh * p.kw * p.inner;
+  for (std::int64_t i = std::int64_t{1} * blockIdx.x * blockDim.x + threadIdx.x; i < all;
+       i += std::int64_t{1} * gridDim.x * blockDim.x) {
+    const int k = static_cast<int>(i % p.inner), tap = static_cast<int>(i / p.inner % (p.kh * p.kw));
+    const std::int64_t row = i / p.inner / (p.kh * p.kw);
+    const int r = p.flip ? p.kh - 1 - tap / p.kw : tap / p.kw, s = p.flip ? p.kw - 1 - tap % p.kw : tap % p.kw;
+    out[i] = k < p.deep ? weight[row * p.row_stride + k * p.deep_stride + r * p.down_stride + s * p.across_stride]
+                        : narrow<T>(0.f);
+  }
+}
+
+// The gradient of the convolution's outputs [n, high, wide, padded o], of which every step-th pixel is one; the rest 0.
+struct Spread {
+  const void *grad;
+  const std::uint8_t *code;
+  std::int64_t strides[4];
+  void *out;
+  float *bias_shares;  // [blocks.x, padded o] or null
+  int n, o, rows, cols, chunks, high, wide, step_down, step_across, side;
+  bool vectors;  // grad's and code's chunks are aligned
+};
+
+template <class T>
+__device__ void spread_chunk(const Spread &p, int chunk, std::int64_t pixel, float (&sum)[16 / sizeof(T)]) {
+  constexpr int numbers = 16 / sizeof(T);
+  const T *grad = static_cast<const T *>(p.grad);
+  union {
+    T number[numbers];
+    uint4 bits;
+  } g;
+  g.bits = uint4{0, 0, 0, 0};
+  const int x = static_cast<int>(pixel % p.wide), y = static_cast<int>(pixel / p.wide % p.high);
+  const std::int64_t n = pixel / p.wide / p.high;
+  const int down = y / p.step_down, across = x / p.step_across, row = down / p.side, col = across / p.side;
+  if (y % p.step_down == 0 && x % p.step_across == 0 && row < p.rows && col < p.cols) {
+    const int position = p.side == 2 ? down % 2 * 2 + across % 2 : 0, o = chunk * numbers;
+    const T *from = grad + n * p.strides[0] + o * p.strides[1] + row * p.strides[2] + col * p.strides[3];
+    const std::uint8_t *code = p.code ? p.code + ((n * p.rows + row) * p.cols + col) * p.o + o : nullptr;
+    if (p.vectors) {
+      g.bits = *reinterpret_cast<const uint4 *>(from);
+      union {
+        std::uint8_t code[numbers];
+        std::uint32_t words[numbers / 4];
+      } of;
+      if (code) {
+#pragma unroll
+        for (int i = 0; i < numbers / 4; ++i) of.words[i] = reinterpret_cast<const std::uint32_t *>(code)[i];
+#pragma unroll
+        for (int i = 0; i < numbers; ++i)
+          if (of.code[i] != position) g.number[i] = narrow<T>(0.f);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < numbers; ++i)
+        if (o + i < p.o && !(code && code[i] != position)) g.number[i] = from[i * p.strides[1]];
+    }
+#pragma unroll
+    for (int i = 0; i < numbers; ++i) sum[i] += widen(g.number[i]);
+  }
+  static_cast<uint4 *>(p.out)[pixel * p.chunks + chunk] = g.bits;
+}
+
+// A block has threads.x chunks of channels (blocks.y counts on) × threads.y pixels at a time.
+template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Spread p) {
+  constexpr int numbers = 16 / sizeof(T);
+  __shared__ float sums[256 * numbers];
+  const std::int64_t pixels = std::int64_t{1} * p.n * p.high * p.wide;
+  const int chunk = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
+  float sum[numbers] = {};
+  if (chunk < p.chunks)
+    for (std::int64_t pixel = std::int64_t{1} * blockIdx.x * blockDim.y + threadIdx.y; pixel < pixels;
+         pixel += std::int64_t{1} * gridDim.x * blockDim.y)
+      spread_chunk<T>(p, chunk, pixel, sum);
+  if (!p.bias_shares) return;
+  const int width = static_cast<int>(blockDim.x) * numbers;
+#pragma unroll
+  for (int i = 0; i < numbers; ++i) sums[threadIdx.y * width + threadIdx.x * numbers + i] = sum[i];
+  __syncthreads();
+  const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+  if (thread >= width) return;
+  float whole = 0;
+  for (int y = 0; y < static_cast<int>(blockDim.y); ++y) whole += sums[y * width + thread];
+  const int o = static_cast<int>(blockIdx.y) * width + thread;
+  if (o < p.chunks * numbers) p.bias_shares[std::int64_t{1} * blockIdx.x * p.chunks * numbers + o] = whole;
+}
+
+struct WeightGradient {
+  TensorConv conv;   // of tiles of 128 pixels, without pool; x is the input
+  const void *grad;  // [n, rows, cols, whole chunks of o]
+  float *shares;     // [blocks.x, o, taps, c]
+  int o_chunks, o_tiles, tap_groups;
+};
+
+template <class T, int CC> struct WeightTile {
+  static constexpr int numbers = 16 / sizeof(T);           // of a chunk
+  static constexpr int o_warps = 8 * numbers / 16;         // warps side by side over the 8 chunks of output channels
+  static constexpr int eights = CC * numbers / 8;          // of input channels
+  static constexpr int eight_warps = eights >= 4 ? 2 : 1;  // warps side by side over them, and over taps
+  static constexpr int tap_warps = 8 / o_warps / eight_warps;
+  static constexpr int my_eights = eights / eight_warps, my_taps = sums_of_warp / my_eights;
+  static constexpr int taps = tap_warps * my_taps;  // of a block
+  static constexpr int depth = 32 / sizeof(T);      // pixels of a product
+};
+
+template <class T, int CC> __global__ void __launch_bounds__(tensor_threads, 1)
+    weight_gradient_kernel(const __grid_constant__ WeightGradient p) {
+#ifdef HW4FAST_MMA
+  using Warps = WeightTile<T, CC>;
+  using Tile = TensorTile<T, 64, 1, CC, false>;
+  constexpr int my_taps = Warps::my_taps, my_eights = Warps::my_eights, depth = Warps::depth;
+  HW4FAST_SHARED(raw);
+  const TensorConv &c = p.conv;
+  const Shared base = (shared_address(raw) + 1023) & ~static_cast<Shared>(1023);
+  constexpr int grad_bytes = pixel_tile * 128;
+  const int picture_bytes = c.pixels * CC * 16, thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
+  // from the start: two tiles of the gradient, two pictures; the pixels of the rows behind them
+  int *pixels = reinterpret_cast<int *>(raw + (base - shared_address(raw)) + 2 * (grad_bytes + picture_bytes));
+  const Tile tile_of{c, base + 2 * grad_bytes, 0, lane, 0, 0};
+  const int o_tile = static_cast<int>(blockIdx.y) % p.o_tiles, rest = static_cast<int>(blockIdx.y) / p.o_tiles;
+  const int part = rest / p.tap_groups, first_tap = rest % p.tap_groups * Warps::taps;
+  const int o_warp = warp % Warps::o_warps, column_warp = warp / Warps::o_warps;
+  const int eight = column_warp % Warps::eight_warps * my_eights;
+  const int tap = first_tap + column_warp / Warps::eight_warps * my_taps, taps_here = min(my_taps, c.taps - tap);
+
+  auto copy_tile = [&](int tile, int buffer) {
+    const int first = tile_of.first_unit(tile), line = tile_of.first_line(tile), strip = c.by_blocks.quotient(tile);
+    tile_of.copy_picture(tile, part, tile_of.pictures + static_cast<Shared>(buffer * picture_bytes), 0,
+                         (c.pixels * CC + tensor_threads - 1) / tensor_threads);
+    const char *grad = static_cast<const char *>(p.grad);
+#pragma unroll
+    for (int i = 0; i < pixel_tile * 8 / tensor_threads; ++i) {
+      const int q = i * tensor_threads + thread, row = q / 8, k = q % 8, unit = first + row, chunk = o_tile * 8 + k;
+      const TensorPlace at = tile_of.place(unit < c.units ? unit : first);
+      const int column = strip * c.columns + at.column;
+      const bool there = unit < c.units && column < c.s.cols && chunk < p.o_chunks;
+      const std::int64_t pixel = (static_cast<std::int64_t>(at.image) * c.s.rows + at.row) * c.s.cols + column;
+      copy_async(base + static_cast<Shared>(buffer * grad_bytes) + 16 * swizzled<8>(row, k),
+                 there ? grad + 16 * (pixel * p.o_chunks + chunk) : grad, there);
+    }
+    if (thread < pixel_tile) {
+      const TensorPlace at = tile_of.place(first + thread < c.units ? first + thread : first);
+      pixels[buffer * pixel_tile + thread] = (at.image * c.high + at.row * c.s.sh - line) * c.wide + at.column * c.s.sw;
+    }
+    copies_commit();
+  };
+
+  float sums[my_taps][my_eights][4];
+#pragma unroll
+  for (int i = 0; i < my_taps * my_eights * 4; ++i) sums[i / (4 * my_eights)][i / 4 % my_eights][i % 4] = 0;
+  const int tiles = c.blocks * c.strips, from = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
+  const int first_offset = tap < c.taps ? tap / c.s.kw * c.wide + tap % c.s.kw : 0, first_across = tap % c.s.kw;
+  if (from < tiles) copy_tile(from, 0);
+  for (int tile = from, buffer = 0; tile < tiles; tile += stride, buffer ^= 1) {
+    copies_wait<0>();
+    __syncthreads();
+    if (tile + stride < tiles) copy_tile(tile + stride, buffer ^ 1);
+    const Shared grads = base + static_cast<Shared>(buffer * grad_bytes);
+    const Shared picture = tile_of.pictures + static_cast<Shared>(buffer * picture_bytes);
+    const int *rows = pixels + buffer * pixel_tile;
+    if (taps_here <= 0) continue;
+#pragma unroll 2
+    for (int k = 0; k < pixel_tile; k += depth) {
+      std::uint32_t a[4];
+      int mine, other = 0;  // the pixels that this lane points at
+      if constexpr (sizeof(T) == 2) {
+        mine = rows[k + lane % 16];
+        load_transposed(a, grads + 16 * swizzled<8>(k + lane % 8 + lane / 16 * 8, o_warp * 2 + lane / 8 % 2));
+      } else {
+        mine = rows[k + t], other = rows[k + t + 4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          a[i] = load_word(grads + 16 * swizzled<8>(k + t + i / 2 * 4, o_warp * 4 + i % 2 * 2 + g / 4) + g % 4 * 4);
+      }
+      int offset = first_offset, across = first_across;
+#pragma unroll
+      for (int i = 0; i < my_taps; ++i) {
+        if (i >= taps_here) break;
+        if constexpr (sizeof(T) == 2) {
+#pragma unroll
+          for (int j = 0; j < my_eights; j += 2) {
+            std::uint32_t b[4];
+            load_transposed(b, picture + 16 * swizzled<CC>(mine + offset, eight + j + lane / 16));
+            mma<T>(sums[i][j], a, b[0], b[1]);
+            mma<T>(sums[i][j + 1], a, b[2], b[3]);
+          }
+        } else {
+#pragma unroll
+          for (int j = 0; j < my_eights; ++j) {
+            const int chunk = (eight + j) * 2 + g / 4;
+            const std::uint32_t b0 = load_word(picture + 16 * swizzled<CC>(mine + offset, chunk) + g % 4 * 4);
+            const std::uint32_t b1 = load_word(picture + 16 * swizzled<CC>(other + offset, chunk) + g % 4 * 4);
+            mma<T>(sums[i][j], a, b0, b1);
+          }
+        }
+        ++offset;
+        if (++across == c.s.kw) across = 0, offset += c.wide - c.s.kw;
+      }
+    }
+  }
+
+  const int channels = c.chunks * Warps::numbers;
+#pragma unroll
+  for (int i = 0; i < my_taps; ++i)
+#pragma unroll
+    for (int j = 0; j < my_eights; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int o = o_tile * 8 * Warps::numbers + o_warp * 16 + g + 8 * half;
+        const int channel = part * CC * Warps::numbers + (eight + j) * 8 + 2 * t;
+        if (i >= taps_here || o >= c.s.o || channel >= channels) continue;  // channels come in pairs
+        float *to = p.shares + ((std::int64_t{1} * blockIdx.x * c.s.o + o) * c.taps + tap + i) * channels + channel;
+        *reinterpret_cast<float2 *>(to) = float2{sums[i][j][2 * half], sums[i][j][2 * half + 1]};
+      }
+#endif
+}
+
+// to[of.strides] = the sum of `shares` times [o, taps, c]; likewise the bias's [o] of [shares, padded].
+struct Reduce {
+  const float *shares, *bias_shares;
+  void *to, *bias;
+  std::int64_t strides[4];
+  int count, bias_count, o, c, kh, kw, padded;
+};
+
+template <class T> __global__ void __launch_bounds__(256) reduce_kernel(const Reduce p) {
+  const std::int64_t all = std::int64_t{1} * p.o * p.kh * p.kw * p.c, biases = p.bias ? p.o : 0;
+  for (std::int64_t i = std::int64_t{1} * blockIdx.x * blockDim.x + threadIdx.x; i < (p.to ? all : 0) + biases;
+       i += std::int64_t{1} * gridDim.x * blockDim.x) {
+    const bool is_bias = i < biases;
+    const float *from = is_bias ? p.bias_shares + i : p.shares + (i - biases);
+    const std::int64_t step = is_bias ? p.padded : all;
+    const int count = is_bias ? p.bias_count : p.count;
+    float sum = 0;
+#pragma unroll 8
+    for (int k = 0; k < count; ++k) sum += from[k * step];
+    if (is_bias) {
+      static_cast<T *>(p.bias)[i] = narrow<T>(sum);
+      continue;
+    }
+    const std::int64_t w = i - biases;
+    const int c = static_cast<int>(w % p.c), tap = static_cast<int>(w / p.c % (p.kh * p.kw));
+    const std::int64_t o = w / p.c / (p.kh * p.kw);
+    static_cast<T *>(
+        p.to)[o * p.strides[0] + c * p.strides[1] + tap / p.kw * p.strides[2] + tap % p.kw * p.strides[3]] =
+        narrow<T>(sum);
+  }
+}
+
+std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
+int bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
+unsigned blocks_for(std::int64_t numbers) {
+  return static_cast<unsigned>(
+      std::min<std::int64_t>(std::max<std::int64_t>(up(numbers, 256), 1), 8 * multiprocessors()));
+}
+
+struct Backward {                  // sizes, and where in the scratch what lies
+  TensorConvShape weights, input;  // of the convolutions for the gradients; `weights` has the forward pass's own shape
+  int o_padded, high, wide;        // of the gradient before pool and ReLU
+  WeightGradient gradient;
+  int cc, shares, bias_shares;
+  std::size_t shared;
+  std::size_t spread_at, dilated_at, pack_at, shares_at, bias_at, bytes;
+};
+
+Backward plan_backward(Dtype dtype, const TensorConvShape &s) {
+  Backward b{};
+  const int bytes = bytes_of(dtype), numbers = 16 / bytes, cores = multiprocessors();
+  b.o_padded = static_cast<int>(up(s.o, numbers)) * numbers;
+  b.high = (s.h + 2 * s.ph - s.kh) / s.sh + 1, b.wide = (s.w + 2 * s.pw - s.kw) / s.sw + 1;
+  b.weights = s, b.weights.relu = b.weights.pool = false, b.weights.rows = b.high, b.weights.cols = b.wide;
+  const bool dilated = s.sh > 1 || s.sw > 1;
+  b.input = {s.n, (b.high - 1) * s.sh + 1, (b.wide - 1) * s.sw + 1, b.o_padded, s.c, s.kh,  s.kw, 1,
+             1,   s.kh - 1 - s.ph,         s.kw - 1 - s.pw,         s.h,        s.w, false, false};
+
+  const std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  b.cc = tensor_chunks(s.c / numbers);
+  for (int strips = 1; strips <= std::min(b.wide, 64); ++strips) {
+    WeightGradient other{};
+    tensor_tiles(other.conv, b.weights, bytes, pixel_tile, b.cc, strips);
+    const std::int64_t shared =
+        1024 + 2ll * (pixel_tile * 128 + other.conv.pixels * b.cc * 16ll + pixel_tile * std::int64_t{sizeof(int)});
+    const std::int64_t moved = std::int64_t{1} * other.conv.pixels * other.conv.blocks * other.conv.strips;
+    const TensorConv &best = b.gradient.conv;
+    if (shared > most || (b.shared && moved >= std::int64_t{1} * best.pixels * best.blocks * best.strips)) continue;
+    b.gradient = other, b.shared = static_cast<std::size_t>(shared);
+  }
+  b.gradient.o_chunks = b.o_padded / numbers, b.gradient.o_tiles = static_cast<int>(up(b.gradient.o_chunks, 8));
+  const int taps = bytes == 2 ? (b.cc == 8 ? WeightTile<__half, 8>::taps : WeightTile<__half, 2>::taps)
+                              : (b.cc == 8 ? WeightTile<float, 8>::taps : WeightTile<float, 2>::taps);
+  b.gradient.tap_groups = static_cast<int>(up(s.kh * s.kw, taps));
+  const TensorConv &conv = b.gradient.conv;
+  const int kinds = std::max(1, conv.parts * b.gradient.o_tiles * b.gradient.tap_groups);
+  b.shares = std::max(1, std::min(conv.blocks * conv.strips, cores / kinds));
+  b.bias_shares = std::max(1, 2 * cores);
+
+  std::size_t at = 0;
+  auto take = [&](std::size_t size) {
+    const std::size_t here = at;
+    at += (size + 255) / 256 * 256;
+    return here;
+  };
+  const std::size_t pixel = static_cast<std::size_t>(b.o_padded) * bytes * s.n, taps_all = std::size_t{1} * s.kh * s.kw;
+  b.spread_at = take(pixel * b.high * b.wide);
+  b.dilated_at = dilated ? take(pixel * b.input.h * b.input.w) : b.spread_at;
+  b.pack_at = take(taps_all * s.c * b.o_padded * bytes);
+  b.shares_at = take(taps_all * s.c * s.o * b.shares * sizeof(float));
+  b.bias_at = take(std::size_t{1} * b.bias_shares * b.o_padded * sizeof(float));
+  b.bytes = at;
+  return b;
+}
+
+template <class T> void pack(const void *weight, void *packed, const Pack &p, cudaStream_t stream) {
+  const std::int64_t all = std::int64_t{1} * p.rows * p.kh * p.kw * p.inner;
+  launch("conv_block_tensor (pack)", pack_kernel<T>, Grid{dim3(blocks_for(all)), dim3(256), 0, stream},
+         static_cast<const T *>(weight), static_cast<T *>(packed), p);
+}
+
+template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Backward &b, const TensorGradients &of,
+                                 const TensorChoice &choice, cudaStream_t stream) {
+  char *scratch = static_cast<char *>(of.scratch);
+  constexpr int numbers = 16 / sizeof(T);
+  const bool dilated = s.sh > 1 || s.sw > 1;
+  float *bias_shares = reinterpret_cast<float *>(scratch + b.bias_at);
+  Spread spread{of.grad,
+                of.code,
+                {},
+                scratch + b.spread_at,
+                of.grad_bias ? bias_shares : nullptr,
+                s.n,
+                s.o,
+                s.rows,
+                s.cols,
+                b.o_padded / numbers,
+                b.high,
+                b.wide,
+                1,
+                1,
+                s.pool ? 2 : 1,
+                false};
+  std::copy(std::begin(of.grad_strides), std::end(of.grad_strides), spread.strides);
+  spread.vectors = s.o % numbers == 0 && of.grad_strides[1] == 1 &&
+                   (reinterpret_cast<std::uintptr_t>(of.grad) | reinterpret_cast<std::uintptr_t>(of.code)) % 16 == 0;
+  for (int i : {0, 2, 3}) spread.vectors &= of.grad_strides[i] % numbers == 0;
+  int wide = 1;
+  while (wide < spread.chunks && wide < 32) wide *= 2;
+  const Grid grid{dim3(static_cast<unsigned>(b.bias_shares), static_cast<unsigned>(up(spread.chunks, wide))),
+                  dim3(static_cast<unsigned>(wide), static_cast<unsigned>(256 / wide)), 0, stream};
+  launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, spread);
+  if (dilated && of.grad_x) {
+    Spread wider = spread;
+    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr, wider.high = b.input.h, wider.wide = b.input.w;
+    wider.step_down = s.sh, wider.step_across = s.sw;
+    launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, wider);
+  }
+  if (of.grad_x) {
+    const Pack flipped{of.weight_strides[1],
+                       of.weight_strides[0],
+                       of.weight_strides[2],
+                       of.weight_strides[3],
+                       s.c,
+                       s.kh,
+                       s.kw,
+                       b.o_padded,
+                       s.o,
+                       true};
+    pack<T>(of.weight, scratch + b.pack_at, flipped, stream);
+    tensor_conv(dtype, b.input, scratch + b.dilated_at, scratch + b.pack_at, nullptr, of.grad_x, nullptr, choice,
+                stream);
+  }
+  if (of.grad_weight) {
+    WeightGradient gradient = b.gradient;
+    gradient.conv.x = of.x, gradient.grad = scratch + b.spread_at;
+    gradient.shares = reinterpret_cast<float *>(scratch + b.shares_at);
+    const int kinds = gradient.conv.parts * gradient.o_tiles * gradient.tap_groups;
+    const Grid blocks{dim3(static_cast<unsigned>(b.shares), static_cast<unsigned>(kinds)), dim3(tensor_threads),
+                      b.shared, stream};
+    if (b.cc == 8)
+      launch("conv_block_tensor (weight's gradient)", weight_gradient_kernel<T, 8>, blocks, gradient);
+    else
+      launch("conv_block_tensor (weight's gradient)", weight_gradient_kernel<T, 2>, blocks, gradient);
+  }
+  if (!of.grad_weight && !of.grad_bias) return;
+  Reduce reduce{reinterpret_cast<const float *>(scratch + b.shares_at),
+                bias_shares,
+                of.grad_weight,
+                of.grad_bias,
+                {},
+                b.shares,
+                b.bias_shares,
+                s.o,
+                s.c,
+                s.kh,
+                s.kw,
+                b.o_padded};
+  std::copy(std::begin(of.weight_strides), std::end(of.weight_strides), reduce.strides);
+  const std::int64_t all = std::int64_t{1} * s.o * s.c * s.kh * s.kw + s.o;
+  launch("conv_block_tensor (sums)", reduce_kernel<T>, Grid{dim3(blocks_for(all)), dim3(256), 0, stream}, reduce);
+}
+
+}  // namespace
+
+void tensor_pack(Dtype dtype, const void *weight, const std::int64_t (&strides)[4], int o, int c, int kh, int kw,
+                 void *packed, cudaStream_t stream) {
+  const Pack plain{strides[0], strides[1], strides[2], strides[3], o, kh, kw, c, c, false};
+  if (dtype == Dtype::float32)
+    pack<float>(weight, packed, plain, stream);
+  else  // only moved: 16 bits are 16 bits
+    pack<__half>(weight, packed, plain, stream);
+}
+
+bool tensor_conv_backward_can(Dtype dtype, const TensorConvShape &s) {
+  if (!tensor_conv_can(dtype, s)) return false;
+  const Backward b = plan_backward(dtype, s);
+  return b.shared > 0 && tensor_conv_can(dtype, b.input);
+}
+
+std::size_t tensor_conv_backward_scratch(Dtype dtype, const TensorConvShape &s) {
+  return plan_backward(dtype, s).bytes;
+}
+
+void tensor_conv_backward(Dtype dtype, const TensorConvShape &s, const TensorGradients &of, const TensorChoice &choice,
+                          cudaStream_t stream) {
+  if (!tensor_conv_backward_can(dtype, s)) throw std::invalid_argument("conv_block: not for tensor cores");
+  const Backward b = plan_backward(dtype, s);
+  conv_block_tensor_backward_kernel.count();
+  if (dtype == Dtype::bfloat16)
+    backward<__nv_bfloat16>(dtype, s, b, of, choice, stream);
+  else if (dtype == Dtype::float16)
+    backward<__half>(dtype, s, b, of, choice, stream);
+  else
+    backward<float>(dtype, s, b, of, choice, stream);
+}
+
+#ifndef __CUDA_ARCH__
+void bind_conv_tensor_backward(pybind11::module_ &m) {
+  using Numbers = std::array<int, 13>;
+  using Strides = std::array<std::int64_t, 4>;
+  const auto shape_of = [](const Numbers &x, bool relu, bool pool) {
+    return TensorConvShape{x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10], x[11], x[12], relu, pool};
+  };
+  m.def("conv_tensor_backward_scratch", [shape_of](int dtype, const Numbers &shape, bool relu, bool pool) {
+    return tensor_conv_backward_scratch(static_cast<Dtype>(dtype), shape_of(shape, relu, pool));
+  });
+  // inputs: x, weight, grad, code; outputs: gradients of x, weight and bias; 0 for none
+  m.def("conv_tensor_backward",
+        [shape_of](int dtype, const Numbers &shape, bool relu, bool pool, const std::array<std::uintptr_t, 4> &inputs,
+                   const Strides &weight_strides, const Strides &grad_strides,
+                   const std::array<std::uintptr_t, 3> &outputs, std::uintptr_t scratch, std::uintptr_t stream) {
+          TensorGradients of{pointer<const void>(inputs[0]),
+                             pointer<const void>(inputs[1]),
+                             pointer<const void>(inputs[2]),
+                             pointer<const std::uint8_t>(inputs[3]),
+                             {},
+                             {},
+                             pointer<void>(outputs[0]),
+                             pointer<void>(outputs[1]),
+                             pointer<void>(outputs[2]),
+                             pointer<void>(scratch)};
+          std::copy(weight_strides.begin(), weight_strides.end(), of.weight_strides);
+          std::copy(grad_strides.begin(), grad_strides.end(), of.grad_strides);
+          tensor_conv_backward(static_cast<Dtype>(dtype), shape_of(shape, relu, pool), of, {}, stream_of(stream));
+        });
+}
+#endif
+
+}  // namespace hw4fast

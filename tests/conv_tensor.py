@@ -1,0 +1,180 @@
+"""The tests of convolutions on tensor cores (csrc/conv_block_tensor*.cu), the emulator's and the GPU's: fresh numbers
+against float64 of the same rounded numbers, outputs poisoned before."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CODES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
+# Relative Frobenius errors: of an output rounded to its dtype; tf32 rounds the factors.
+BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 5e-3, torch.float16: 1e-3}
+
+
+class Case(NamedTuple):
+    shape: tuple[int, int, int, int]  # n, c, h, w
+    o: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    relu: bool = True
+    pool: bool = False
+    bias: bool = True
+
+
+SMALL = [
+    Case((2, 16, 6, 5), 32, (3, 3), padding=(1, 1)),
+    Case((3, 16, 7, 9), 20, (5, 5), padding=(2, 2), pool=True),  # odd sides, and channels that are no whole chunk
+    Case((1, 64, 9, 8), 64, (3, 3), padding=(1, 1), relu=False),
+    Case((2, 64, 5, 7), 72, (3, 3), padding=(1, 1), pool=True),
+    Case((5, 72, 7, 7), 40, (1, 1), bias=False),
+    Case((2, 8, 11, 13), 7, (7, 7), stride=(2, 2), padding=(3, 3)),
+    Case((1, 128, 8, 8), 136, (2, 3), stride=(1, 2), padding=(0, 1), pool=True, relu=False),
+    Case((2, 24, 9, 30), 64, (4, 1), stride=(2, 1), padding=(5, 0)),
+    Case((40, 16, 3, 3), 33, (3, 3), padding=(1, 1), bias=False),  # tiles over many images
+]
+# Of the tiles' ways those that small shapes don't take by themselves: many tiles per block, the weight in slots.
+# columns, rows, strips and shared memory of TensorChoice in csrc/conv_block_tensor.cuh
+CHOICES = [
+    (Case((15, 16, 9, 11), 32, (3, 3), padding=(1, 1)), (32, 256, 1, 0)),
+    (Case((15, 16, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 48 << 10)),
+    (Case((13, 128, 8, 13), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 0)),
+    (Case((14, 128, 8, 13), 64, (3, 3), padding=(1, 1), pool=True), (64, 256, 2, 0)),
+    (Case((5, 136, 8, 13), 136, (1, 1)), (128, 128, 1, 0)),
+    (Case((4, 64, 11, 9), 136, (3, 3), padding=(1, 1), pool=True), (128, 128, 1, 0)),
+    (Case((7, 64, 9, 12), 128, (1, 2), padding=(1, 1)), (128, 256, 2, 0)),
+    (Case((7, 64, 9, 12), 128, (2, 2), padding=(1, 1), pool=True), (128, 256, 1, 0)),
+]
+
+
+def tensors(case: Case, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    random = torch.Generator().manual_seed(seed)
+    n, c, h, w = case.shape
+    x = torch.randn(n, h, w, c, generator=random).to(dtype).to(device).permute(0, 3, 1, 2)
+    weight = torch.randn(case.o, *case.kernel, c, generator=random) / (c * case.kernel[0] * case.kernel[1]) ** 0.5
+    bias = torch.randn(case.o, generator=random).to(dtype).to(device) if case.bias else None
+    return x, weight.to(dtype).to(device).permute(0, 3, 1, 2), bias
+
+
+def sides(case: Case) -> tuple[int, int]:
+    """Of the convolution."""
+    down, across = (
+        (side + 2 * p - k) // s + 1
+        for side, p, k, s in zip(case.shape[2:], case.padding, case.kernel, case.stride, strict=True)
+    )
+    return down, across
+
+
+def reference(case: Case, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Before ReLU and pool [n, o, oh, ow], and the output, in float64."""
+    x, weight = x.double().cpu(), weight.double().cpu()
+    y = functional.conv2d(x, weight, None if bias is None else bias.double().cpu(), case.stride, case.padding)
+    output = y.clamp(min=0) if case.relu else y
+    return y, functional.max_pool2d(output, 2) if case.pool else output
+
+
+def poisoned(*shape: int, dtype: torch.dtype, device: str) -> Tensor:
+    return torch.full(shape, 77 if dtype == torch.uint8 else float("nan"), dtype=dtype, device=device)
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double().cpu() - wanted).norm() / wanted.norm().clamp(min=1e-30))
+
+
+def numbers(case: Case, rows: int, cols: int) -> tuple[int, ...]:
+    n, c, h, w = case.shape
+    return (n, h, w, c, case.o, *case.kernel, *case.stride, *case.padding, rows, cols)
+
+
+def check_forward(
+    module: ModuleType,
+    case: Case,
+    dtype: torch.dtype,
+    device: str,
+    seed: int,
+    choice: tuple[int, ...] = (0, 0, 0, 0, 0),
+) -> None:
+    x, weight, bias = tensors(case, dtype, device, seed)
+    y, wanted = reference(case, x, weight, bias)
+    n, o, rows, cols = wanted.shape
+    output = poisoned(n, rows, cols, o, dtype=dtype, device=device)
+    code = poisoned(n, rows, cols, o, dtype=torch.uint8, device=device)
+    stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
+    arguments = (x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr())
+    module.conv_tensor(
+        CODES[dtype], numbers(case, rows, cols), case.relu, case.pool, *arguments, output.data_ptr(), code.data_ptr(),
+        choice, stream,
+    )  # fmt: skip
+    output, code = output.permute(0, 3, 1, 2), code.permute(0, 3, 1, 2).cpu()
+    assert error(output, wanted) < BOUNDS[dtype]
+    # A code says where a value is taken: that one must be the output, within what rounding can do.
+    assert code.max() <= 4
+    tolerance = 0.02 * float(y.abs().max())
+    if case.pool:
+        windows = y[:, :, : 2 * rows, : 2 * cols].unflatten(3, (cols, 2)).unflatten(2, (rows, 2)).transpose(3, 4)
+        four = windows.flatten(4)  # 2·down + across
+        taken = four.gather(4, code.clamp(max=3).long()[..., None])[..., 0]
+        best = four.amax(4)
+    else:
+        assert not case.relu or set(code.unique().tolist()) <= {0, 4}
+        taken = best = y
+    dead = code == 4
+    assert torch.where(dead, 0, (taken - best).abs()).max() < tolerance
+    if case.relu:
+        assert (best[dead] < tolerance).all()
+        assert (best[~dead] > -tolerance).all()
+        assert (output.cpu()[dead] == 0).all()
+    else:
+        assert not dead.any()
+
+
+def check_backward(module: ModuleType, case: Case, dtype: torch.dtype, device: str, seed: int, plain: bool) -> None:
+    """plain: weight and gradient as torch has them by default, not channels-last."""
+    x, weight, bias = tensors(case, dtype, device, seed)
+    if plain:
+        weight = weight.contiguous()
+    n, c, h, w = case.shape
+    leaves = [tensor.detach().double().cpu().requires_grad_() for tensor in (x, weight)]
+    b = torch.zeros(case.o, dtype=torch.float64, requires_grad=True)
+    y = functional.conv2d(*leaves, b, case.stride, case.padding)
+    rows, cols = (side // 2 if case.pool else side for side in y.shape[2:])
+    random = torch.Generator().manual_seed(seed + 1)
+    grad = torch.randn(n, rows, cols, case.o, generator=random).to(dtype).to(device).permute(0, 3, 1, 2)
+    if plain:
+        grad = grad.contiguous()
+    code = torch.randint(0, 5, (n, rows, cols, case.o), generator=random, dtype=torch.uint8)
+    if not case.pool:
+        code = code // 4 * 4
+    if not case.relu:
+        code = code % 4
+    whole = torch.zeros_like(y)
+    wanted_code = code.permute(0, 3, 1, 2)
+    for k in range(4 if case.pool else 1):
+        step = 2 if case.pool else 1
+        place = whole[:, :, k // 2 : step * rows : step, k % 2 : step * cols : step]
+        place.copy_(torch.where(wanted_code == k, grad.double().cpu(), 0))
+    y.backward(whole)
+    code = code.to(device)
+    grad_x = poisoned(n, h, w, c, dtype=dtype, device=device)
+    grad_weight = torch.full_like(weight, float("nan"))
+    grad_bias = poisoned(case.o, dtype=dtype, device=device)
+    arguments = (CODES[dtype], numbers(case, rows, cols), case.relu, case.pool)
+    scratch = poisoned(module.conv_tensor_backward_scratch(*arguments), dtype=torch.uint8, device=device)
+    scratch.fill_(255)  # NaN
+    stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
+    inputs = (x, weight, grad, code if case.relu or case.pool else None)
+    strides = [weight.stride(), grad.stride()]
+    outputs = [(tensor.data_ptr()) for tensor in (grad_x, grad_weight, grad_bias)]
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in inputs]
+    module.conv_tensor_backward(*arguments, addresses, *strides, outputs, scratch.data_ptr(), stream)
+    assert error(grad_x.permute(0, 3, 1, 2), leaves[0].grad) < BOUNDS[dtype]
+    assert error(grad_weight, leaves[1].grad) < BOUNDS[dtype]
+    assert error(grad_bias, b.grad) < BOUNDS[dtype]
+    again = torch.full_like(weight, float("nan"))
+    outputs[1] = again.data_ptr()
+    module.conv_tensor_backward(*arguments, addresses, *strides, outputs, scratch.data_ptr(), stream)
+    assert torch.equal(again, grad_weight)

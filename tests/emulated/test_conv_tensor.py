@@ -1,0 +1,34 @@
+"""Convolutions on tensor cores, emulated: the tiles' edges, the swizzles, the pipeline. Only a GPU shows wgmma."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests import conv_tensor
+from tests.emulated import build
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    return build.module()
+
+
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+@pytest.mark.parametrize("case", conv_tensor.SMALL, ids=str)
+def test_forward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:
+    conv_tensor.check_forward(module, case, dtype, "cpu", seed=hash(case) & 0xFFFF)
+
+
+@pytest.mark.parametrize("case, choice", conv_tensor.CHOICES, ids=str)
+def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...]) -> None:
+    conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
+
+
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+@pytest.mark.parametrize("case", conv_tensor.SMALL, ids=str)
+def test_backward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:
+    seed = hash(case) & 0xFFFF
+    conv_tensor.check_backward(module, case, dtype, "cpu", seed, plain=seed % 2 == 0)
