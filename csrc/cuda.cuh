@@ -48,13 +48,28 @@ inline void check(cudaError_t error, const char *what) {
                            cudaGetErrorString(error) + ")");
 }
 
+#ifndef HW4FAST_EMULATED  // tests/emulated/emulator.h has its own, and runs the kernels on the CPU
+// A property of the current device; the driver's answer is cached, so that it costs some 50 ns.
+inline int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+inline int compute_capability() {  // 75, 80, … 120
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
+}
+
 struct Grid {
   dim3 blocks, threads;
   std::size_t shared;  // bytes of dynamic shared memory, HW4FAST_SHARED in the kernel
   cudaStream_t stream;
+  unsigned cluster = 1;      // blocks that reach each other's shared memory; from compute capability 9.0 on
+  bool overlapping = false;  // may begin before the kernel before it on the stream has ended: see wait_for_previous
 };
 
-#ifndef HW4FAST_EMULATED  // tests/emulated/emulator.h has its own, and runs the kernels on the CPU
 // The one way to start a kernel. Errors of the launch itself are raised; those within it come with a later call.
 template <class... Parameters, class... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {
@@ -64,22 +79,33 @@ void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, A
   cudaLaunchConfig_t config{};
   config.gridDim = grid.blocks, config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.shared, config.stream = grid.stream;
+  cudaLaunchAttribute attributes[2];
+  config.attrs = attributes;
+  if (grid.cluster > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs++].val.clusterDim = {grid.cluster, 1, 1};
+  }
+  if (grid.overlapping && compute_capability() >= 90) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
+}
+
+// In a kernel that was launched `overlapping`: what the kernel before it wrote may be read from here on.
+__device__ inline void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// In the kernel before it: the next one's blocks may take the places that are free.
+__device__ inline void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
 }
 #define HW4FAST_SHARED(NAME) extern __shared__ __align__(128) unsigned char NAME[]
 #endif
-
-// A property of the current device; the driver's answer is cached, so that it costs some 50 ns.
-inline int attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-  return value;
-}
-inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
-inline int compute_capability() {  // 75, 80, … 120
-  return 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
-}
 
 __device__ inline float widen(float x) { return x; }
 __device__ inline double widen(double x) { return x; }

@@ -1,0 +1,405 @@
+// Runs the kernels of csrc/*.cu on the CPU, so that their arithmetic and their
+// barriers can be tested without a GPU: g++ -x c++ -DHW4FAST_EMULATED -include
+// emulator.h csrc/NAME.cu (build.py does it).
+//
+// A CUDA thread is a fiber (ucontext), a block is run by one core, the fibers
+// between two barriers in random order, so that a missing barrier shows. Shared
+// memory is poisoned before each block. A shuffle is an exchange among the
+// fibers of a warp. What it can't show: races within a warp, clusters, tensor
+// cores (csrc/mma.cuh has plain twins), speed.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <ucontext.h>
+#include <vector>
+
+namespace hw4fast {
+namespace emulator {
+
+constexpr int lanes = 32;
+constexpr std::size_t stack_bytes = 128 << 10;
+
+enum class Wait { none, warp, block, finished };
+
+struct Fiber {
+  ucontext_t context;
+  uint3 thread;
+  int number = 0;
+  Wait wait = Wait::none;
+  unsigned mask = 0; // of the warp's lanes that it waits for
+  std::int64_t exchanges =
+      0;        // of its warp so far: the parity says which slots are in use
+  int vote = 0; // for __syncthreads_or and its like
+  std::unique_ptr<char[]> stack;
+};
+
+struct Warp {
+  alignas(16) unsigned char slot[2][lanes][16];
+};
+
+struct State {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::vector<unsigned char> shared;
+  ucontext_t scheduler;
+  Fiber *current = nullptr;
+  std::function<void()> kernel;
+  uint3 block;
+  dim3 threads, blocks;
+  int live = 0, counted = 0;
+  std::mt19937 random{5489};
+};
+inline State &state() {
+  static State the;
+  return the;
+}
+
+inline void yield(Wait why, unsigned mask = ~0u) {
+  State &s = state();
+  s.current->wait = why;
+  s.current->mask = mask;
+  swapcontext(&s.current->context, &s.scheduler);
+}
+
+inline void enter() {
+  state().kernel();
+  yield(Wait::finished);
+}
+
+inline Warp &warp() { return state().warps[state().current->number / lanes]; }
+inline int lane() { return state().current->number % lanes; }
+
+// Each lane gives `mine` and takes what `lane_of` it says others gave.
+template <class T> const T *exchange(unsigned mask, const T &mine) {
+  static_assert(sizeof(T) <= 16, "a shuffle moves up to 16 bytes here");
+  Fiber *me = state().current;
+  unsigned char (*slot)[16] = warp().slot[me->exchanges++ & 1];
+  std::memcpy(slot[lane()], &mine, sizeof(T));
+  yield(Wait::warp, mask);
+  return reinterpret_cast<const T *>(slot);
+}
+template <class T> T taken(unsigned mask, T mine, int from) {
+  T value;
+  std::memcpy(&value,
+              reinterpret_cast<const unsigned char *>(exchange(mask, mine)) +
+                  16 * from,
+              sizeof(T));
+  return value;
+}
+
+inline bool alive(const Fiber &fiber) { return fiber.wait != Wait::finished; }
+
+inline bool release() {
+  State &s = state();
+  bool any = false, all_at_block = true;
+  for (std::size_t w = 0; w < s.warps.size(); ++w) {
+    const std::size_t begin = w * lanes,
+                      end = std::min(begin + lanes, s.fibers.size());
+    for (std::size_t i = begin; i < end; ++i) {
+      Fiber &fiber = s.fibers[i];
+      if (fiber.wait != Wait::warp)
+        continue;
+      bool ready = true;
+      for (std::size_t k = begin; k < end; ++k)
+        if (fiber.mask >> (k - begin) & 1 && alive(s.fibers[k]))
+          ready &= s.fibers[k].wait == Wait::warp &&
+                   s.fibers[k].mask == fiber.mask &&
+                   s.fibers[k].exchanges == fiber.exchanges;
+      if (!ready)
+        continue;
+      const unsigned mask = fiber.mask;
+      for (std::size_t k = begin; k < end; ++k)
+        if (mask >> (k - begin) & 1 && alive(s.fibers[k]))
+          s.fibers[k].wait = Wait::none;
+      any = true;
+    }
+  }
+  for (const Fiber &fiber : s.fibers)
+    all_at_block &= !alive(fiber) || fiber.wait == Wait::block;
+  if (all_at_block && s.live) {
+    s.counted = 0;
+    for (const Fiber &fiber : s.fibers)
+      s.counted += alive(fiber) && fiber.vote;
+    for (Fiber &fiber : s.fibers)
+      if (alive(fiber))
+        fiber.wait = Wait::none;
+    any = true;
+  }
+  return any;
+}
+
+inline void run_block(const char *name, std::size_t n) {
+  State &s = state();
+  std::fill(s.shared.begin(), s.shared.end(), 0xff); // NaN
+  s.live = static_cast<int>(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    Fiber &fiber = s.fibers[i];
+    if (!fiber.stack)
+      fiber.stack.reset(new char[stack_bytes]);
+    const unsigned k = static_cast<unsigned>(i);
+    fiber.thread = {k % s.threads.x, k / s.threads.x % s.threads.y,
+                    k / (s.threads.x * s.threads.y)};
+    fiber.number = static_cast<int>(i);
+    fiber.wait = Wait::none, fiber.exchanges = 0, fiber.vote = 0;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = stack_bytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, enter, 0);
+  }
+  std::vector<std::size_t> order(n);
+  for (std::size_t i = 0; i < n; ++i)
+    order[i] = i;
+  while (s.live) {
+    std::shuffle(order.begin(), order.end(), s.random);
+    for (std::size_t i : order) {
+      if (s.fibers[i].wait != Wait::none)
+        continue;
+      s.current = &s.fibers[i];
+      swapcontext(&s.scheduler, &s.current->context);
+      s.live -= s.current->wait == Wait::finished;
+    }
+    if (s.live && !release())
+      throw std::runtime_error(std::string(name) +
+                               ": its threads wait for each other for ever");
+  }
+}
+
+inline unsigned counted_at_barrier(int vote) {
+  state().current->vote = vote;
+  yield(Wait::block);
+  return static_cast<unsigned>(state().counted);
+}
+
+} // namespace emulator
+
+struct Grid;
+template <class... Parameters, class... Arguments>
+void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid,
+            Arguments... arguments);
+
+inline int attribute(cudaDeviceAttr which) {
+  switch (which) {
+  case cudaDevAttrMultiProcessorCount:
+    return 3;
+  case cudaDevAttrComputeCapabilityMajor:
+    return 8;
+  case cudaDevAttrComputeCapabilityMinor:
+    return 0;
+  case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+    return 163 << 10;
+  case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+    return 164 << 10;
+  default:
+    throw std::runtime_error(
+        "the emulator doesn't know this property of a device");
+  }
+}
+
+} // namespace hw4fast
+
+#undef __global__
+#undef __device__
+#undef __host__
+#undef __shared__
+#undef __constant__
+#undef __launch_bounds__
+#undef __forceinline__
+#undef __grid_constant__
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __constant__ static
+#define __launch_bounds__(...)
+#define __forceinline__ inline
+#define __grid_constant__
+#define threadIdx (hw4fast::emulator::state().current->thread)
+#define blockIdx (hw4fast::emulator::state().block)
+#define blockDim (hw4fast::emulator::state().threads)
+#define gridDim (hw4fast::emulator::state().blocks)
+#define warpSize 32
+#define HW4FAST_SHARED(NAME)                                                   \
+  unsigned char *NAME = hw4fast::emulator::state().shared.data()
+
+inline void __syncthreads() { hw4fast::emulator::counted_at_barrier(0); }
+inline int __syncthreads_count(int vote) {
+  return static_cast<int>(hw4fast::emulator::counted_at_barrier(vote != 0));
+}
+inline int __syncthreads_or(int vote) {
+  return hw4fast::emulator::counted_at_barrier(vote != 0) > 0;
+}
+inline int __syncthreads_and(int vote) {
+  return hw4fast::emulator::counted_at_barrier(vote == 0) == 0;
+}
+inline void __syncwarp(unsigned mask = ~0u) {
+  hw4fast::emulator::exchange(mask, 0);
+}
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
+  const int lane = hw4fast::emulator::lane();
+  return hw4fast::emulator::taken(mask, value,
+                                  (lane & ~(width - 1)) | (from & (width - 1)));
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int other, int width = 32) {
+  const int lane = hw4fast::emulator::lane(), from = lane ^ other;
+  return hw4fast::emulator::taken(mask, value,
+                                  from / width == lane / width ? from : lane);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
+  const int lane = hw4fast::emulator::lane(),
+            from = lane + static_cast<int>(by);
+  return hw4fast::emulator::taken(mask, value,
+                                  from / width == lane / width ? from : lane);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
+  const int lane = hw4fast::emulator::lane(),
+            from = lane - static_cast<int>(by);
+  return hw4fast::emulator::taken(
+      mask, value, from >= 0 && from / width == lane / width ? from : lane);
+}
+inline unsigned __ballot_sync(unsigned mask, int vote) {
+  unsigned bits = 0;
+  const unsigned char *all = reinterpret_cast<const unsigned char *>(
+      hw4fast::emulator::exchange(mask, vote));
+  for (int i = 0; i < 32; ++i) {
+    int one;
+    std::memcpy(&one, all + 16 * i, sizeof one);
+    if (mask >> i & 1 && one)
+      bits |= 1u << i;
+  }
+  return bits;
+}
+inline int __any_sync(unsigned mask, int vote) {
+  return __ballot_sync(mask, vote) != 0;
+}
+inline int __all_sync(unsigned mask, int vote) {
+  return __ballot_sync(mask, !vote) == 0;
+}
+
+template <class T> T __ldg(const T *p) { return *p; }
+template <class T> T __ldcs(const T *p) { return *p; }
+template <class T> T __ldcg(const T *p) { return *p; }
+template <class T> void __stcs(T *p, T value) { *p = value; }
+template <class T> void __stcg(T *p, T value) { *p = value; }
+template <class T> T atomicAdd(T *p, T value) {
+  const T old = *p;
+  *p = old + value;
+  return old;
+}
+inline unsigned atomicInc(unsigned *p, unsigned limit) {
+  const unsigned old = *p;
+  *p = old >= limit ? 0 : old + 1;
+  return old;
+}
+template <class T> T atomicMax(T *p, T value) {
+  const T old = *p;
+  *p = std::max(old, value);
+  return old;
+}
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float exp2f_(float x) { return std::exp2(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __frcp_rn(float x) { return 1 / x; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float __fmul_rn(float a, float b) {
+  volatile float product = a * b;
+  return product;
+}
+inline float __fadd_rn(float a, float b) {
+  volatile float sum = a + b;
+  return sum;
+}
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline int __float2int_rn(float x) {
+  return static_cast<int>(std::nearbyint(x));
+}
+inline unsigned __float2uint_rn(float x) {
+  return static_cast<unsigned>(std::nearbyint(x));
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __clz(int x) {
+  return x ? __builtin_clz(static_cast<unsigned>(x)) : 32;
+}
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>((std::uint64_t{a} * b) >> 32);
+}
+template <class To, class From> To bits_as(From x) {
+  static_assert(sizeof(To) == sizeof(From), "bits");
+  To y;
+  std::memcpy(&y, &x, sizeof y);
+  return y;
+}
+inline unsigned __float_as_uint(float x) { return bits_as<unsigned>(x); }
+inline int __float_as_int(float x) { return bits_as<int>(x); }
+inline float __uint_as_float(unsigned x) { return bits_as<float>(x); }
+inline float __int_as_float(int x) { return bits_as<float>(x); }
+inline std::size_t __cvta_generic_to_shared(const void *p) {
+  return reinterpret_cast<std::size_t>(p);
+}
+using std::max;
+using std::min;
+
+namespace hw4fast {
+struct Grid {
+  dim3 blocks, threads;
+  std::size_t shared;
+  cudaStream_t stream;
+  unsigned cluster = 1;
+  bool overlapping = false;
+};
+inline int multiprocessors() {
+  return attribute(cudaDevAttrMultiProcessorCount);
+}
+inline int compute_capability() { return 80; }
+inline void wait_for_previous() {}
+inline void let_next_begin() {}
+
+template <class... Parameters, class... Arguments>
+void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid,
+            Arguments... arguments) {
+  emulator::State &s = emulator::state();
+  const std::size_t n =
+      std::size_t{grid.threads.x} * grid.threads.y * grid.threads.z;
+  if (grid.cluster > 1)
+    throw std::runtime_error(std::string(name) +
+                             ": there are no clusters here");
+  if (n == 0 || n > 1024 || grid.blocks.x == 0 || grid.blocks.y == 0 ||
+      grid.blocks.z == 0 || grid.blocks.y > 65535 || grid.blocks.z > 65535 ||
+      grid.shared > (163 << 10))
+    throw std::runtime_error(std::string(name) +
+                             ": invalid configuration argument");
+  s.fibers = std::vector<emulator::Fiber>(n);
+  s.warps.resize((n + emulator::lanes - 1) / emulator::lanes);
+  s.shared.assign(grid.shared, 0xff);
+  s.blocks = grid.blocks, s.threads = grid.threads;
+  s.kernel = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  for (unsigned z = 0; z < grid.blocks.z; ++z)
+    for (unsigned y = 0; y < grid.blocks.y; ++y)
+      for (unsigned x = 0; x < grid.blocks.x; ++x) {
+        s.block = {x, y, z};
+        emulator::run_block(name, n);
+      }
+}
+} // namespace hw4fast
