@@ -59,10 +59,15 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   const bool two = 2 * shared <= most_shared && tiling.n == 32;  // blocks on a multiprocessor
   const std::int64_t wanted = std::max<std::int64_t>(1, cores * (two ? 2 : 1) / blocks);
   plan.grid = dim3(static_cast<unsigned>(std::min(tiles, wanted)), static_cast<unsigned>(blocks));
-  const double products = 1.0 * rows * tiling.n * p.taps * p.parts * tiling.cc * 8;
-  const double rate = tiling.wgmma ? 1400 : tiling.mt == 2 && tiling.n > 32 ? 600 : 450;
+  // Cycles of the tensor cores; of shared memory, 128 bytes each: A's rows, where eight in a row cross a line two of
+  // them meet in a bank, and B's columns per 64 rows of a wgmma, or per warp; and of the L2 cache.
+  const double depth = 16.0 * p.taps * p.parts * tiling.cc,
+               crossing = p.columns % 8 ? std::min(1.0, 8.0 / p.columns) : 0;
+  const double multiplying = rows * tiling.n * depth / 2 / (tiling.wgmma ? 1700 : 620);
+  const double reading = depth * (rows * (1 + crossing) + tiling.n * (tiling.wgmma ? rows / 64 : 8)) / 110;
+  const double busy = std::max(multiplying, reading);
   const double moved = (pictures / 2.0 * p.parts + (p.slots ? all_weights : 0)) / 24;
-  const double busy = products / rate, tile = std::max(busy, moved) + std::min(busy, moved) / 4 + 1000;
+  const double tile = std::max(busy, moved) + std::min(busy, moved) / 4 + 1000;
   plan.cycles = tile * static_cast<double>(up(tiles * blocks, cores));
   return plan;
 }
@@ -76,9 +81,10 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
   if (choice.way == TensorWay::wgmma && !wgmma)
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
-  for (const Tiling &tiling : {Tiling{32, 2, cc, false}, {64, 2, cc, wgmma}, {128, 1, 8, wgmma}, {128, 2, 8, wgmma}}) {
+  for (const Tiling &tiling :
+       {Tiling{32, 2, cc, false}, {64, 2, cc, wgmma}, {64, 1, 8, wgmma}, {128, 1, 8, wgmma}, {128, 2, 8, wgmma}}) {
     if (choice.columns ? tiling.n != choice.columns : tiling.n > 32 && s.o <= tiling.n / 2) continue;
-    if ((choice.rows && tiling.mt * 128 != choice.rows) || (tiling.n == 128 && cc != 8)) continue;
+    if ((choice.rows && tiling.mt * 128 != choice.rows) || (tiling.cc != cc)) continue;
     if (tiling.n == 32 && s.o > 32 && !choice.columns) continue;
     for (int strips = 1; strips <= std::min(s.cols, 64); ++strips) {
       if (choice.strips && strips != choice.strips) continue;
@@ -101,6 +107,7 @@ template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStrea
 template <class T> void start(const Plan &plan, cudaStream_t stream) {
   const auto [n, mt, cc, wgmma] = plan.tiling;
   if (n == 32) return cc == 8 ? start<T, 32, 2, 8>(plan, stream) : start<T, 32, 2, 2>(plan, stream);
+  if (n == 64 && mt == 1) return start<T, 64, 1, 8>(plan, stream);
   if (n == 64) return cc == 8 ? start<T, 64, 2, 8>(plan, stream) : start<T, 64, 2, 2>(plan, stream);
   mt == 1 ? start<T, 128, 1, 8>(plan, stream) : start<T, 128, 2, 8>(plan, stream);
 }

@@ -5,7 +5,7 @@
 // above 1 puts zeros between its pixels). The weight's gradient is a product whose inner dimension are the outputs'
 // pixels: rows are output channels, columns input channels, a sum per tap. Each block takes the taps, channels and a
 // share of the pixels; the shares' sums are added up in order, so that the result is the same every time.
-#include "conv_block_tensor_kernel.cuh"
+#include "conv_block_tensor_weights.cuh"
 
 #include <algorithm>
 #include <array>
@@ -20,9 +20,6 @@ void bind_conv_tensor_backward(pybind11::module_ &m);
 HW4FAST_CUDA_KERNEL(conv_block_tensor_backward, bind_conv_tensor_backward);
 
 namespace {
-
-constexpr int pixel_tile = 128;   // pixels of a step of the weight's gradient
-constexpr int sums_of_warp = 20;  // products of 16 × 8 that a warp sums up
 
 struct Pack {  // out [rows, kh, kw, inner] of `row`, `deep`, `down`, `across` strides, zeros from `deep` on
   std::int64_t row_stride, deep_stride, down_stride, across_stride;
@@ -115,169 +112,6 @@ template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Sp
   for (int y = 0; y < static_cast<int>(blockDim.y); ++y) whole += sums[y * width + thread];
   const int o = static_cast<int>(blockIdx.y) * width + thread;
   if (o < p.chunks * numbers) p.bias_shares[std::int64_t{1} * blockIdx.x * p.chunks * numbers + o] = whole;
-}
-
-struct WeightGradient {
-  TensorConv conv;   // of tiles of 128 pixels, without pool; x is the input
-  const void *grad;  // [n, rows, cols, whole chunks of o]
-  float *shares;     // [blocks.x, o, taps, c]
-  int o_chunks, o_tiles, tap_groups;
-};
-
-template <class T, int CC> struct WeightTile {
-  static constexpr int numbers = 16 / sizeof(T);           // of a chunk
-  static constexpr int o_warps = 8 * numbers / 16;         // warps side by side over the 8 chunks of output channels
-  static constexpr int eights = CC * numbers / 8;          // of input channels
-  static constexpr int eight_warps = eights >= 4 ? 2 : 1;  // warps side by side over them, and over taps
-  static constexpr int tap_warps = 8 / o_warps / eight_warps;
-  static constexpr int my_eights = eights / eight_warps, my_taps = sums_of_warp / my_eights;
-  static constexpr int taps = tap_warps * my_taps;  // of a block
-  static constexpr int depth = 32 / sizeof(T);      // pixels of a product
-};
-
-template <class T, int CC> __global__ void __launch_bounds__(tensor_threads, 1)
-    weight_gradient_kernel(const __grid_constant__ WeightGradient p) {
-#ifdef HW4FAST_MMA
-  using Warps = WeightTile<T, CC>;
-  using Tile = TensorTile<T, 64, 1, CC, false>;
-  constexpr int my_taps = Warps::my_taps, my_eights = Warps::my_eights, depth = Warps::depth;
-  HW4FAST_SHARED(raw);
-  const TensorConv &c = p.conv;
-  const Shared base = (shared_address(raw) + 1023) & ~static_cast<Shared>(1023);
-  constexpr int grad_bytes = pixel_tile * 128;
-  const int picture_bytes = c.pixels * CC * 16, thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
-  // from the start: two tiles of the gradient, two pictures; the pixels of the rows behind them
-  int *pixels = reinterpret_cast<int *>(raw + (base - shared_address(raw)) + 2 * (grad_bytes + picture_bytes));
-  const Tile tile_of{c, base + 2 * grad_bytes, 0, lane, 0, 0};
-  const int o_tile = static_cast<int>(blockIdx.y) % p.o_tiles, rest = static_cast<int>(blockIdx.y) / p.o_tiles;
-  const int part = rest / p.tap_groups, first_tap = rest % p.tap_groups * Warps::taps;
-  const int o_warp = warp % Warps::o_warps, column_warp = warp / Warps::o_warps;
-  const int eight = column_warp % Warps::eight_warps * my_eights;
-  const int tap = first_tap + column_warp / Warps::eight_warps * my_taps, taps_here = min(my_taps, c.taps - tap);
-
-  auto copy_tile = [&](int tile, int buffer) {
-    const int first = tile_of.first_unit(tile), line = tile_of.first_line(tile), strip = c.by_blocks.quotient(tile);
-    tile_of.copy_picture(tile, part, tile_of.pictures + static_cast<Shared>(buffer * picture_bytes), 0,
-                         (c.pixels * CC + tensor_threads - 1) / tensor_threads);
-    const char *grad = static_cast<const char *>(p.grad);
-#pragma unroll
-    for (int i = 0; i < pixel_tile * 8 / tensor_threads; ++i) {
-      const int q = i * tensor_threads + thread, row = q / 8, k = q % 8, unit = first + row, chunk = o_tile * 8 + k;
-      const TensorPlace at = tile_of.place(unit < c.units ? unit : first);
-      const int column = strip * c.columns + at.column;
-      const bool there = unit < c.units && column < c.s.cols && chunk < p.o_chunks;
-      const std::int64_t pixel = (static_cast<std::int64_t>(at.image) * c.s.rows + at.row) * c.s.cols + column;
-      copy_async(base + static_cast<Shared>(buffer * grad_bytes) + 16 * swizzled<8>(row, k),
-                 there ? grad + 16 * (pixel * p.o_chunks + chunk) : grad, there);
-    }
-    if (thread < pixel_tile) {
-      const TensorPlace at = tile_of.place(first + thread < c.units ? first + thread : first);
-      pixels[buffer * pixel_tile + thread] = (at.image * c.high + at.row * c.s.sh - line) * c.wide + at.column * c.s.sw;
-    }
-    copies_commit();
-  };
-
-  float sums[my_taps][my_eights][4];
-#pragma unroll
-  for (int i = 0; i < my_taps * my_eights * 4; ++i) sums[i / (4 * my_eights)][i / 4 % my_eights][i % 4] = 0;
-  const int tiles = c.blocks * c.strips, from = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
-  const int first_offset = tap < c.taps ? tap / c.s.kw * c.wide + tap % c.s.kw : 0, first_across = tap % c.s.kw;
-  if (from < tiles) copy_tile(from, 0);
-  for (int tile = from, buffer = 0; tile < tiles; tile += stride, buffer ^= 1) {
-    copies_wait<0>();
-    __syncthreads();
-    if (tile + stride < tiles) copy_tile(tile + stride, buffer ^ 1);
-    const Shared grads = base + static_cast<Shared>(buffer * grad_bytes);
-    const Shared picture = tile_of.pictures + static_cast<Shared>(buffer * picture_bytes);
-    const int *rows = pixels + buffer * pixel_tile;
-    if (taps_here <= 0) continue;
-#pragma unroll 2
-    for (int k = 0; k < pixel_tile; k += depth) {
-      std::uint32_t a[4];
-      int mine, other = 0;  // the pixels that this lane points at
-      if constexpr (sizeof(T) == 2) {
-        mine = rows[k + lane % 16];
-        load_transposed(a, grads + 16 * swizzled<8>(k + lane % 8 + lane / 16 * 8, o_warp * 2 + lane / 8 % 2));
-      } else {
-        mine = rows[k + t], other = rows[k + t + 4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          a[i] = load_word(grads + 16 * swizzled<8>(k + t + i / 2 * 4, o_warp * 4 + i % 2 * 2 + g / 4) + g % 4 * 4);
-      }
-      int offset = first_offset, across = first_across;
-#pragma unroll
-      for (int i = 0; i < my_taps; ++i) {
-        if (i >= taps_here) break;
-        if constexpr (sizeof(T) == 2) {
-#pragma unroll
-          for (int j = 0; j < my_eights; j += 2) {
-            std::uint32_t b[4];
-            load_transposed(b, picture + 16 * swizzled<CC>(mine + offset, eight + j + lane / 16));
-            mma<T>(sums[i][j], a, b[0], b[1]);
-            mma<T>(sums[i][j + 1], a, b[2], b[3]);
-          }
-        } else {
-#pragma unroll
-          for (int j = 0; j < my_eights; ++j) {
-            const int chunk = (eight + j) * 2 + g / 4;
-            const std::uint32_t b0 = load_word(picture + 16 * swizzled<CC>(mine + offset, chunk) + g % 4 * 4);
-            const std::uint32_t b1 = load_word(picture + 16 * swizzled<CC>(other + offset, chunk) + g % 4 * 4);
-            mma<T>(sums[i][j], a, b0, b1);
-          }
-        }
-        ++offset;
-        if (++across == c.s.kw) across = 0, offset += c.wide - c.s.kw;
-      }
-    }
-  }
-
-  const int channels = c.chunks * Warps::numbers;
-#pragma unroll
-  for (int i = 0; i < my_taps; ++i)
-#pragma unroll
-    for (int j = 0; j < my_eights; ++j)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int o = o_tile * 8 * Warps::numbers + o_warp * 16 + g + 8 * half;
-        const int channel = part * CC * Warps::numbers + (eight + j) * 8 + 2 * t;
-        if (i >= taps_here || o >= c.s.o || channel >= channels) continue;  // channels come in pairs
-        float *to = p.shares + ((std::int64_t{1} * blockIdx.x * c.s.o + o) * c.taps + tap + i) * channels + channel;
-        *reinterpret_cast<float2 *>(to) = float2{sums[i][j][2 * half], sums[i][j][2 * half + 1]};
-      }
-#endif
-}
-
-// to[of.strides] = the sum of `shares` times [o, taps, c]; likewise the bias's [o] of [shares, padded].
-struct Reduce {
-  const float *shares, *bias_shares;
-  void *to, *bias;
-  std::int64_t strides[4];
-  int count, bias_count, o, c, kh, kw, padded;
-};
-
-template <class T> __global__ void __launch_bounds__(256) reduce_kernel(const Reduce p) {
-  const std::int64_t all = std::int64_t{1} * p.o * p.kh * p.kw * p.c, biases = p.bias ? p.o : 0;
-  for (std::int64_t i = std::int64_t{1} * blockIdx.x * blockDim.x + threadIdx.x; i < (p.to ? all : 0) + biases;
-       i += std::int64_t{1} * gridDim.x * blockDim.x) {
-    const bool is_bias = i < biases;
-    const float *from = is_bias ? p.bias_shares + i : p.shares + (i - biases);
-    const std::int64_t step = is_bias ? p.padded : all;
-    const int count = is_bias ? p.bias_count : p.count;
-    float sum = 0;
-#pragma unroll 8
-    for (int k = 0; k < count; ++k) sum += from[k * step];
-    if (is_bias) {
-      static_cast<T *>(p.bias)[i] = narrow<T>(sum);
-      continue;
-    }
-    const std::int64_t w = i - biases;
-    const int c = static_cast<int>(w % p.c), tap = static_cast<int>(w / p.c % (p.kh * p.kw));
-    const std::int64_t o = w / p.c / (p.kh * p.kw);
-    static_cast<T *>(
-        p.to)[o * p.strides[0] + c * p.strides[1] + tap / p.kw * p.strides[2] + tap % p.kw * p.strides[3]] =
-        narrow<T>(sum);
-  }
 }
 
 std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }

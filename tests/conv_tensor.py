@@ -45,6 +45,7 @@ CHOICES = [
     (Case((13, 128, 8, 13), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 0)),
     (Case((14, 128, 8, 13), 64, (3, 3), padding=(1, 1), pool=True), (64, 256, 2, 0)),
     (Case((5, 136, 8, 13), 136, (1, 1)), (128, 128, 1, 0)),
+    (Case((4, 64, 11, 9), 64, (3, 3), padding=(1, 1), pool=True), (64, 128, 1, 0)),
     (Case((4, 64, 11, 9), 136, (3, 3), padding=(1, 1), pool=True), (128, 128, 1, 0)),
     (Case((7, 64, 9, 12), 128, (1, 2), padding=(1, 1)), (128, 256, 2, 0)),
     (Case((7, 64, 9, 12), 128, (2, 2), padding=(1, 1), pool=True), (128, 256, 1, 0)),
@@ -134,7 +135,7 @@ def check_forward(
 
 def check_backward(module: ModuleType, case: Case, dtype: torch.dtype, device: str, seed: int, plain: bool) -> None:
     """plain: weight and gradient as torch has them by default, not channels-last."""
-    x, weight, bias = tensors(case, dtype, device, seed)
+    x, weight, _ = tensors(case, dtype, device, seed)
     if plain:
         weight = weight.contiguous()
     n, c, h, w = case.shape
