@@ -27,6 +27,13 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
     conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
 
 
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("rows", [128, 256])
+def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool) -> None:
+    conv_tensor.check_codes(module, "cpu", relu, pool, (0, 64, rows, 0, 0))
+
+
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
 @pytest.mark.parametrize("case", conv_tensor.SMALL, ids=str)
 def test_backward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:

@@ -64,6 +64,16 @@ def test_choices(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, 
     conv_tensor.check_forward(module, case, torch.float16, "cuda", 4, (MMA, *choice))
 
 
+@pytest.mark.parametrize("way", [MMA, WGMMA])
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("rows", [128, 256])
+def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool, way: int) -> None:
+    if way == WGMMA and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("wgmma needs compute capability 9.0")
+    conv_tensor.check_codes(module, "cuda", relu, pool, (way, 64, rows, 0, 0))
+
+
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
 @pytest.mark.parametrize("case", conv_tensor.SMALL + BIG, ids=str)
 def test_backward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:
