@@ -146,7 +146,11 @@ void tensor_tiles(TensorConv &p, const TensorConvShape &s, int bytes, int rows, 
 
 bool tensor_conv_can(Dtype dtype, const TensorConvShape &s) {
   if (!shape_fits(dtype, s) || compute_capability() < 80) return false;
-  return best_plan(s, bytes_of(dtype), {}).shared > 0;
+  try {
+    return best_plan(s, bytes_of(dtype), {}).shared > 0;
+  } catch (const std::invalid_argument &) {  // too large
+    return false;
+  }
 }
 
 void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,

@@ -27,15 +27,15 @@ struct Pack {  // out [rows, kh, kw, inner] of `row`, `deep`, `down`, `across` s
   bool flip;
 };
 
-template <class T> __global__ void pack_kernel(const T *weight, T *out, Pack p) {
-  const std::int64_t all = std::int64_t{1} * p.rows * p.kh * p.kw * p.inner;
-  for (std::int64_t i = std::int64_t{1} * blockIdx.x * blockDim.x + threadIdx.x; i < all;
-       i += std::int64_t{1} * gridDim.x * blockDim.x) {
-    const int k = static_cast<int>(i % p.inner), tap = static_cast<int>(i / p.inner % (p.kh * p.kw));
-    const std::int64_t row = i / p.inner / (p.kh * p.kw);
-    const int r = p.flip ? p.kh - 1 - tap / p.kw : tap / p.kw, s = p.flip ? p.kw - 1 - tap % p.kw : tap % p.kw;
-    out[i] = k < p.deep ? weight[row * p.row_stride + k * p.deep_stride + r * p.down_stride + s * p.across_stride]
-                        : narrow<T>(0.f);
+template <class T> __global__ void __launch_bounds__(256) pack_kernel(const T *weight, T *out, const Pack p) {
+  const unsigned taps = static_cast<unsigned>(p.kh * p.kw), inner = static_cast<unsigned>(p.inner);
+  const unsigned all = static_cast<unsigned>(p.rows) * taps * inner;
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += gridDim.x * blockDim.x) {
+    const int k = static_cast<int>(i % inner), tap = static_cast<int>(i / inner % taps);
+    const std::int64_t row = i / inner / taps;
+    const int down = p.flip ? p.kh - 1 - tap / p.kw : tap / p.kw, across = p.flip ? p.kw - 1 - tap % p.kw : tap % p.kw;
+    const std::int64_t at = row * p.row_stride + k * p.deep_stride + down * p.down_stride + across * p.across_stride;
+    out[i] = k < p.deep ? weight[at] : narrow<T>(0.f);
   }
 }
 
@@ -47,11 +47,11 @@ struct Spread {
   void *out;
   float *bias_shares;  // [blocks.x, padded o] or null
   int n, o, rows, cols, chunks, high, wide, step_down, step_across, side;
+  Divider by_wide, by_high, by_down, by_across;
   bool vectors;  // grad's and code's chunks are aligned
 };
 
-template <class T>
-__device__ void spread_chunk(const Spread &p, int chunk, std::int64_t pixel, float (&sum)[16 / sizeof(T)]) {
+template <class T> __device__ void spread_chunk(const Spread &p, int chunk, int pixel, float (&sum)[16 / sizeof(T)]) {
   constexpr int numbers = 16 / sizeof(T);
   const T *grad = static_cast<const T *>(p.grad);
   union {
@@ -59,13 +59,14 @@ __device__ void spread_chunk(const Spread &p, int chunk, std::int64_t pixel, flo
     uint4 bits;
   } g;
   g.bits = uint4{0, 0, 0, 0};
-  const int x = static_cast<int>(pixel % p.wide), y = static_cast<int>(pixel / p.wide % p.high);
-  const std::int64_t n = pixel / p.wide / p.high;
-  const int down = y / p.step_down, across = x / p.step_across, row = down / p.side, col = across / p.side;
-  if (y % p.step_down == 0 && x % p.step_across == 0 && row < p.rows && col < p.cols) {
+  const int line = p.by_wide.quotient(pixel), x = pixel - line * p.wide;
+  const int n = p.by_high.quotient(line), y = line - n * p.high;
+  const int down = p.by_down.quotient(y), across = p.by_across.quotient(x), row = down / p.side, col = across / p.side;
+  if (down * p.step_down == y && across * p.step_across == x && row < p.rows && col < p.cols) {
     const int position = p.side == 2 ? down % 2 * 2 + across % 2 : 0, o = chunk * numbers;
     const T *from = grad + n * p.strides[0] + o * p.strides[1] + row * p.strides[2] + col * p.strides[3];
-    const std::uint8_t *code = p.code ? p.code + ((n * p.rows + row) * p.cols + col) * p.o + o : nullptr;
+    const std::uint8_t *code =
+        p.code ? p.code + ((std::int64_t{1} * n * p.rows + row) * p.cols + col) * p.o + o : nullptr;
     if (p.vectors) {
       g.bits = *reinterpret_cast<const uint4 *>(from);
       union {
@@ -87,20 +88,20 @@ __device__ void spread_chunk(const Spread &p, int chunk, std::int64_t pixel, flo
 #pragma unroll
     for (int i = 0; i < numbers; ++i) sum[i] += widen(g.number[i]);
   }
-  static_cast<uint4 *>(p.out)[pixel * p.chunks + chunk] = g.bits;
+  static_cast<uint4 *>(p.out)[std::int64_t{1} * pixel * p.chunks + chunk] = g.bits;
 }
 
 // A block has threads.x chunks of channels (blocks.y counts on) × threads.y pixels at a time.
 template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Spread p) {
   constexpr int numbers = 16 / sizeof(T);
   __shared__ float sums[256 * numbers];
-  const std::int64_t pixels = std::int64_t{1} * p.n * p.high * p.wide;
+  const int pixels = p.n * p.high * p.wide;
   const int chunk = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   float sum[numbers] = {};
   if (chunk < p.chunks)
     for (std::int64_t pixel = std::int64_t{1} * blockIdx.x * blockDim.y + threadIdx.y; pixel < pixels;
-         pixel += std::int64_t{1} * gridDim.x * blockDim.y)
-      spread_chunk<T>(p, chunk, pixel, sum);
+         pixel += gridDim.x * blockDim.y)
+      spread_chunk<T>(p, chunk, static_cast<int>(pixel), sum);
   if (!p.bias_shares) return;
   const int width = static_cast<int>(blockDim.x) * numbers;
 #pragma unroll
@@ -125,10 +126,18 @@ struct Backward {                  // sizes, and where in the scratch what lies
   TensorConvShape weights, input;  // of the convolutions for the gradients; `weights` has the forward pass's own shape
   int o_padded, high, wide;        // of the gradient before pool and ReLU
   WeightGradient gradient;
-  int cc, shares, bias_shares;
+  int cc, oc, shares, bias_shares;  // chunks of a shared pixel of the input and of the gradient
   std::size_t shared;
   std::size_t spread_at, dilated_at, pack_at, shares_at, bias_at, bytes;
 };
+
+// f of the weight's gradient's tile.
+template <class T, class F> void with_tile(int cc, int oc, const F &f) {
+  if (cc == 8)
+    oc == 8 ? f(WeightTile<T, 8, 8>{}) : f(WeightTile<T, 8, 4>{});
+  else
+    oc == 8 ? f(WeightTile<T, 2, 8>{}) : f(WeightTile<T, 2, 4>{});
+}
 
 Backward plan_backward(Dtype dtype, const TensorConvShape &s) {
   Backward b{};
@@ -140,25 +149,30 @@ Backward plan_backward(Dtype dtype, const TensorConvShape &s) {
   b.input = {s.n, (b.high - 1) * s.sh + 1, (b.wide - 1) * s.sw + 1, b.o_padded, s.c, s.kh,  s.kw, 1,
              1,   s.kh - 1 - s.ph,         s.kw - 1 - s.pw,         s.h,        s.w, false, false};
 
+  if (1.0 * s.n * b.input.h * b.input.w > 0x7fffffff || 1.0 * s.o * s.c * s.kh * s.kw + s.o > 0x7fffffff)
+    throw std::invalid_argument("conv_block on tensor cores: over 2^31 outputs per channel");
   const std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   b.cc = tensor_chunks(s.c / numbers);
+  b.gradient.o_chunks = b.o_padded / numbers, b.oc = b.gradient.o_chunks > 4 ? 8 : 4;
   for (int strips = 1; strips <= std::min(b.wide, 64); ++strips) {
-    WeightGradient other{};
-    tensor_tiles(other.conv, b.weights, bytes, pixel_tile, b.cc, strips);
-    const std::int64_t shared =
-        1024 + 2ll * (pixel_tile * 128 + other.conv.pixels * b.cc * 16ll + pixel_tile * std::int64_t{sizeof(int)});
-    const std::int64_t moved = std::int64_t{1} * other.conv.pixels * other.conv.blocks * other.conv.strips;
+    TensorConv other{};
+    tensor_tiles(other, b.weights, bytes, pixel_tile, b.cc, strips);
+    const std::int64_t picture = std::int64_t{16} * other.pixels * b.cc, grad = std::int64_t{16} * pixel_tile * b.oc;
+    const std::int64_t shared = 1024 + 2 * (picture + grad + pixel_tile * std::int64_t{sizeof(int)});
+    const std::int64_t moved = std::int64_t{1} * other.pixels * other.blocks * other.strips;
     const TensorConv &best = b.gradient.conv;
     if (shared > most || (b.shared && moved >= std::int64_t{1} * best.pixels * best.blocks * best.strips)) continue;
-    b.gradient = other, b.shared = static_cast<std::size_t>(shared);
+    b.gradient.conv = other, b.shared = static_cast<std::size_t>(shared);
   }
-  b.gradient.o_chunks = b.o_padded / numbers, b.gradient.o_tiles = static_cast<int>(up(b.gradient.o_chunks, 8));
-  const int taps = bytes == 2 ? (b.cc == 8 ? WeightTile<__half, 8>::taps : WeightTile<__half, 2>::taps)
-                              : (b.cc == 8 ? WeightTile<float, 8>::taps : WeightTile<float, 2>::taps);
-  b.gradient.tap_groups = static_cast<int>(up(s.kh * s.kw, taps));
-  const TensorConv &conv = b.gradient.conv;
-  const int kinds = std::max(1, conv.parts * b.gradient.o_tiles * b.gradient.tap_groups);
-  b.shares = std::max(1, std::min(conv.blocks * conv.strips, cores / kinds));
+  int taps = 0, tap_warps = 0;
+  const auto ask = [&](auto tile) { taps = tile.taps, tap_warps = tile.tap_warps; };
+  bytes == 4 ? with_tile<float>(b.cc, b.oc, ask) : with_tile<__half>(b.cc, b.oc, ask);
+  WeightGradient &gradient = b.gradient;
+  gradient.o_tiles = static_cast<int>(up(gradient.o_chunks, b.oc));
+  gradient.tap_groups = static_cast<int>(up(s.kh * s.kw, taps));
+  gradient.taps_each = static_cast<int>(up(s.kh * s.kw, gradient.tap_groups * tap_warps));
+  const int kinds = std::max(1, gradient.conv.parts * gradient.o_tiles * gradient.tap_groups);
+  b.shares = std::max(1, std::min(gradient.conv.blocks * gradient.conv.strips, cores / kinds));
   b.bias_shares = std::max(1, 2 * cores);
 
   std::size_t at = 0;
@@ -177,6 +191,12 @@ Backward plan_backward(Dtype dtype, const TensorConvShape &s) {
   return b;
 }
 
+void spread_over(Spread &p, int high, int wide, int step_down, int step_across) {
+  p.high = high, p.wide = wide, p.step_down = step_down, p.step_across = step_across;
+  p.by_high = divider(high), p.by_wide = divider(wide);
+  p.by_down = divider(step_down), p.by_across = divider(step_across);
+}
+
 template <class T> void pack(const void *weight, void *packed, const Pack &p, cudaStream_t stream) {
   const std::int64_t all = std::int64_t{1} * p.rows * p.kh * p.kw * p.inner;
   launch("conv_block_tensor (pack)", pack_kernel<T>, Grid{dim3(blocks_for(all)), dim3(256), 0, stream},
@@ -189,22 +209,12 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
   constexpr int numbers = 16 / sizeof(T);
   const bool dilated = s.sh > 1 || s.sw > 1;
   float *bias_shares = reinterpret_cast<float *>(scratch + b.bias_at);
-  Spread spread{of.grad,
-                of.code,
-                {},
-                scratch + b.spread_at,
-                of.grad_bias ? bias_shares : nullptr,
-                s.n,
-                s.o,
-                s.rows,
-                s.cols,
-                b.o_padded / numbers,
-                b.high,
-                b.wide,
-                1,
-                1,
-                s.pool ? 2 : 1,
-                false};
+  Spread spread{};
+  spread.grad = of.grad, spread.code = of.code, spread.out = scratch + b.spread_at;
+  spread.bias_shares = of.grad_bias ? bias_shares : nullptr;
+  spread.n = s.n, spread.o = s.o, spread.rows = s.rows, spread.cols = s.cols, spread.side = s.pool ? 2 : 1;
+  spread.chunks = b.o_padded / numbers;
+  spread_over(spread, b.high, b.wide, 1, 1);
   std::copy(std::begin(of.grad_strides), std::end(of.grad_strides), spread.strides);
   spread.vectors = s.o % numbers == 0 && of.grad_strides[1] == 1 &&
                    (reinterpret_cast<std::uintptr_t>(of.grad) | reinterpret_cast<std::uintptr_t>(of.code)) % 16 == 0;
@@ -216,8 +226,8 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
   launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, spread);
   if (dilated && of.grad_x) {
     Spread wider = spread;
-    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr, wider.high = b.input.h, wider.wide = b.input.w;
-    wider.step_down = s.sh, wider.step_across = s.sw;
+    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr;
+    spread_over(wider, b.input.h, b.input.w, s.sh, s.sw);
     launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, wider);
   }
   if (of.grad_x) {
@@ -242,10 +252,10 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
     const int kinds = gradient.conv.parts * gradient.o_tiles * gradient.tap_groups;
     const Grid blocks{dim3(static_cast<unsigned>(b.shares), static_cast<unsigned>(kinds)), dim3(tensor_threads),
                       b.shared, stream};
-    if (b.cc == 8)
-      launch("conv_block_tensor (weight's gradient)", weight_gradient_kernel<T, 8>, blocks, gradient);
-    else
-      launch("conv_block_tensor (weight's gradient)", weight_gradient_kernel<T, 2>, blocks, gradient);
+    with_tile<T>(b.cc, b.oc, [&](auto tile) {
+      launch("conv_block_tensor (weight's gradient)", weight_gradient_kernel<T, tile.input_chunks, tile.grad_chunks>,
+             blocks, gradient);
+    });
   }
   if (!of.grad_weight && !of.grad_bias) return;
   Reduce reduce{reinterpret_cast<const float *>(scratch + b.shares_at),
@@ -262,7 +272,8 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
                 b.o_padded};
   std::copy(std::begin(of.weight_strides), std::end(of.weight_strides), reduce.strides);
   const std::int64_t all = std::int64_t{1} * s.o * s.c * s.kh * s.kw + s.o;
-  launch("conv_block_tensor (sums)", reduce_kernel<T>, Grid{dim3(blocks_for(all)), dim3(256), 0, stream}, reduce);
+  launch("conv_block_tensor (sums)", reduce_kernel<T>,
+         Grid{dim3(static_cast<unsigned>(up(all, 32))), dim3(32, 8), 0, stream}, reduce);
 }
 
 }  // namespace
@@ -278,8 +289,12 @@ void tensor_pack(Dtype dtype, const void *weight, const std::int64_t (&strides)[
 
 bool tensor_conv_backward_can(Dtype dtype, const TensorConvShape &s) {
   if (!tensor_conv_can(dtype, s)) return false;
-  const Backward b = plan_backward(dtype, s);
-  return b.shared > 0 && tensor_conv_can(dtype, b.input);
+  try {
+    const Backward b = plan_backward(dtype, s);
+    return b.shared > 0 && tensor_conv_can(dtype, b.input);
+  } catch (const std::invalid_argument &) {  // too large
+    return false;
+  }
 }
 
 std::size_t tensor_conv_backward_scratch(Dtype dtype, const TensorConvShape &s) {

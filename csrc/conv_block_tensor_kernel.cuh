@@ -261,7 +261,10 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
   const int tiles = p.blocks * p.strips, stride = static_cast<int>(gridDim.x), from = static_cast<int>(blockIdx.x);
   const int mine = from < tiles ? (tiles - from + stride - 1) / stride : 0;
   const int pictures = mine * p.parts, steps = pictures * p.taps;  // a step is one tap of one part of a tile
-  const int copies = (p.pixels * CC + tensor_threads - 1) / tensor_threads, rounds = p.taps - p.ahead + 1;
+  const int copies = (p.pixels * CC + tensor_threads - 1) / tensor_threads;
+  // The next picture's copies are spread over the first taps of this one, so that products hide them; with slots these
+  // are taps whose groups of copies are waited for before that picture is used.
+  const int two_thirds = max(1, p.taps * 2 / 3), rounds = p.slots ? min(two_thirds, p.taps - p.ahead + 1) : two_thirds;
   if (!mine) return;
 
   // The weight's copies run `ahead` steps before their use: next_* is the step that comes to be copied.
@@ -302,14 +305,10 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
 #endif
         __syncthreads();  // this step's copies are there, and nobody needs what the next ones overwrite
         if (p.slots && next_step < steps) copy_next_weight();
-        if (picture + 1 < pictures) {
-          if (!p.slots)
-            tile_of.copy_picture(after, part_after, there, 0, copies);
-          else if (tap < rounds)  // spread over the steps whose groups are waited for before the picture is used
-            tile_of.copy_picture(after, part_after, there, tap * copies / rounds, (tap + 1) * copies / rounds);
-        }
-        copies_commit();
       }
+      if (picture + 1 < pictures && tap < rounds)
+        tile_of.copy_picture(after, part_after, there, tap * copies / rounds, (tap + 1) * copies / rounds);
+      copies_commit();
       int at[MT];
 #pragma unroll
       for (int m = 0; m < MT; ++m) at[m] = pixel[m] + offset;

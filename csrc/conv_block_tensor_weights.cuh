@@ -2,7 +2,7 @@
 // output channels, whose columns are input channels, of which each tap has a sum of its own, and whose inner dimension
 // are the convolution's output pixels.
 //
-// A block takes 8 chunks of output channels, up to 8 of the input's and some taps; of the pixels it takes every so
+// A block takes 8 or 4 chunks of output channels, up to 8 of the input's and some taps; of the pixels it takes every so
 // many-th tile of 128. Of each the gradient and the picture that its taps see come to shared memory once, as in
 // conv_block_tensor_kernel.cuh. There channels lie side by side and pixels, the inner dimension, one below the other:
 // ldmatrix turns that round for 16-bit numbers, floats are read one by one.
@@ -16,15 +16,16 @@ constexpr int pixel_tile = 128;
 constexpr int sums_of_warp = 20;  // products of 16 × 8 that a warp sums up
 
 struct WeightGradient {
-  TensorConv conv;   // of tiles of 128 pixels, without pool; x is the input
-  const void *grad;  // [n, rows, cols, whole chunks of o]
-  float *shares;     // [blocks.x, o, taps, c]
-  int o_chunks, o_tiles, tap_groups;
+  TensorConv conv;                               // of tiles of 128 pixels, without pool; x is the input
+  const void *grad;                              // [n, rows, cols, whole chunks of o]
+  float *shares;                                 // [blocks.x, o, taps, c]
+  int o_chunks, o_tiles, tap_groups, taps_each;  // taps_each: of a warp
 };
 
-template <class T, int CC> struct WeightTile {
+template <class T, int CC, int OC> struct WeightTile {
+  static constexpr int input_chunks = CC, grad_chunks = OC;
   static constexpr int numbers = 16 / sizeof(T);           // of a chunk
-  static constexpr int o_warps = 8 * numbers / 16;         // warps side by side over the 8 chunks of output channels
+  static constexpr int o_warps = OC * numbers / 16;        // warps side by side over the OC chunks of output channels
   static constexpr int eights = CC * numbers / 8;          // of input channels
   static constexpr int eight_warps = eights >= 4 ? 2 : 1;  // warps side by side over them, and over taps
   static constexpr int tap_warps = 8 / o_warps / eight_warps;
@@ -32,27 +33,28 @@ template <class T, int CC> struct WeightTile {
   static constexpr int taps = tap_warps * my_taps;  // of a block
 };
 
-template <class T, int CC> __global__ void __launch_bounds__(tensor_threads, 1)
+template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_threads, 1)
     weight_gradient_kernel(const __grid_constant__ WeightGradient p) {
 #ifdef HW4FAST_MMA
-  using Warps = WeightTile<T, CC>;
+  using Warps = WeightTile<T, CC, OC>;
   using Tile = TensorTile<T, 64, 1, CC, false>;
   // depth: pixels of a product
   constexpr int my_taps = Warps::my_taps, my_eights = Warps::my_eights, depth = 32 / sizeof(T);
   HW4FAST_SHARED(raw);
   const TensorConv &c = p.conv;
   const Shared base = (shared_address(raw) + 1023) & ~static_cast<Shared>(1023);
-  constexpr int grad_bytes = pixel_tile * 128;
+  constexpr int grad_bytes = pixel_tile * OC * 16;
   const int picture_bytes = c.pixels * CC * 16, thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
   // from the start: two tiles of the gradient, two pictures; the pixels of the rows behind them
   int *pixels = reinterpret_cast<int *>(raw + (base - shared_address(raw)) + 2 * (grad_bytes + picture_bytes));
   const Tile tile_of{c, base + 2 * grad_bytes, 0, lane, 0, 0};
   const int o_tile = static_cast<int>(blockIdx.y) % p.o_tiles, rest = static_cast<int>(blockIdx.y) / p.o_tiles;
-  const int part = rest / p.tap_groups, first_tap = rest % p.tap_groups * Warps::taps;
+  const int part = rest / p.tap_groups, group = rest % p.tap_groups;
   const int o_warp = warp % Warps::o_warps, column_warp = warp / Warps::o_warps;
   const int eight = column_warp % Warps::eight_warps * my_eights;
-  const int tap = first_tap + column_warp / Warps::eight_warps * my_taps, taps_here = min(my_taps, c.taps - tap);
+  const int tap = (group * Warps::tap_warps + column_warp / Warps::eight_warps) * p.taps_each;
+  const int taps_here = min(p.taps_each, c.taps - tap);
 
   auto copy_tile = [&](int tile, int buffer) {
     const int first = tile_of.first_unit(tile), line = tile_of.first_line(tile), strip = c.by_blocks.quotient(tile);
@@ -60,13 +62,13 @@ template <class T, int CC> __global__ void __launch_bounds__(tensor_threads, 1)
                          (c.pixels * CC + tensor_threads - 1) / tensor_threads);
     const char *grad = static_cast<const char *>(p.grad);
 #pragma unroll
-    for (int i = 0; i < pixel_tile * 8 / tensor_threads; ++i) {
-      const int q = i * tensor_threads + thread, row = q / 8, k = q % 8, unit = first + row, chunk = o_tile * 8 + k;
+    for (int i = 0; i < pixel_tile * OC / tensor_threads; ++i) {
+      const int q = i * tensor_threads + thread, row = q / OC, k = q % OC, unit = first + row, chunk = o_tile * OC + k;
       const TensorPlace at = tile_of.place(unit < c.units ? unit : first);
       const int column = strip * c.columns + at.column;
       const bool there = unit < c.units && column < c.s.cols && chunk < p.o_chunks;
       const std::int64_t pixel = (static_cast<std::int64_t>(at.image) * c.s.rows + at.row) * c.s.cols + column;
-      copy_async(base + static_cast<Shared>(buffer * grad_bytes) + 16 * swizzled<8>(row, k),
+      copy_async(base + static_cast<Shared>(buffer * grad_bytes) + 16 * swizzled<OC>(row, k),
                  there ? grad + 16 * (pixel * p.o_chunks + chunk) : grad, there);
     }
     if (thread < pixel_tile) {
@@ -96,12 +98,12 @@ template <class T, int CC> __global__ void __launch_bounds__(tensor_threads, 1)
       int mine, other = 0;  // the pixels that this lane points at
       if constexpr (sizeof(T) == 2) {
         mine = rows[k + lane % 16];
-        load_transposed(a, grads + 16 * swizzled<8>(k + lane % 8 + lane / 16 * 8, o_warp * 2 + lane / 8 % 2));
+        load_transposed(a, grads + 16 * swizzled<OC>(k + lane % 8 + lane / 16 * 8, o_warp * 2 + lane / 8 % 2));
       } else {
         mine = rows[k + t], other = rows[k + t + 4];
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          a[i] = load_word(grads + 16 * swizzled<8>(k + t + i / 2 * 4, o_warp * 4 + i % 2 * 2 + g / 4) + g % 4 * 4);
+          a[i] = load_word(grads + 16 * swizzled<OC>(k + t + i / 2 * 4, o_warp * 4 + i % 2 * 2 + g / 4) + g % 4 * 4);
       }
       int offset = first_offset, across = first_across;
 #pragma unroll
@@ -137,7 +139,7 @@ template <class T, int CC> __global__ void __launch_bounds__(tensor_threads, 1)
     for (int j = 0; j < my_eights; ++j)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int o = o_tile * 8 * Warps::numbers + o_warp * 16 + g + 8 * half;
+        const int o = o_tile * OC * Warps::numbers + o_warp * 16 + g + 8 * half;
         const int channel = part * CC * Warps::numbers + (eight + j) * 8 + 2 * t;
         if (i >= taps_here || o >= c.s.o || channel >= channels) continue;  // channels come in pairs
         float *to = p.shares + ((std::int64_t{1} * blockIdx.x * c.s.o + o) * c.taps + tap + i) * channels + channel;
@@ -154,28 +156,33 @@ struct Reduce {
   int count, bias_count, o, c, kh, kw, padded;
 };
 
+// A block has 32 sums, each in eight slices that are added up last.
 template <class T> __global__ void __launch_bounds__(256) reduce_kernel(const Reduce p) {
-  const std::int64_t all = std::int64_t{1} * p.o * p.kh * p.kw * p.c, biases = p.bias ? p.o : 0;
-  for (std::int64_t i = std::int64_t{1} * blockIdx.x * blockDim.x + threadIdx.x; i < (p.to ? all : 0) + biases;
-       i += std::int64_t{1} * gridDim.x * blockDim.x) {
-    const bool is_bias = i < biases;
-    const float *from = is_bias ? p.bias_shares + i : p.shares + (i - biases);
-    const std::int64_t step = is_bias ? p.padded : all;
-    const int count = is_bias ? p.bias_count : p.count;
-    float sum = 0;
+  __shared__ float slices[8][32];
+  const unsigned taps = static_cast<unsigned>(p.kh * p.kw), c = static_cast<unsigned>(p.c);
+  const unsigned all = static_cast<unsigned>(p.o) * taps * c, biases = p.bias ? static_cast<unsigned>(p.o) : 0;
+  const unsigned i = blockIdx.x * 32 + threadIdx.x, w = i - biases;
+  const bool is_bias = i < biases, is_there = i < (p.to ? all : 0) + biases;
+  const float *from = is_bias ? p.bias_shares + i : p.shares + w;
+  const std::int64_t step = is_bias ? p.padded : all;
+  const int count = is_there ? is_bias ? p.bias_count : p.count : 0;
+  float sum = 0;
 #pragma unroll 8
-    for (int k = 0; k < count; ++k) sum += from[k * step];
-    if (is_bias) {
-      static_cast<T *>(p.bias)[i] = narrow<T>(sum);
-      continue;
-    }
-    const std::int64_t w = i - biases;
-    const int c = static_cast<int>(w % p.c), tap = static_cast<int>(w / p.c % (p.kh * p.kw));
-    const std::int64_t o = w / p.c / (p.kh * p.kw);
-    static_cast<T *>(
-        p.to)[o * p.strides[0] + c * p.strides[1] + tap / p.kw * p.strides[2] + tap % p.kw * p.strides[3]] =
-        narrow<T>(sum);
+  for (int k = threadIdx.y; k < count; k += 8) sum += from[k * step];
+  slices[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y || !is_there) return;
+  sum = 0;
+#pragma unroll
+  for (int y = 0; y < 8; ++y) sum += slices[y][threadIdx.x];
+  if (is_bias) {
+    static_cast<T *>(p.bias)[i] = narrow<T>(sum);
+    return;
   }
+  const unsigned tap = w / c % taps;
+  const std::int64_t row = w / c / taps, down = tap / static_cast<unsigned>(p.kw), across = tap - down * p.kw;
+  const std::int64_t to = row * p.strides[0] + w % c * p.strides[1] + down * p.strides[2] + across * p.strides[3];
+  static_cast<T *>(p.to)[to] = narrow<T>(sum);
 }
 
 }  // namespace hw4fast
