@@ -51,7 +51,7 @@ def microseconds(run: Callable[[int], None]) -> tuple[float, float]:
 def choices(sweep: bool) -> list[tuple[int, ...]]:
     """TensorChoice of csrc/conv_block_tensor.cuh: way, columns, rows, strips, shared memory."""
     ways = [1, 2] if torch.cuda.get_device_capability() == (9, 0) else [1]
-    best = [(way, 0, 0, 0, 0) for way in ways]
+    best: list[tuple[int, ...]] = [(way, 0, 0, 0, 0) for way in ways]
     if not sweep:
         return best
     tiles = [(columns, rows, strips) for columns in (64, 128) for rows in (128, 256) for strips in (1, 2, 4, 7)]
@@ -108,6 +108,33 @@ def measure(n: int, c: int, side: int, o: int, sweep: bool) -> None:
         )
 
 
+def measure_backward(n: int, c: int, side: int, o: int) -> None:
+    """All three gradients of a convolution with bias and ReLU, of which cuDNN's side leaves the ReLU out."""
+    module = cuda.module()
+    x = torch.randn(n, side, side, c, device="cuda").bfloat16().permute(0, 3, 1, 2)
+    weight = (torch.randn(o, 3, 3, c, device="cuda") / (9 * c) ** 0.5).bfloat16().permute(0, 3, 1, 2)
+    grad = torch.randn(n, side, side, o, device="cuda").bfloat16().permute(0, 3, 1, 2)
+    code = torch.zeros(n, side, side, o, device="cuda", dtype=torch.uint8)
+    call = (2, (n, side, side, c, o, 3, 3, 1, 1, 1, 1, side, side), True, False)
+    scratch = torch.empty(module.conv_tensor_backward_scratch(*call), device="cuda", dtype=torch.uint8)
+    gradients = [torch.empty_like(x), torch.empty_like(weight), torch.empty(o, device="cuda", dtype=torch.bfloat16)]
+    inputs, outputs = ([t.data_ptr() for t in tensors] for tensors in ((x, weight, grad, code), gradients))
+
+    def ours(_: int) -> None:
+        stream = torch.cuda.current_stream().cuda_stream
+        module.conv_tensor_backward(*call, inputs, weight.stride(), grad.stride(), outputs, scratch.data_ptr(), stream)
+
+    def theirs(_: int) -> None:
+        torch.ops.aten.convolution_backward(
+            grad, x, weight, [o], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, True]
+        )
+
+    baseline, spread = microseconds(theirs)
+    print(f"backward, {c} → {o} on {side}²\n  {'cuDNN':48} {baseline:7.1f} ± {spread:4.1f} µs")
+    took, spread = microseconds(ours)
+    print(f"  {'ours':48} {took:7.1f} ± {spread:4.1f} µs, {baseline / took:.2f} × cuDNN")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", action="store_true", help="every choice of tiles, too")
@@ -117,6 +144,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
     for shape in SHAPES:
         measure(*shape, sweep)
+        measure_backward(*shape)
 
 
 if __name__ == "__main__":

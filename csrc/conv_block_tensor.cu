@@ -56,42 +56,50 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   plan.shared = static_cast<std::size_t>(shared);
 
   const std::int64_t tiles = std::int64_t{1} * p.blocks * p.strips, blocks = up(s.o, tiling.n);
-  const bool two = 2 * shared <= most_shared && tiling.n == 32;  // blocks on a multiprocessor
-  const std::int64_t wanted = std::max<std::int64_t>(1, cores * (two ? 2 : 1) / blocks);
-  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, wanted)), static_cast<unsigned>(blocks));
+  const bool two = 2 * shared <= most_shared && tiling.n == 32;           // blocks on a multiprocessor
+  const std::int64_t wanted = std::max<std::int64_t>(1, cores / blocks);  // blocks side by side
+  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, two ? 2 * wanted : wanted)), static_cast<unsigned>(blocks));
   // Cycles of the tensor cores; of shared memory, 128 bytes each: A's rows, where eight in a row cross a line two of
-  // them meet in a bank, and B's columns per 64 rows of a wgmma, or per warp; and of the L2 cache.
-  const double depth = 16.0 * p.taps * p.parts * tiling.cc,
-               crossing = p.columns % 8 ? std::min(1.0, 8.0 / p.columns) : 0;
+  // them meet in a bank, and B's columns per 64 rows of a wgmma, or per warp; of the L2 cache.
+  const double depth = 16.0 * p.taps * p.parts * tiling.cc;
+  const double crossing = p.side * s.sw > 1 ? 1 : p.columns % 8 ? std::min(1.0, 8.0 / p.columns) : 0;
   const double multiplying = rows * tiling.n * depth / 2 / (tiling.wgmma ? 1700 : 620);
   const double reading = depth * (rows * (1 + crossing) + tiling.n * (tiling.wgmma ? rows / 64 : 8)) / 110;
-  const double busy = std::max(multiplying, reading);
-  const double moved = (pictures / 2.0 * p.parts + (p.slots ? all_weights : 0)) / 24;
-  const double tile = std::max(busy, moved) + std::min(busy, moved) / 4 + 1000;
-  plan.cycles = tile * static_cast<double>(up(tiles * blocks, cores));
+  const double moving = (pictures / 2.0 * p.parts + (p.slots ? all_weights : 0)) / 24;
+  // Two warps' instructions per cycle, of two on each quarter: addresses, products and copies.
+  const double products =
+      tiling.cc / 2 * (tiling.wgmma ? 3 * tiling.mt : tiling.mt + tiling.n / 16 * (1 + 2 * tiling.mt));
+  const double per_tap = 75 + products + (p.slots ? 12.0 * tiling.n * tiling.cc / tensor_threads : 0);
+  const double issuing = 2 * p.parts * (p.taps * per_tap + 45.0 * p.pixels * tiling.cc / tensor_threads);
+  const double most = std::max({multiplying, reading, moving, issuing});
+  const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26;
+  plan.cycles = tile * static_cast<double>(up(tiles, wanted) * up(blocks, cores));
   return plan;
 }
 
 Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) {
   std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   if (choice.shared) most = std::min<std::int64_t>(most, choice.shared);
-  const int cores = multiprocessors(), chunks = s.c * bytes / 16;
-  const int cc = tensor_chunks(chunks);
-  const bool wgmma = choice.way != TensorWay::mma && has_wgmma() && cc == 8 && s.o > 32;
+  const int cores = multiprocessors(), fitting = tensor_chunks(s.c * bytes / 16);
+  const bool wgmma = choice.way != TensorWay::mma && has_wgmma() && fitting == 8 && s.o > 32;
   if (choice.way == TensorWay::wgmma && !wgmma)
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
-  for (const Tiling &tiling :
-       {Tiling{32, 2, cc, false}, {64, 2, cc, wgmma}, {64, 1, 8, wgmma}, {128, 1, 8, wgmma}, {128, 2, 8, wgmma}}) {
-    if (choice.columns ? tiling.n != choice.columns : tiling.n > 32 && s.o <= tiling.n / 2) continue;
-    if ((choice.rows && tiling.mt * 128 != choice.rows) || (tiling.cc != cc)) continue;
-    if (tiling.n == 32 && s.o > 32 && !choice.columns) continue;
-    for (int strips = 1; strips <= std::min(s.cols, 64); ++strips) {
-      if (choice.strips && strips != choice.strips) continue;
-      const Plan other = plan(s, bytes, tiling, strips, most, cores);
-      if (other.cycles < best.cycles) best = other;
+  for (int cc = fitting; cc; cc = cc == 8 && !best.shared && choice.way != TensorWay::wgmma ? 2 : 0)
+    for (const Tiling &tiling : {Tiling{32, 2, cc, false},
+                                 {64, 2, cc, wgmma && cc == 8},
+                                 {64, 1, 8, wgmma},
+                                 {128, 1, 8, wgmma},
+                                 {128, 2, 8, wgmma}}) {
+      if (choice.columns ? tiling.n != choice.columns : tiling.n == 32 ? s.o > 32 : s.o <= tiling.n / 2) continue;
+      if ((choice.rows && tiling.mt * 128 != choice.rows) || tiling.cc != cc) continue;
+      const int first = std::max(1, choice.strips);
+      for (int strips = first; strips == first || (!choice.strips && up(s.cols, strips) >= 7); ++strips) {
+        const Plan other = plan(s, bytes, tiling, strips, most, cores);
+        if (other.cycles < best.cycles) best = other;
+      }
     }
-  }
+  if (best.shared) tensor_dividers(best.conv);
   return best;
 }
 
@@ -140,8 +148,12 @@ void tensor_tiles(TensorConv &p, const TensorConvShape &s, int bytes, int rows, 
   if (std::max({units + rows, tiles, (s.n + 1) * tall, wide, 32 * pixels}) > 0x7fffffff)
     throw std::invalid_argument("conv_block on tensor cores: over 2^31 outputs per channel");
   p.high = static_cast<int>(tall), p.wide = static_cast<int>(wide), p.pixels = static_cast<int>(pixels);
+}
+
+void tensor_dividers(TensorConv &p) {
+  const TensorConvShape &s = p.s;
   p.by_blocks = divider(p.blocks), p.by_rows = divider(s.rows), p.by_columns = divider(p.columns);
-  p.by_wide = divider(p.wide), p.by_high = divider(p.high), p.by_kw = divider(s.kw);
+  p.by_wide = divider(p.wide), p.by_high = divider(p.high);
 }
 
 bool tensor_conv_can(Dtype dtype, const TensorConvShape &s) {

@@ -57,12 +57,13 @@ struct TensorConv {
   int wide, high;      // of a strip with its border, per picture: inputs that its convolution outputs see
   int pixels;          // at most in a tile's shared picture
   int slots, ahead;    // tiles of the weight in shared memory; 0: all of them are there for good; how far ahead
-  Divider by_blocks, by_rows, by_columns, by_wide, by_high, by_kw;
+  Divider by_blocks, by_rows, by_columns, by_wide, by_high;
 };
 
-// Fills in all but the pointers and the weight's slots for tiles of `rows` outputs (of the convolution) with `cc`
-// chunks of each pixel. Throws std::invalid_argument where there are too many outputs.
+// Fills in all but the pointers, the weight's slots and the dividers (tensor_dividers does) for tiles of `rows` outputs
+// (of the convolution) with `cc` chunks of each pixel. Throws std::invalid_argument where there are too many outputs.
 void tensor_tiles(TensorConv &p, const TensorConvShape &s, int bytes, int rows, int cc, int strips);
+void tensor_dividers(TensorConv &p);
 // Chunks of a shared pixel, 8 or 2: two need more instructions, but may leave less of them empty.
 int tensor_chunks(int chunks);
 

@@ -152,18 +152,20 @@ Backward plan_backward(Dtype dtype, const TensorConvShape &s) {
   if (1.0 * s.n * b.input.h * b.input.w > 0x7fffffff || 1.0 * s.o * s.c * s.kh * s.kw + s.o > 0x7fffffff)
     throw std::invalid_argument("conv_block on tensor cores: over 2^31 outputs per channel");
   const std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  b.cc = tensor_chunks(s.c / numbers);
   b.gradient.o_chunks = b.o_padded / numbers, b.oc = b.gradient.o_chunks > 4 ? 8 : 4;
-  for (int strips = 1; strips <= std::min(b.wide, 64); ++strips) {
-    TensorConv other{};
-    tensor_tiles(other, b.weights, bytes, pixel_tile, b.cc, strips);
-    const std::int64_t picture = std::int64_t{16} * other.pixels * b.cc, grad = std::int64_t{16} * pixel_tile * b.oc;
-    const std::int64_t shared = 1024 + 2 * (picture + grad + pixel_tile * std::int64_t{sizeof(int)});
-    const std::int64_t moved = std::int64_t{1} * other.pixels * other.blocks * other.strips;
-    const TensorConv &best = b.gradient.conv;
-    if (shared > most || (b.shared && moved >= std::int64_t{1} * best.pixels * best.blocks * best.strips)) continue;
-    b.gradient.conv = other, b.shared = static_cast<std::size_t>(shared);
-  }
+  for (int cc = tensor_chunks(s.c / numbers); cc; cc = cc == 8 && !b.shared ? 2 : 0)
+    for (int strips = 1; strips == 1 || up(b.wide, strips) >= 7; ++strips) {
+      TensorConv other{};
+      tensor_tiles(other, b.weights, bytes, pixel_tile, cc, strips);
+      const std::int64_t picture = std::int64_t{16} * other.pixels * cc, grad = std::int64_t{16} * pixel_tile * b.oc;
+      const std::int64_t shared = 1024 + 2 * (picture + grad + pixel_tile * std::int64_t{sizeof(int)});
+      const std::int64_t moved = std::int64_t{1} * other.pixels * other.blocks * other.strips;
+      const TensorConv &best = b.gradient.conv;
+      if (shared > most || (b.shared && moved >= std::int64_t{1} * best.pixels * best.blocks * best.strips)) continue;
+      b.gradient.conv = other, b.shared = static_cast<std::size_t>(shared), b.cc = cc;
+    }
+  if (!b.shared) return b;
+  tensor_dividers(b.gradient.conv);
   int taps = 0, tap_warps = 0;
   const auto ask = [&](auto tile) { taps = tile.taps, tap_warps = tile.tap_warps; };
   bytes == 4 ? with_tile<float>(b.cc, b.oc, ask) : with_tile<__half>(b.cc, b.oc, ask);

@@ -74,18 +74,20 @@ template <class T, int N, int MT, int CC, bool WGMMA> struct TensorTile {
       copy_async(to + 16 * swizzled<CC>(pixel, k), there ? x + 16 * (at * p.chunks + chunk) : x, there);
     }
   }
-  // Starts the copies of a tap's columns of the weight.
+  // Starts the copies of a tap's columns of the weight. A pass of all threads is so many columns, a multiple of 32.
   __device__ void copy_weight(int part, int tap, Shared to) const {
+    constexpr int pass = tensor_threads / CC;
+    const int column = static_cast<int>(threadIdx.x) / CC, k = static_cast<int>(threadIdx.x) % CC;
+    const int chunk = part * CC + k;
+    const int o = columns_from + column / 32 * 32 + column % 8 / 2 * 8 + column / 8 % 4 * 2 + column % 2;
     const char *weight = static_cast<const char *>(p.weight);
+    const char *from = weight + 16 * ((static_cast<std::int64_t>(o) * p.taps + tap) * p.chunks + chunk);
+    const std::int64_t further = std::int64_t{16} * pass * p.taps * p.chunks;
 #pragma unroll
-    for (int i = 0; i < (N * CC + tensor_threads - 1) / tensor_threads; ++i) {
-      const int q = i * tensor_threads + static_cast<int>(threadIdx.x);
-      if (N * CC % tensor_threads && q >= N * CC) return;
-      const int column = q / CC, k = q % CC, chunk = part * CC + k;
-      const int o = columns_from + column / 32 * 32 + column % 8 / 2 * 8 + column / 8 % 4 * 2 + column % 2;
-      const bool there = o < p.s.o && chunk < p.chunks;
-      const std::int64_t at = (static_cast<std::int64_t>(o) * p.taps + tap) * p.chunks + chunk;
-      copy_async(to + 16 * swizzled<CC>(column, k), there ? weight + 16 * at : weight, there);
+    for (int i = 0; i < (N + pass - 1) / pass; ++i) {
+      if (N % pass && column >= N) return;
+      const bool there = o + i * pass < p.s.o && chunk < p.chunks;
+      copy_async(to + 16 * (swizzled<CC>(column, k) + i * tensor_threads), there ? from + i * further : weight, there);
     }
   }
 

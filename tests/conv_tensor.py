@@ -39,6 +39,8 @@ SMALL = [
     Case((2, 24, 9, 30), 64, (4, 1), stride=(2, 1), padding=(5, 0)),
     Case((40, 16, 3, 3), 33, (3, 3), padding=(1, 1), bias=False),  # tiles over many images
 ]
+# Pictures of whole chunks don't fit in a smaller GPU's shared memory.
+SPREAD = Case((4, 64, 20, 20), 32, (7, 7), stride=(2, 2), padding=(3, 3))
 # Of the tiles' ways those that small shapes don't take by themselves: many tiles per block, the weight in slots.
 # columns, rows, strips and shared memory of TensorChoice in csrc/conv_block_tensor.cuh
 CHOICES = [

@@ -16,6 +16,11 @@ def module() -> ModuleType:
     return build.module()
 
 
+def test_wide_taps(module: ModuleType) -> None:
+    conv_tensor.check_forward(module, conv_tensor.SPREAD, torch.bfloat16, "cpu", 2)
+    conv_tensor.check_backward(module, conv_tensor.SPREAD, torch.bfloat16, "cpu", 2, plain=True)
+
+
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
 @pytest.mark.parametrize("case", conv_tensor.SMALL, ids=str)
 def test_forward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:

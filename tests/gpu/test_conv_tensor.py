@@ -16,6 +16,7 @@ pytestmark = [
 ]
 BEST, MMA, WGMMA = 0, 1, 2
 BIG = [
+    conv_tensor.SPREAD,
     conv_tensor.Case((8, 64, 56, 56), 64, (3, 3), padding=(1, 1)),
     conv_tensor.Case((16, 128, 28, 28), 128, (3, 3), padding=(1, 1), relu=False),
     conv_tensor.Case((3, 64, 57, 55), 96, (3, 3), padding=(1, 1), pool=True),
@@ -52,7 +53,7 @@ def test_forward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype,
 @pytest.mark.parametrize("way", [MMA, WGMMA])
 @pytest.mark.parametrize("columns, rows", [(64, 256), (64, 128), (128, 128), (128, 256)])
 @pytest.mark.parametrize("strips", [1, 2])
-@pytest.mark.parametrize("case", BIG[:3], ids=str)
+@pytest.mark.parametrize("case", BIG[1:4], ids=str)
 def test_tiles(module: ModuleType, case: conv_tensor.Case, strips: int, columns: int, rows: int, way: int) -> None:
     if not _can(case, torch.bfloat16, way):
         pytest.skip("wgmma needs compute capability 9.0")
@@ -82,7 +83,7 @@ def test_backward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype
 
 
 def test_the_same_every_time_and_in_a_graph(module: ModuleType) -> None:
-    case = BIG[0]
+    case = BIG[1]
     x, weight, bias = conv_tensor.tensors(case, torch.bfloat16, "cuda", 5)
     assert bias is not None
     output = torch.empty(8, 56, 56, 64, dtype=torch.bfloat16, device="cuda")
