@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.errors import CompileError
 
 # without Python: onnxruntime's operators, and what they share with the module
 SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_fft", "conv_forward", "conv_winograd", "isa")]
@@ -58,22 +59,21 @@ def cuda_flags() -> list[str]:
 
 
 class BuildExtensions(build_ext):
-    """What nvcc's assembler tells of registers and spills is kept beside each object, as NAME.o.ptxas."""
+    """What nvcc's assembler tells of registers and spills is kept beside each object, as build/…/cuda/NAME.o.ptxas."""
 
-    def build_extensions(self) -> None:
-        compile_cpp = self.compiler._compile
+    def build_extension(self, ext: Pybind11Extension) -> None:
+        if ext.name == "hw4fast._cuda":  # the last one: NAME.cpp and NAME.cu would have one object's name
+            self.build_temp += "/cuda"
+            self.compiler.src_extensions = [".cu"]
+            self.compiler._compile = compile_cuda
+        super().build_extension(ext)
 
-        def compile_one(obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp_opts: list[str]) -> None:
-            if ext != ".cu":
-                return compile_cpp(obj, src, ext, cc_args, extra, pp_opts)
-            command = [find_nvcc(), *cuda_flags(), *(flag for flag in cc_args if flag != "-c"), "-c", src, "-o", obj]
-            if (done := subprocess.run(command, capture_output=True, text=True)).returncode:
-                sys.exit(f"nvcc can't compile {src} (HW4FAST_CUDA=0 builds without):\n{done.stdout}{done.stderr}")
-            Path(obj + ".ptxas").write_text(done.stdout + done.stderr, encoding="utf-8")
 
-        self.compiler._compile = compile_one
-        self.compiler.src_extensions = [*self.compiler.src_extensions, ".cu"]
-        super().build_extensions()
+def compile_cuda(obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp_opts: list[str]) -> None:
+    command = [find_nvcc(), *cuda_flags(), *(flag for flag in cc_args if flag != "-c"), "-c", src, "-o", obj]
+    if (done := subprocess.run(command, capture_output=True, text=True)).returncode:
+        raise CompileError(f"nvcc can't compile {src} (HW4FAST_CUDA=0 builds without):\n{done.stdout}{done.stderr}")
+    Path(obj + ".ptxas").write_text(done.stdout + done.stderr, encoding="utf-8")
 
 
 def stale(object_file: str, source: str) -> bool:

@@ -118,4 +118,9 @@ template <> __device__ inline __half narrow<__half>(float x) { return __float2ha
 
 }  // namespace hw4fast
 
+// BIND is not there in the device's passes.
+#ifndef __CUDA_ARCH__
 #define HW4FAST_CUDA_KERNEL(NAME, BIND) static hw4fast::CudaKernel NAME##_kernel(#NAME, BIND)
+#else
+#define HW4FAST_CUDA_KERNEL(NAME, BIND) static hw4fast::CudaKernel NAME##_kernel(#NAME, nullptr)
+#endif

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from hw4fast.kernels import bce_with_logits as card
 from hw4fast.kernels import compiled
+from hw4fast.nn import cuda
 from hw4fast.nn.losses import Loss, gradient_of
 from hw4fast.nn.operators import DTYPES, cast_up, no_tensors, threads
 
@@ -44,6 +47,40 @@ def _bce_with_logits_cpu(
     return loss, grad
 
 
+def _bce_with_logits_cuda(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    reduction: int,
+    want_grad: bool = True,
+) -> tuple[Tensor, Tensor]:
+    logits, target = logits.contiguous(), target.contiguous()
+    weight = None if weight is None else weight.contiguous()
+    pos_weight = None if pos_weight is None else pos_weight.contiguous()
+    loss = logits.new_empty(logits.shape if reduction == 0 else ())
+    grad = torch.empty_like(logits) if want_grad else logits.new_empty((0,))
+    _cuda = cuda.module()
+    scratch = cuda.scratch(logits, _cuda.bce_with_logits_scratch)
+    cuda.launch(
+        _cuda.bce_with_logits,
+        logits,
+        cuda.CODES[logits.dtype],
+        logits.data_ptr(),
+        target.data_ptr(),
+        cuda.address(weight),
+        0 if weight is None else weight.numel(),
+        cuda.address(pos_weight),
+        0 if pos_weight is None else pos_weight.numel(),
+        loss.data_ptr(),
+        grad.data_ptr() if want_grad else 0,
+        scratch.data_ptr(),
+        logits.numel(),
+        reduction,
+    )
+    return loss, grad
+
+
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str) -> None:
     """Shapes, values, dtypes and gradients: for the function, and for the operator, which anyone can call."""
     card.check(input, target, weight, pos_weight, reduction, "input")
@@ -59,6 +96,7 @@ def _check(input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Ten
 
 
 def _bce_with_logits_op(
+    compute: Callable[..., tuple[Tensor, Tensor]],
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
@@ -68,7 +106,7 @@ def _bce_with_logits_op(
 ) -> tuple[Tensor, Tensor]:
     names = {number: name for name, number in card.REDUCTIONS.items()}
     _check(logits, target, weight, pos_weight, names.get(reduction, str(reduction)))
-    return _bce_with_logits_cpu(logits, target, weight, pos_weight, reduction, want_grad)
+    return compute(logits, target, weight, pos_weight, reduction, want_grad)
 
 
 def _bce_with_logits_fake(
@@ -90,6 +128,7 @@ _bce_with_logits = Loss(
     "binary_cross_entropy_with_logits",
     "F.binary_cross_entropy_with_logits",
     _bce_with_logits_cpu,
+    _bce_with_logits_cuda,
 )
 _bce_with_logits.define(
     "Tensor logits, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1, bool want_grad=True",
@@ -107,12 +146,13 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """torch.nn.functional.binary_cross_entropy_with_logits, loss and gradient in one pass over the logits.
 
-    input: logits of any shape, float32 or float64, on the CPU; target: 0 … 1, of input's shape and dtype;
+    input: logits of any shape, float32 or float64; target: 0 … 1, of input's shape and dtype;
     weight, pos_weight: of input's dtype and the shape of its last dimensions (all, [classes], one number);
     reduction: "mean", "sum" or "none". Returns a scalar, or input's shape for "none".
-    Under torch.autocast("cpu") bfloat16 and float16 are cast up: as torch's, the loss is computed in float32.
-    Raises ValueError for a wrong shape or reduction and for a target or weight that requires a gradient, TypeError
-    for a wrong type or dtype, NotImplementedError for a device other than the CPU.
+    Under torch.autocast bfloat16 and float16 are cast up: as torch's, the loss is computed in float32.
+    Raises ValueError for a wrong shape or reduction, for tensors on several devices and for a target or weight that
+    requires a gradient, TypeError for a wrong type or dtype, NotImplementedError for a device other than the CPU and
+    NVIDIA's GPUs.
     See hw4fast.kernels.bce_with_logits for the formula, its sources and the float64 reference.
     """
     if not (

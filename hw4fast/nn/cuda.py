@@ -43,3 +43,18 @@ def launch(kernel: Callable[..., Any], where: Tensor, *arguments: Any) -> Any:
 def address(tensor: Tensor | None) -> int:
     """Of its first number; 0 for None and for no numbers."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def scratch(where: Tensor, size: int) -> Tensor:
+    """Uninitialised bytes on the device of `where`; torch keeps them until the stream has passed what was launched."""
+    return torch.empty(size, dtype=torch.uint8, device=where.device)
+
+
+def scale(grad: Tensor, factor: Tensor) -> None:
+    """grad *= factor, in place; grad: contiguous; factor: one number, or one for each of grad's first indices.
+
+    One number that is 1 costs no more than a look at it."""
+    rows = factor.numel() if factor.dim() else 1
+    factor = factor.to(grad.dtype).contiguous()
+    columns = grad.numel() // rows if rows else 0
+    launch(module().scale, grad, CODES[grad.dtype], grad.data_ptr(), factor.data_ptr(), rows, columns, factor.dim() > 0)

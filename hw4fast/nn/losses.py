@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hw4fast.nn import cuda
 from hw4fast.nn.operators import DTYPES, check_tensors, is_plain, library, refuse_second_derivative
 
 # -- memory of gradients -----------------------------------------------------------------------------------------
@@ -64,26 +66,31 @@ class Loss:
     """A kernel as a torch operator with autograd, and the quicker road past the dispatcher for eager calls.
 
     name: the kernel's and the operator's; function: what users call; instead: torch's, for what ours refuses
-    compute: (logits, *tensors, *options, want_grad) → (loss, ∂(Σ loss)/∂logits), which has no numbers unless wanted;
-        loss is a scalar or has the first dimensions of logits; the operator takes the same arguments
+    on_cpu, on_cuda: (logits, *tensors, *options, want_grad) → (loss, ∂(Σ loss)/∂logits), which has no numbers unless
+        wanted; loss is a scalar or has the first dimensions of logits; the operator takes the same arguments
     """
 
     name: str
     function: str
     instead: str
-    compute: Callable[..., tuple[Tensor, Tensor]]
+    on_cpu: Callable[..., tuple[Tensor, Tensor]]
+    on_cuda: Callable[..., tuple[Tensor, Tensor]]
+
+    def compute(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        return (self.on_cpu if arguments[0].is_cpu else self.on_cuda)(*arguments)
 
     def define(self, arguments: str, checked: Callable[..., Any], fake: Callable[..., Any]) -> None:
-        """arguments: the schema's; checked: `compute` that refuses what would crash; fake: its shapes."""
+        """arguments: the schema's; checked: (compute, its arguments), refuses what would crash; fake: its shapes."""
         library.define(f"{self.name}({arguments}) -> (Tensor loss, Tensor grad)")
-        library.impl(self.name, checked, "CPU")
+        library.impl(self.name, partial(checked, self.on_cpu), "CPU")
+        library.impl(self.name, partial(checked, self.on_cuda), "CUDA")
         name = f"hw4fast::{self.name}"
         torch.library.register_fake(name, fake, lib=library)
         torch.library.register_autograd(name, self._scale_grad, setup_context=_keep_grad, lib=library)
 
     def __call__(self, tensors: tuple[Any, ...], options: tuple[Any, ...]) -> Tensor:
         """The loss of (logits, *tensors, or None each). Raises NotImplementedError for what check_tensors refuses."""
-        check_tensors(self.name, *tensors)
+        check_tensors(self.name, *tensors, cuda=True)
         want_grad = tensors[0].requires_grad and torch.is_grad_enabled()
         if not is_plain(*tensors):  # a trace is checked under no_grad and must not differ there
             return self.operator(*tensors, *options, want_grad or torch.jit.is_tracing())[0]
@@ -143,7 +150,9 @@ class _Eager(torch.autograd.Function):
         grad, ctx.grad = ctx.grad, None  # autograd may write into what it is given, so it is given only once
         if grad is None:  # a second backward through a retained graph
             grad = _found_again(ctx)
-        if grad_loss.dim():
+        if grad.is_cuda:
+            cuda.scale(grad, grad_loss)  # it looks on the GPU whether there is anything to do
+        elif grad_loss.dim():
             grad.mul_(_reaching(grad_loss, grad))
         elif grad_loss.item() != 1.0:
             grad.mul_(grad_loss)

@@ -45,9 +45,9 @@ def pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def cast_up(*tensors: Tensor | None) -> tuple[Any, ...]:
-    """Under torch.autocast("cpu") float32 of bfloat16 and float16, as torch has it for what it computes in float32.
-    Asking costs 0.2 µs: only called when a dtype is not the expected one."""
-    if not torch.is_autocast_enabled("cpu"):
+    """Under torch.autocast of the first one's device float32 of bfloat16 and float16, as torch has it for what it
+    computes in float32. Asking costs 0.2 µs: only called when a dtype is not the expected one."""
+    if not torch.is_autocast_enabled("cuda" if tensors[0] is not None and tensors[0].is_cuda else "cpu"):
         return tensors
     return tuple(
         None if tensor is None else tensor.float() if tensor.dtype in _HALVES else tensor for tensor in tensors

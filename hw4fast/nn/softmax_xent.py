@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
+from hw4fast.nn import cuda
 from hw4fast.nn.losses import Loss, gradient_of
 from hw4fast.nn.operators import cast_up, no_tensors, threads
 
 _C = compiled()
 _CODES = {getattr(torch, name): code for name, code in card.CODES.items()}
+_CUDA_DTYPES = {*_CODES, torch.float16}
 
 
 def _softmax_xent_cpu(
@@ -57,11 +60,54 @@ def _softmax_xent_cpu(
     return loss, grad
 
 
+def _softmax_xent_cuda(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    scale: float,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: int,
+    want_grad: bool = True,
+) -> tuple[Tensor, Tensor]:
+    n, classes = logits.shape
+    if classes > 1 and logits.stride(1) != 1:
+        logits = logits.contiguous()
+    target = target.contiguous()
+    weight = None if weight is None else weight.contiguous()
+    loss = logits.new_empty((n,) if reduction == 0 else ())
+    grad = torch.empty_like(logits, memory_format=torch.contiguous_format) if want_grad else logits.new_empty((0, 0))
+    if n == 0 and reduction == 0:
+        return loss, grad
+    _cuda = cuda.module()
+    scratch = cuda.scratch(logits, _cuda.softmax_xent_scratch)
+    cuda.launch(
+        _cuda.softmax_xent,
+        logits,
+        cuda.CODES[logits.dtype],
+        logits.data_ptr(),
+        target.data_ptr(),
+        cuda.address(weight),
+        loss.data_ptr(),
+        grad.data_ptr() if want_grad else 0,
+        scratch.data_ptr(),
+        n,
+        classes,
+        logits.stride(0),
+        scale,
+        label_smoothing,
+        ignore_index,
+        reduction,
+    )
+    return loss, grad
+
+
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float, reduction: str) -> None:
     """Shapes, values and dtypes: for the function, and for the operator, which anyone can call."""
     card.check(input, target, weight, label_smoothing, reduction, "input")
-    if input.dtype not in _CODES:
-        raise TypeError(f"input must be float32, float64 or bfloat16, not {input.dtype}")
+    if input.dtype not in (_CUDA_DTYPES if input.is_cuda else _CODES):
+        known = "float16, " * input.is_cuda + "float32, float64 or bfloat16"
+        raise TypeError(f"input must be {known}, not {input.dtype}")
     if target.dtype != torch.int64:
         raise TypeError(f"target must be int64 class indices, not {target.dtype}")
     if weight is not None and weight.dtype != input.dtype:
@@ -69,6 +115,7 @@ def _check(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing
 
 
 def _softmax_xent_op(
+    compute: Callable[..., tuple[Tensor, Tensor]],
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
@@ -80,7 +127,7 @@ def _softmax_xent_op(
 ) -> tuple[Tensor, Tensor]:
     names = {number: name for name, number in card.REDUCTIONS.items()}
     _check(logits, target, weight, label_smoothing, names.get(reduction, str(reduction)))
-    return _softmax_xent_cpu(logits, target, weight, scale, label_smoothing, ignore_index, reduction, want_grad)
+    return compute(logits, target, weight, scale, label_smoothing, ignore_index, reduction, want_grad)
 
 
 def _softmax_xent_fake(
@@ -97,7 +144,7 @@ def _softmax_xent_fake(
     return loss, logits.new_empty(tuple(logits.shape) if want_grad else (0, 0))
 
 
-_softmax_xent = Loss("softmax_xent", "softmax_cross_entropy", "F.cross_entropy", _softmax_xent_cpu)
+_softmax_xent = Loss("softmax_xent", "softmax_cross_entropy", "F.cross_entropy", _softmax_xent_cpu, _softmax_xent_cuda)
 _softmax_xent.define(
     "Tensor logits, Tensor target, Tensor? weight=None, float scale=1.0, float label_smoothing=0.0,"
     " SymInt ignore_index=-100, int reduction=1, bool want_grad=True",
@@ -129,13 +176,15 @@ def softmax_cross_entropy(
 ) -> Tensor:
     """torch.nn.functional.cross_entropy for class indices, loss and gradient in one pass over the logits.
 
-    input: [n, classes] logits, float32, float64 or bfloat16, on the CPU, strided rows welcome; target: int64 [n];
+    input: [n, classes] logits, float32, float64 or bfloat16, on a GPU float16, too; strided rows welcome;
+    target: int64 [n];
     weight: [classes] of input's dtype; reduction: "mean", "sum" or "none".
     Loss and gradient are of input's dtype, as torch's are; bfloat16 is computed in float32 and rounded once.
-    Under torch.autocast("cpu") bfloat16 and float16 are cast up: as torch's, the loss is float32 and computed so.
+    Under torch.autocast bfloat16 and float16 are cast up: as torch's, the loss is float32 and computed so.
     scale multiplies the logits first (1 / temperature, the homework's c). Returns a scalar, or [n] for "none".
-    Raises ValueError for a wrong shape or value, TypeError for a wrong type or dtype, NotImplementedError for a
-    device other than the CPU, IndexError for a target that is neither a class nor ignore_index.
+    Raises ValueError for a wrong shape or value and for tensors on several devices, TypeError for a wrong type or
+    dtype, NotImplementedError for a device other than the CPU and NVIDIA's GPUs, IndexError for a target that is
+    neither a class nor ignore_index; on a GPU, which isn't waited for, such a target makes loss and gradient NaN.
     See hw4fast.kernels.softmax_xent for the formula, its sources and the float64 reference.
     """
     if not (

@@ -147,7 +147,7 @@ def test_second_derivatives_are_refused():
     [
         ({"input": torch.zeros(3, 8, 8)}, ValueError, "input must be"),
         ({"input": torch.zeros(2, 3, 8, 8, dtype=torch.bfloat16)}, TypeError, "float32 or float64"),
-        ({"input": torch.zeros(2, 3, 8, 8, device="meta")}, NotImplementedError, "CPU kernel only.*meta"),
+        ({"input": torch.zeros(2, 3, 8, 8, device="meta")}, NotImplementedError, "kernels? only.*meta"),
         ({"input": torch.zeros(1, 3, 1, 1), "pool": False}, ValueError, "no two values"),
         ({"weight": torch.zeros(4)}, ValueError, "weight must be"),
         ({"weight": torch.zeros(3, dtype=torch.float64)}, TypeError, "weight must be"),

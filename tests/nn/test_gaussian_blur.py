@@ -131,7 +131,7 @@ def test_compile_without_graph_breaks_even_when_the_batch_changes(last):
     [
         ({"img": torch.zeros(8)}, ValueError, "image must be"),
         ({"img": torch.zeros(3, 8, 8, dtype=torch.float64)}, TypeError, "uint8 or float32"),
-        ({"img": torch.zeros(3, 8, 8, device="meta")}, NotImplementedError, "CPU kernel only.*meta"),
+        ({"img": torch.zeros(3, 8, 8, device="meta")}, NotImplementedError, "kernels? only.*meta"),
         ({"kernel_size": 4}, ValueError, "kernel_size must be odd"),
         ({"kernel_size": [3, 3, 3]}, ValueError, "one number or two"),
         ({"kernel_size": 3.0}, TypeError, "integer"),

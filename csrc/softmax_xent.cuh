@@ -1,0 +1,280 @@
+// What softmax_xent.cu's kernels are made of: a row's sums and how threads join them, the divisor of the mean, and what
+// loss and gradients follow.
+#pragma once
+
+#include "cuda.cuh"
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+namespace hw4fast {
+namespace {
+
+enum class Reduction : int { none, mean, sum };  // REDUCTIONS of hw4fast/kernels/softmax_xent.py
+
+constexpr int max_blocks = 4096, max_weight_blocks = 64;
+constexpr int items = 4, cluster_items = 8;  // vectors per thread, of 4 registers each
+
+struct Scratch {
+  double weights[max_weight_blocks];  // parts of Σ w_y
+  unsigned done;                      // blocks that have written their sum
+  double losses[max_blocks];
+};
+
+template <class S> struct SoftmaxXent {
+  using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  const S *logits;             // [rows, classes], rows row_stride elements apart
+  const std::int64_t *target;  // [rows]
+  const S *weight;             // [classes] or null: all ones
+  S *loss;                     // [rows] for no reduction, else [1]
+  S *grad;                     // [rows, classes], contiguous, or null: not wanted
+  Scratch *scratch;
+  std::int64_t rows, classes, row_stride, ignore_index;
+  T scale, smoothing;
+  Reduction reduction;
+  unsigned nothing;   // 0
+  int weight_blocks;  // of the kernel that went before, 0: there was none
+};
+
+__device__ inline float exponential(float x) { return __expf(x); }
+__device__ inline double exponential(double x) { return exp(x); }
+template <class T> __device__ inline T minus_infinity() { return T(-INFINITY); }
+
+// What a row is to its loss and gradient: the largest z, Σ exp(z − largest), and for label smoothing
+// Σ w·(z − largest) and Σ w.
+template <class T> struct Sums {
+  T largest, exps, weighted, weights;
+};
+
+template <bool SMOOTH, class T> __device__ inline Sums<T> join(const Sums<T> &a, const Sums<T> &b) {
+  Sums<T> both;
+  both.largest = a.largest > b.largest ? a.largest : b.largest;
+  const T of_a = a.largest == both.largest ? T(1) : exponential(a.largest - both.largest);
+  const T of_b = b.largest == both.largest ? T(1) : exponential(b.largest - both.largest);
+  both.exps = a.exps * of_a + b.exps * of_b;
+  both.weighted = both.weights = 0;
+  if (SMOOTH) {
+    const auto shifted = [&](const Sums<T> &s) {
+      return s.weights == 0 || s.largest == both.largest ? s.weighted
+                                                         : s.weighted + s.weights * (s.largest - both.largest);
+    };
+    both.weighted = shifted(a) + shifted(b);
+    both.weights = a.weights + b.weights;
+  }
+  return both;
+}
+
+// Over `lanes` neighbours of a warp, all of which get it.
+template <bool SMOOTH, class T> __device__ inline Sums<T> join_lanes(Sums<T> mine, int lanes) {
+  for (int other = lanes / 2; other; other /= 2) {
+    Sums<T> their;
+    their.largest = __shfl_xor_sync(~0u, mine.largest, other);
+    their.exps = __shfl_xor_sync(~0u, mine.exps, other);
+    their.weighted = SMOOTH ? __shfl_xor_sync(~0u, mine.weighted, other) : T(0);
+    their.weights = SMOOTH ? __shfl_xor_sync(~0u, mine.weights, other) : T(0);
+    mine = join<SMOOTH>(mine, their);
+  }
+  return mine;
+}
+
+// Over a block, all of whose threads get it. parts: [2][32]; turn: alternates, so that one barrier is enough.
+template <bool SMOOTH, class T> __device__ inline Sums<T> join_block(Sums<T> mine, Sums<T> (*parts)[32], int turn) {
+  mine = join_lanes<SMOOTH>(mine, 32);
+  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  if (warps == 1) return mine;
+  if (lane == 0) parts[turn][threadIdx.x / 32] = mine;
+  __syncthreads();
+  const Sums<T> none = {minus_infinity<T>(), 0, 0, 0};
+  return join_lanes<SMOOTH>(lane < warps ? parts[turn][lane] : none, 32);
+}
+
+#ifndef HW4FAST_EMULATED
+// Over a cluster: each block writes its sums into every block's shared memory. parts: [2][8].
+template <bool SMOOTH> __device__ inline Sums<float> join_cluster(Sums<float> mine, Sums<float> (*parts)[8], int turn) {
+#if __CUDA_ARCH__ >= 900
+  unsigned rank, size;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  if (threadIdx.x < size) {
+    const unsigned here = static_cast<unsigned>(__cvta_generic_to_shared(&parts[turn][rank]));
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(threadIdx.x));
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there), "f"(mine.largest), "f"(mine.exps),
+                 "f"(mine.weighted), "f"(mine.weights)
+                 : "memory");
+  }
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  Sums<float> all = parts[turn][0];
+  for (unsigned i = 1; i < size; ++i) all = join<SMOOTH>(all, parts[turn][i]);
+  return all;
+#else
+  return mine;
+#endif
+}
+#endif
+
+// Σ over the block's threads, which thread 0 gets.
+__device__ inline double sum_block(double mine) {
+  __shared__ double parts[32];
+  for (int other = 16; other; other /= 2) mine += __shfl_xor_sync(~0u, mine, other);
+  __syncthreads();  // the call before may still read
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = mine;
+  __syncthreads();
+  double all = 0;
+  if (threadIdx.x == 0)
+    for (unsigned i = 0; i < (blockDim.x + 31) / 32; ++i) all += parts[i];
+  return all;
+}
+
+template <class S> __device__ inline bool is_class(const SoftmaxXent<S> &p, std::int64_t y) {
+  return static_cast<std::uint64_t>(y) < static_cast<std::uint64_t>(p.classes);
+}
+// w_y; NaN for what is no class, which makes the loss NaN: a kernel can't raise an IndexError.
+template <class S> __device__ inline typename SoftmaxXent<S>::T weight_of(const SoftmaxXent<S> &p, std::int64_t y) {
+  using T = typename SoftmaxXent<S>::T;
+  if (!is_class(p, y)) return T(NAN);
+  return p.weight ? T(widen(p.weight[y])) : T(1);
+}
+
+// Part of Σ w_y over the rows that count: rows first, first + step, …
+template <class S> __device__ inline double weights_of(const SoftmaxXent<S> &p, std::int64_t first, std::int64_t step) {
+  double sum = 0;
+  for (std::int64_t i = first; i < p.rows; i += step)
+    if (p.target[i] != p.ignore_index) sum += weight_of(p, p.target[i]);
+  return sum;
+}
+
+template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(const SoftmaxXent<S> p) {
+  let_next_begin();
+  const double sum =
+      sum_block(p.reduction == Reduction::mean ? weights_of(p, blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x,
+                                                            std::int64_t{gridDim.x} * blockDim.x)
+                                               : 0.0);
+  if (threadIdx.x) return;
+  p.scratch->weights[blockIdx.x] = sum;
+  if (blockIdx.x == 0) p.scratch->done = 0;
+}
+
+// Σ w_y, to all threads of a block; once per kernel.
+template <class S> __device__ inline double divisor_of(const SoftmaxXent<S> &p) {
+  __shared__ double divisor;
+  double mine = 0;
+  if (p.weight_blocks) {
+    wait_for_previous();
+    if (static_cast<int>(threadIdx.x) < p.weight_blocks) mine = __ldcg(&p.scratch->weights[threadIdx.x]);
+  } else if (p.reduction == Reduction::mean) {
+    mine = weights_of(p, threadIdx.x, blockDim.x);
+  }
+  mine = sum_block(mine);
+  if (threadIdx.x == 0) divisor = mine;
+  __syncthreads();
+  return p.reduction == Reduction::mean ? divisor : 1.0;
+}
+
+template <class S> __device__ inline S stored(typename SoftmaxXent<S>::T value) {
+  if constexpr (std::is_same_v<S, double>)
+    return value;
+  else
+    return narrow<S>(value);
+}
+
+// All blocks' losses into one; `mine`: this thread's.
+template <class S> __device__ inline void finish(const SoftmaxXent<S> &p, double mine, double divisor) {
+  using T = typename SoftmaxXent<S>::T;
+  __shared__ bool is_last;
+  mine = sum_block(mine);
+  if (gridDim.x > 1) {
+    if (threadIdx.x == 0) {
+      p.scratch->losses[blockIdx.x] = mine;
+      __threadfence();
+      is_last = atomicAdd(&p.scratch->done, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    mine = 0;
+    for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x) mine += __ldcg(&p.scratch->losses[i]);
+    mine = sum_block(mine);
+  }
+  if (threadIdx.x == 0) *p.loss = stored<S>(static_cast<T>(mine / divisor));
+}
+
+// What a row's gradients are made of: factor·exp(z − largest) − spread·w_j, and − hit for its class.
+template <class T> struct Factors {
+  T largest, factor, spread, hit;
+};
+
+template <class S>
+__device__ inline Factors<typename SoftmaxXent<S>::T> factors_of(const SoftmaxXent<S> &p,
+                                                                 const Sums<typename SoftmaxXent<S>::T> &row,
+                                                                 std::int64_t y, typename SoftmaxXent<S>::T per_row) {
+  using T = typename SoftmaxXent<S>::T;
+  const T share = (1 - p.smoothing) * weight_of(p, y), each = p.smoothing / static_cast<T>(p.classes);
+  const T step = p.scale * per_row;
+  return {row.largest, step * (share + each * row.weights) / row.exps, step * each, step * share};
+}
+
+template <class S> __device__ inline typename SoftmaxXent<S>::T loss_of(const SoftmaxXent<S> &p,
+                                                                        const Sums<typename SoftmaxXent<S>::T> &row,
+                                                                        std::int64_t y,
+                                                                        typename SoftmaxXent<S>::T logit) {
+  using T = typename SoftmaxXent<S>::T;
+  const T log_sum = log(row.exps), w = weight_of(p, y);
+  T loss = -(1 - p.smoothing) * w * (p.scale * logit - row.largest - log_sum);
+  if (w == 0 || p.smoothing == 1) loss = 0;  // not 0·∞
+  if (p.smoothing != 0) loss -= p.smoothing / static_cast<T>(p.classes) * (row.weighted - row.weights * log_sum);
+  return w == w ? loss : w;
+}
+
+template <class S> constexpr int lanes_in = 16 / sizeof(S);  // elements of a vector
+
+template <class S> __device__ inline void unpack(const uint4 &raw, float (&x)[lanes_in<S>]) {
+  const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (std::is_same_v<S, float>) {
+      x[i] = __uint_as_float(words[i]);
+    } else if constexpr (std::is_same_v<S, __nv_bfloat16>) {
+      x[2 * i] = __uint_as_float(words[i] << 16), x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    } else {
+      __half low, high;
+      const unsigned short bits[2] = {static_cast<unsigned short>(words[i]),
+                                      static_cast<unsigned short>(words[i] >> 16)};
+      memcpy(&low, &bits[0], 2), memcpy(&high, &bits[1], 2);
+      x[2 * i] = __half2float(low), x[2 * i + 1] = __half2float(high);
+    }
+  }
+}
+
+// The same numbers, which the compiler takes for new ones: it would keep every z of one loop for the next, and has not
+// the registers. nothing: 0, but only at run time.
+template <int N> __device__ inline void forget(uint4 (&raw)[N], unsigned nothing) {
+#pragma unroll
+  for (int k = 0; k < N; ++k) raw[k].x ^= nothing, raw[k].y ^= nothing, raw[k].z ^= nothing, raw[k].w ^= nothing;
+}
+
+template <class S> __device__ inline uint4 repeated(float x) {
+  const S value = narrow<S>(x);
+  unsigned short half;
+  if constexpr (sizeof(S) == 4) {
+    const unsigned word = __float_as_uint(x);
+    return {word, word, word, word};
+  } else {
+    memcpy(&half, &value, 2);
+    const unsigned word = half * 0x10001u;
+    return {word, word, word, word};
+  }
+}
+
+template <class S> __device__ inline uint4 pack(const float (&x)[lanes_in<S>]) {
+  uint4 raw;
+  S each[lanes_in<S>];
+#pragma unroll
+  for (int i = 0; i < lanes_in<S>; ++i) each[i] = narrow<S>(x[i]);
+  memcpy(&raw, each, 16);
+  return raw;
+}
+
+}  // namespace
+}  // namespace hw4fast
