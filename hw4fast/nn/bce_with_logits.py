@@ -11,7 +11,7 @@ from hw4fast.kernels import bce_with_logits as card
 from hw4fast.kernels import compiled
 from hw4fast.nn import cuda
 from hw4fast.nn.losses import Loss, gradient_of
-from hw4fast.nn.operators import DTYPES, cast_up, no_tensors, threads
+from hw4fast.nn.operators import DTYPES, cast_up, check_tensors, no_tensors, threads
 
 _C = compiled()
 
@@ -106,6 +106,7 @@ def _bce_with_logits_op(
 ) -> tuple[Tensor, Tensor]:
     names = {number: name for name, number in card.REDUCTIONS.items()}
     _check(logits, target, weight, pos_weight, names.get(reduction, str(reduction)))
+    check_tensors("bce_with_logits", logits, target, weight, pos_weight, cuda=True)
     return compute(logits, target, weight, pos_weight, reduction, want_grad)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import compiled
 from hw4fast.kernels import conv_block as card
+from hw4fast.nn import conv_block_cuda
 from hw4fast.nn.operators import (
     DTYPES,
     cast_up,
@@ -47,8 +48,9 @@ def _check(
 ) -> Shape:
     """Shapes, values and dtypes: for the function, and for the operators, which anyone can call. The output's shape."""
     shape = card.check(input, weight, bias, stride, padding, relu, pool, groups)
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    if input.dtype not in (conv_block_cuda.DTYPES if input.is_cuda else DTYPES):
+        known = "float32, float64, bfloat16 or float16" if input.is_cuda else "float32 or float64"
+        raise TypeError(f"input must be {known}, not {input.dtype}")
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != input.dtype:
             raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
@@ -69,9 +71,12 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """The kernel, of checked tensors."""
     stride, padding, relu, pool, groups = options
+    output, code = _outputs(input, shape, want_code)
+    if input.is_cuda:
+        conv_block_cuda.forward(input, weight, bias, options, output, code)
+        return output, code
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    output, code = _outputs(input, shape, want_code)
     _C.conv_block(
         input.dtype is torch.float64,
         input.data_ptr(),
@@ -92,7 +97,7 @@ def _forward(
     return output, code
 
 
-def _conv_block_cpu(
+def _conv_block_op(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -104,6 +109,7 @@ def _conv_block_cpu(
     want_code: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = _check(input, weight, bias, stride, padding, relu, pool, groups)
+    check_tensors("conv_block", input, weight, bias, cuda=True)
     return _forward(input, weight, bias, (stride, padding, relu, pool, groups), shape, want_code)
 
 
@@ -134,8 +140,11 @@ def _gradients_of(
 ) -> Gradients:
     """The kernel, of checked tensors; is_own_code: the codes are those of _forward, and need not be looked through."""
     stride, padding, relu, pool, groups = options
-    weight = weight.contiguous()
     gradients = _gradients(input, weight, want)
+    if input.is_cuda:
+        conv_block_cuda.gradients_of(grad, code, input, weight, options, gradients, want)
+        return gradients
+    weight = weight.contiguous()
     _C.conv_block_backward(
         input.dtype is torch.float64,
         grad.data_ptr(),
@@ -158,7 +167,7 @@ def _gradients_of(
     return gradients
 
 
-def _conv_block_backward_cpu(
+def _conv_block_backward_op(
     grad: Tensor,
     code: Tensor,
     input: Tensor,
@@ -177,6 +186,7 @@ def _conv_block_backward_cpu(
         raise ValueError(f"grad must be {list(shape)}, not {list(grad.shape)}")
     if grad.dtype != input.dtype or code.dtype != torch.uint8:
         raise TypeError(f"grad must be {input.dtype} and code uint8, not {grad.dtype} and {code.dtype}")
+    check_tensors("conv_block_backward", grad, code, input, weight, cuda=True)
     options = (stride, padding, relu, pool, groups)
     return _gradients_of(grad, code.contiguous(), input, weight, options, want, False)
 
@@ -215,8 +225,9 @@ def _backward(ctx: Any, grad: Tensor, _grad_code: Tensor) -> tuple[Tensor | None
     return (*(gradient if wanted else None for gradient, wanted in zip(gradients, want, strict=True)), *(None,) * 6)
 
 
-library.impl("conv_block", _conv_block_cpu, "CPU")
-library.impl("conv_block_backward", _conv_block_backward_cpu, "CPU")
+for _device in ("CPU", "CUDA"):
+    library.impl("conv_block", _conv_block_op, _device)
+    library.impl("conv_block_backward", _conv_block_backward_op, _device)
 torch.library.register_fake("hw4fast::conv_block", _conv_block_fake, lib=library)
 torch.library.register_fake("hw4fast::conv_block_backward", _conv_block_backward_fake, lib=library)
 torch.library.register_autograd("hw4fast::conv_block", _backward, setup_context=_keep, lib=library)
@@ -248,14 +259,21 @@ class _Eager(torch.autograd.Function):
             and input.dtype is grad.dtype
             and weight.dtype is grad.dtype
             and (input.shape, weight.shape) == ctx.shapes
-            and input.is_cpu
-            and weight.is_cpu
+            and input.device == weight.device == grad.device
             and is_plain(grad)  # a negative or batched one has no memory of its own to be read
         ):
             gradients = _gradients_of(grad, code, input, weight, ctx.options, want, True)
         else:
             gradients = _conv_block_backward(grad, code, input, weight, *ctx.options, want)
         return (*(found if wanted else None for found, wanted in zip(gradients, want, strict=True)), None, None)
+
+
+def _autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Under torch.autocast("cuda") in its dtype, but for float64."""
+    if not torch.is_autocast_enabled("cuda"):
+        return tensors
+    dtype = torch.get_autocast_dtype("cuda")
+    return tuple(t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in tensors)
 
 
 def conv_block(
@@ -271,21 +289,27 @@ def conv_block(
     """max_pool2d(relu(conv2d(input, weight, bias, stride, padding, 1, groups)), 2) in one pass; relu and pool may be
     left out.
 
-    input: [n, c, h, w], weight: [o, c, kh, kw], kernel sizes 1 to 7, bias: [o] or None; float32 or float64, on the CPU.
+    input: [n, c, h, w], weight: [o, c, kh, kw], kernel sizes 1 to 7, bias: [o] or None; float32 or float64, on a GPU
+    bfloat16 and float16, too, with sums in float32.
     stride, padding: (down, across), or one number for both. groups: 1, or c with a weight [c, 1, kh, kw], one filter
     per channel.
     NCHW and channels-last inputs are read where they lie; the output [n, o, rows, cols] is channels-last in memory.
-    Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and returned so.
-    Raises ValueError for a wrong shape or value, TypeError for a wrong type or dtype, NotImplementedError for a device
-    other than the CPU. Differentiable once. See hw4fast.kernels.conv_block for the formula and the float64 reference.
+    Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and returned so;
+    under torch.autocast("cuda") all are cast to its dtype, as torch does with convolutions. On a GPU float32 goes to
+    tensor cores where torch.backends.cudnn.conv.fp32_precision is "tf32".
+    Raises ValueError for a wrong shape or value and for tensors on several devices, TypeError for a wrong type or
+    dtype, NotImplementedError for a device other than the CPU and NVIDIA's GPUs. Differentiable once.
+    See hw4fast.kernels.conv_block for the formula and the float64 reference.
     """
     if not (isinstance(input, Tensor) and isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))):
         raise no_tensors({"input": input, "weight": weight}, bias=bias)
-    if input.dtype is not weight.dtype:
+    if input.is_cuda:
+        input, weight, bias = _autocast(input, weight, bias)
+    elif input.dtype is not weight.dtype:
         (input,) = cast_up(input)
     strides, borders = pair(stride, "stride"), pair(padding, "padding")
     shape = _check(input, weight, bias, strides, borders, relu, pool, groups)
-    check_tensors("conv_block", input, weight, bias)
+    check_tensors("conv_block", input, weight, bias, cuda=True)
     differentiated = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )

@@ -14,7 +14,7 @@ from hw4fast.kernels import compiled
 from hw4fast.kernels import softmax_xent as card
 from hw4fast.nn import cuda
 from hw4fast.nn.losses import Loss, gradient_of
-from hw4fast.nn.operators import cast_up, no_tensors, threads
+from hw4fast.nn.operators import cast_up, check_tensors, no_tensors, threads
 
 _C = compiled()
 _CODES = {getattr(torch, name): code for name, code in card.CODES.items()}
@@ -127,6 +127,7 @@ def _softmax_xent_op(
 ) -> tuple[Tensor, Tensor]:
     names = {number: name for name, number in card.REDUCTIONS.items()}
     _check(logits, target, weight, label_smoothing, names.get(reduction, str(reduction)))
+    check_tensors("softmax_xent", logits, target, weight, cuda=True)
     return compute(logits, target, weight, scale, label_smoothing, ignore_index, reduction, want_grad)
 
 

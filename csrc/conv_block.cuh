@@ -1,0 +1,83 @@
+// conv_block on a GPU: what its kernels are given, and which files have them.
+//
+//   conv_block_tensor*.cu   bfloat16, float16 and (as tf32) float32, channels-last, whole chunks of channels
+//   conv_block_direct.cu    3×3 and 5×5 filters at stride 1, plain float arithmetic: few channels, first layers
+//   conv_block_any.cu       all the rest: any size, stride, groups, and double
+#pragma once
+
+#include "cuda.cuh"
+
+#include <cstdint>
+#include <type_traits>
+
+namespace hw4fast {
+
+template <class S> using Sum = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+// [n, c, h, w] ⋆ [o, c / groups, kh, kw] → [n, o, oh, ow] → with the pool [n, o, oh / 2, ow / 2]
+struct ConvShape {
+  int n, c, h, w, o, kh, kw, groups, sh, sw, ph, pw, oh, ow, rows, cols;
+  bool relu, pool;
+  std::int64_t x_strides[4];     // of the input, in numbers
+  std::int64_t grad_strides[4];  // of the output's gradient
+};
+
+// Memory of one call; what is null is not there or not wanted. Outputs are channels-last and dense.
+template <class S> struct ConvData {
+  const S *x, *weight, *bias;  // weight: [o, c / groups, kh, kw], dense
+  S *out;                      // [n, rows, cols, o]
+  std::uint8_t *code;          // [n, rows, cols, o]: which of the four was the largest, 4: none passed ReLU
+  const S *grad;               // of the output
+  S *grad_x;                   // [n, h, w, c]
+  S *grad_weight, *grad_bias;
+  float *scratch;
+};
+
+constexpr std::uint8_t dead = 4;  // DEAD of hw4fast/kernels/conv_block.py
+
+template <class S> __device__ inline Sum<S> loaded(const S &x) {
+  if constexpr (std::is_same_v<S, double>)
+    return x;
+  else
+    return widen(x);
+}
+template <class S> __device__ inline S rounded(Sum<S> x) {
+  if constexpr (std::is_same_v<S, double>)
+    return x;
+  else
+    return narrow<S>(x);
+}
+
+// The gradient of the convolution's output at (image, o, y, x), from that of the block's output and the code.
+template <class S>
+__device__ inline Sum<S> unpooled(const ConvShape &s, const ConvData<S> &d, int image, int o, int y, int x) {
+  const int side = s.pool ? 2 : 1, row = y / side, col = x / side;
+  if (row >= s.rows || col >= s.cols) return 0;
+  if (d.code) {
+    const int code = d.code[((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + o];
+    if (code != (s.pool ? y % 2 * 2 + x % 2 : 0)) return 0;
+  }
+  return loaded(
+      d.grad[image * s.grad_strides[0] + o * s.grad_strides[1] + row * s.grad_strides[2] + col * s.grad_strides[3]]);
+}
+
+// Of four outputs of the convolution (one without the pool, of which `there`): what comes out, and its code. Of equal
+// values the first is the largest, a NaN is larger than any number: the last, if there are several.
+template <class T> __device__ inline T largest(const T (&four)[4], bool relu, int &code) {
+  T best = four[0];
+  code = 0;
+#pragma unroll
+  for (int k = 1; k < 4; ++k)
+    if (four[k] > best || four[k] != four[k]) best = four[k], code = k;
+  if (relu && best <= 0) best = 0, code = dead;
+  return best;
+}
+
+bool conv_direct_can(const ConvShape &s);
+template <class S> void conv_direct(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
+std::int64_t conv_direct_scratch(const ConvShape &s);  // bytes that its backward pass needs
+template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
+template <class S> void conv_any(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
+template <class S> void conv_any_backward(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
+
+}  // namespace hw4fast
