@@ -72,7 +72,8 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   const double per_tap = 75 + products + (p.slots ? 12.0 * tiling.n * tiling.cc / tensor_threads : 0);
   const double issuing = 2 * p.parts * (p.taps * per_tap + 45.0 * p.pixels * tiling.cc / tensor_threads);
   const double most = std::max({multiplying, reading, moving, issuing});
-  const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26;
+  const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26 +
+                      (p.slots ? 60 * p.taps * p.parts : 0);
   plan.cycles = tile * static_cast<double>(up(tiles, wanted) * up(blocks, cores));
   return plan;
 }
@@ -169,6 +170,9 @@ void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const voi
                  std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream) {
   if (!shape_fits(dtype, s) || compute_capability() < 80)
     throw std::invalid_argument("conv_block: not a convolution for tensor cores");
+  for (const void *p : {x, weight, static_cast<const void *>(out), static_cast<const void *>(code)})
+    if (reinterpret_cast<std::uintptr_t>(p) % 16)
+      throw std::invalid_argument("conv_block on tensor cores: tensors must begin at a multiple of 16 bytes");
   Plan plan = best_plan(s, bytes_of(dtype), choice);
   if (!plan.shared) throw std::invalid_argument("conv_block on tensor cores: shared memory is too small for a tile");
   plan.conv.x = x, plan.conv.weight = weight, plan.conv.bias = bias, plan.conv.out = out, plan.conv.code = code;

@@ -34,6 +34,8 @@ inline void copy_async(Shared to, const void *from, bool there) {
 inline void copies_commit() {}
 template <int pending> inline void copies_wait() {}
 
+inline std::uint32_t to_tf32(std::uint32_t x) { return (x + 0x1000) & 0xffffe000; }
+
 namespace emulator {
 struct Words {
   std::uint32_t word[4];
@@ -44,7 +46,7 @@ template <class T> float element(const Words *lanes_of_row, int first, int secon
   const Words &of = lanes_of_row[k % per_chunk / per_word];
   const std::uint32_t word = of.word[k < per_chunk ? first : second];
   if constexpr (sizeof(T) == 4) {
-    return bits_as<float>((word + 0x1000) & 0xffffe000);  // to tf32
+    return bits_as<float>(to_tf32(word));
   } else {
     const std::uint16_t bits = static_cast<std::uint16_t>(k % 2 ? word >> 16 : word);
     T value;

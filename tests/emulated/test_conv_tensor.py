@@ -44,3 +44,8 @@ def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool) -> None:
 def test_backward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:
     seed = hash(case) & 0xFFFF
     conv_tensor.check_backward(module, case, dtype, "cpu", seed, plain=seed % 2 == 0)
+
+
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+def test_pack(module: ModuleType, dtype: torch.dtype) -> None:
+    conv_tensor.check_pack(module, dtype, "cpu")
