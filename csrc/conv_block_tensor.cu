@@ -32,9 +32,13 @@ struct Plan {
   double cycles = std::numeric_limits<double>::infinity();  // a guess, to compare plans with
 };
 
-bool has_wgmma() {
+bool has_wgmma(TensorWay wanted) {
+#ifdef HW4FAST_EMULATED
+  return wanted == TensorWay::wgmma;  // a GPU of compute capability 8.0 else
+#else
   static const bool compiled = std::string(HW4FAST_CUDA_ARCHS).find("90a") != std::string::npos;
-  return compiled && compute_capability() == 90;
+  return wanted != TensorWay::mma && compiled && compute_capability() == 90;
+#endif
 }
 
 // How `tiling` does it in so many strips; cycles stay infinite where shared memory is too small.
@@ -82,7 +86,7 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
   std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   if (choice.shared) most = std::min<std::int64_t>(most, choice.shared);
   const int cores = multiprocessors(), fitting = tensor_chunks(s.c * bytes / 16);
-  const bool wgmma = choice.way != TensorWay::mma && has_wgmma() && fitting == 8 && s.o > 32;
+  const bool wgmma = has_wgmma(choice.way) && fitting == 8 && s.o > 32;
   if (choice.way == TensorWay::wgmma && !wgmma)
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
@@ -106,10 +110,8 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
 
 template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStream_t stream) {
   const Grid grid{plan.grid, dim3(tensor_threads), plan.shared, stream};
-#ifndef HW4FAST_EMULATED
   if constexpr (CC == 8 && N >= 64)
     if (plan.tiling.wgmma) return launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, true>, grid, plan.conv);
-#endif
   launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, false>, grid, plan.conv);
 }
 

@@ -1,4 +1,4 @@
-"""Convolutions on tensor cores, emulated: the tiles' edges, the swizzles, the pipeline. Only a GPU shows wgmma."""
+"""Convolutions on tensor cores, emulated: the tiles' edges, the swizzles, the pipeline."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def test_forward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype)
 @pytest.mark.parametrize("case, choice", conv_tensor.CHOICES, ids=str)
 def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...]) -> None:
     conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
+
+
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+@pytest.mark.parametrize("case, choice", [pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64], ids=str)
+def test_wgmma(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...], dtype: torch.dtype) -> None:
+    conv_tensor.check_forward(module, case, dtype, "cpu", seed=1, choice=(2, *choice))
 
 
 @pytest.mark.parametrize("pool", [True, False])
