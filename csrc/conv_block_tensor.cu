@@ -32,9 +32,13 @@ struct Plan {
   double cycles = std::numeric_limits<double>::infinity();  // a guess, to compare plans with
 };
 
-bool has_wgmma() {
+bool has_wgmma(TensorWay wanted) {
+#ifdef HW4FAST_EMULATED
+  return wanted == TensorWay::wgmma;  // a GPU of compute capability 8.0 else
+#else
   static const bool compiled = std::string(HW4FAST_CUDA_ARCHS).find("90a") != std::string::npos;
-  return compiled && compute_capability() == 90;
+  return wanted != TensorWay::mma && compiled && compute_capability() == 90;
+#endif
 }
 
 // How `tiling` does it in so many strips; cycles stay infinite where shared memory is too small.
@@ -72,7 +76,8 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   const double per_tap = 75 + products + (p.slots ? 12.0 * tiling.n * tiling.cc / tensor_threads : 0);
   const double issuing = 2 * p.parts * (p.taps * per_tap + 45.0 * p.pixels * tiling.cc / tensor_threads);
   const double most = std::max({multiplying, reading, moving, issuing});
-  const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26;
+  const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26 +
+                      (p.slots ? 60 * p.taps * p.parts : 0);
   plan.cycles = tile * static_cast<double>(up(tiles, wanted) * up(blocks, cores));
   return plan;
 }
@@ -81,7 +86,7 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
   std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   if (choice.shared) most = std::min<std::int64_t>(most, choice.shared);
   const int cores = multiprocessors(), fitting = tensor_chunks(s.c * bytes / 16);
-  const bool wgmma = choice.way != TensorWay::mma && has_wgmma() && fitting == 8 && s.o > 32;
+  const bool wgmma = has_wgmma(choice.way) && fitting == 8 && s.o > 32;
   if (choice.way == TensorWay::wgmma && !wgmma)
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
@@ -105,10 +110,8 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
 
 template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStream_t stream) {
   const Grid grid{plan.grid, dim3(tensor_threads), plan.shared, stream};
-#ifndef HW4FAST_EMULATED
   if constexpr (CC == 8 && N >= 64)
     if (plan.tiling.wgmma) return launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, true>, grid, plan.conv);
-#endif
   launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, false>, grid, plan.conv);
 }
 
@@ -169,6 +172,9 @@ void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const voi
                  std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream) {
   if (!shape_fits(dtype, s) || compute_capability() < 80)
     throw std::invalid_argument("conv_block: not a convolution for tensor cores");
+  for (const void *p : {x, weight, static_cast<const void *>(out), static_cast<const void *>(code)})
+    if (reinterpret_cast<std::uintptr_t>(p) % 16)
+      throw std::invalid_argument("conv_block on tensor cores: tensors must begin at a multiple of 16 bytes");
   Plan plan = best_plan(s, bytes_of(dtype), choice);
   if (!plan.shared) throw std::invalid_argument("conv_block on tensor cores: shared memory is too small for a tile");
   plan.conv.x = x, plan.conv.weight = weight, plan.conv.bias = bias, plan.conv.out = out, plan.conv.code = code;

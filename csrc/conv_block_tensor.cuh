@@ -69,7 +69,8 @@ int tensor_chunks(int chunks);
 
 // Whether the GPU and the shape are ones for tensor cores.
 bool tensor_conv_can(Dtype dtype, const TensorConvShape &s);
-// The weight lies as [o, kh, kw, c]; bias and code may be null. Throws std::invalid_argument where tensor_conv_can't.
+// The weight lies as [o, kh, kw, c]; bias and code may be null; the others begin at multiples of 16 bytes. Throws
+// std::invalid_argument where tensor_conv_can't.
 void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,
                  std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream);
 

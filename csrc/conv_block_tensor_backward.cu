@@ -306,6 +306,8 @@ std::size_t tensor_conv_backward_scratch(Dtype dtype, const TensorConvShape &s) 
 void tensor_conv_backward(Dtype dtype, const TensorConvShape &s, const TensorGradients &of, const TensorChoice &choice,
                           cudaStream_t stream) {
   if (!tensor_conv_backward_can(dtype, s)) throw std::invalid_argument("conv_block: not for tensor cores");
+  if (reinterpret_cast<std::uintptr_t>(of.x) % 16 || reinterpret_cast<std::uintptr_t>(of.scratch) % 16)
+    throw std::invalid_argument("conv_block on tensor cores: tensors must begin at a multiple of 16 bytes");
   const Backward b = plan_backward(dtype, s);
   conv_block_tensor_backward_kernel.count();
   if (dtype == Dtype::bfloat16)
@@ -325,6 +327,14 @@ void bind_conv_tensor_backward(pybind11::module_ &m) {
   };
   m.def("conv_tensor_backward_scratch", [shape_of](int dtype, const Numbers &shape, bool relu, bool pool) {
     return tensor_conv_backward_scratch(static_cast<Dtype>(dtype), shape_of(shape, relu, pool));
+  });
+  // weight of these strides → [o, kh, kw, c]; shape: o, c, kh, kw
+  m.def("conv_tensor_pack", [](int dtype, std::uintptr_t weight, const Strides &strides,
+                               const std::array<int, 4> &shape, std::uintptr_t packed, std::uintptr_t stream) {
+    const auto [o, c, kh, kw] = shape;
+    const std::int64_t plain[4] = {strides[0], strides[1], strides[2], strides[3]};
+    tensor_pack(static_cast<Dtype>(dtype), pointer<const void>(weight), plain, o, c, kh, kw, pointer<void>(packed),
+                stream_of(stream));
   });
   // inputs: x, weight, grad, code; outputs: gradients of x, weight and bias; 0 for none
   m.def("conv_tensor_backward",

@@ -98,7 +98,12 @@ template <class T, int N, int MT, int CC, bool WGMMA> struct TensorTile {
     for (int m = 0; m < MT; ++m) {
       const Shared row = picture + 16 * swizzled<CC>(pixel[m], lane / 16);
 #pragma unroll
-      for (int i = 0; i < count; ++i) load_matrices(a[i][m], row ^ static_cast<Shared>(32 * (from + i)));
+      for (int i = 0; i < count; ++i) {
+        load_matrices(a[i][m], row ^ static_cast<Shared>(32 * (from + i)));
+        if constexpr (WGMMA && sizeof(T) == 4)  // it would cut what mma() rounds; B it does cut
+#pragma unroll
+          for (std::uint32_t &word : a[i][m]) word = to_tf32(word);
+      }
     }
   }
 

@@ -9,8 +9,8 @@
 
 #include "cuda.cuh"
 
-// wgmma: one group of four warps multiplies 64 rows, of Hopper only, and the emulator has no twin of it.
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && !defined(HW4FAST_EMULATED)
+// wgmma: one group of four warps multiplies 64 rows, of Hopper only.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(HW4FAST_EMULATED)
 #define HW4FAST_WGMMA 1
 #endif
 // mma.sync of bfloat16 and tf32, and cp.async: from Ampere on. Host code refuses older GPUs, their kernels are empty.
@@ -34,6 +34,8 @@ inline void copy_async(Shared to, const void *from, bool there) {
 inline void copies_commit() {}
 template <int pending> inline void copies_wait() {}
 
+inline std::uint32_t to_tf32(std::uint32_t x) { return (x + 0x1000) & 0xffffe000; }
+
 namespace emulator {
 struct Words {
   std::uint32_t word[4];
@@ -44,7 +46,7 @@ template <class T> float element(const Words *lanes_of_row, int first, int secon
   const Words &of = lanes_of_row[k % per_chunk / per_word];
   const std::uint32_t word = of.word[k < per_chunk ? first : second];
   if constexpr (sizeof(T) == 4) {
-    return bits_as<float>((word + 0x1000) & 0xffffe000);  // to tf32
+    return bits_as<float>(to_tf32(word));
   } else {
     const std::uint16_t bits = static_cast<std::uint16_t>(k % 2 ? word >> 16 : word);
     T value;
@@ -86,6 +88,63 @@ template <class T> void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uin
     for (int k = 0; k < 32 / static_cast<int>(sizeof(T)); ++k)
       d[i] += emulator::element<T>(rows + 4 * g, i / 2, 2 + i / 2, k) *
               emulator::element<T>(columns + 4 * (2 * t + i % 2), 0, 1, k);
+}
+
+// The twin of wgmma multiplies as late as it may, when its group is waited for, and reads B only then.
+namespace emulator {
+struct Product {
+  float (*d)[4];
+  int columns;
+  Words rows[4];  // of the lanes that hold this lane's rows
+  Shared b;
+  float (*element)(const Words *, int, int, int);
+  int depth;
+};
+inline std::vector<std::vector<Product>> &products() {  // of this fiber, by groups; the last is not yet committed
+  static std::vector<std::vector<std::vector<Product>>> all(1024);
+  std::vector<std::vector<Product>> &mine = all[static_cast<std::size_t>(state().current->number)];
+  if (mine.empty()) mine.emplace_back();
+  return mine;
+}
+inline void multiply(const Product &p) {
+  for (int column = 0; column < p.columns; ++column) {
+    Words lanes_of_column[4];
+    for (int i = 0; i < 4; ++i)
+      for (int chunk = 0; chunk < 2; ++chunk) {
+        const Shared linear = p.b + static_cast<Shared>(column * 128 + 16 * chunk + 4 * i);
+        lanes_of_column[i].word[chunk] = load_word(linear ^ ((linear >> 7 & 7) << 4));
+      }
+    const int t = lane() % 4;
+    for (int i = 0; i < 4; ++i)
+      if (column % 8 == 2 * t + i % 2)
+        for (int k = 0; k < p.depth; ++k)
+          p.d[column / 8][i] += p.element(p.rows, i / 2, 2 + i / 2, k) * p.element(lanes_of_column, 0, 1, k);
+  }
+}
+}  // namespace emulator
+
+inline void publish_to_wgmma() {}
+inline void wgmma_fence() {}
+inline void wgmma_commit() { emulator::products().emplace_back(); }
+template <int pending> inline void wgmma_wait() {
+  auto &groups = emulator::products();
+  while (groups.size() > pending + 1) {
+    for (const emulator::Product &product : groups.front()) emulator::multiply(product);
+    groups.erase(groups.begin());
+  }
+}
+template <int n> inline void wgmma_sums(float (&)[n][4]) {}
+inline std::uint64_t wgmma_descriptor(Shared from) {
+  if (from % 1024) throw std::runtime_error("wgmma's B must begin at a multiple of 1,024");
+  return from >> 4;
+}
+template <class T, int n> void wgmma(float (&d)[n][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+  emulator::Product p{
+      d, 8 * n, {}, static_cast<Shared>(b << 4), emulator::element<T>, 32 / static_cast<int>(sizeof(T))};
+  emulator::Words all[emulator::lanes];
+  std::memcpy(all, emulator::exchange(~0u, emulator::Words{{a[0], a[1], a[2], a[3]}}), sizeof all);
+  std::copy_n(all + emulator::lane() / 4 * 4, 4, p.rows);
+  emulator::products().back().push_back(p);
 }
 
 #else

@@ -206,3 +206,11 @@ def check_backward(module: ModuleType, case: Case, dtype: torch.dtype, device: s
     outputs[1] = again.data_ptr()
     module.conv_tensor_backward(*arguments, addresses, *strides, outputs, scratch.data_ptr(), stream)
     assert torch.equal(again, grad_weight)
+
+
+def check_pack(module: ModuleType, dtype: torch.dtype, device: str) -> None:
+    weight = torch.randn(7, 11, 3, 2, generator=torch.Generator().manual_seed(1)).to(dtype).to(device)
+    packed = poisoned(7, 3, 2, 11, dtype=dtype, device=device)
+    stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
+    module.conv_tensor_pack(CODES[dtype], weight.data_ptr(), weight.stride(), weight.shape, packed.data_ptr(), stream)
+    assert torch.equal(packed, weight.permute(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""Convolutions on tensor cores, emulated: the tiles' edges, the swizzles, the pipeline. Only a GPU shows wgmma."""
+"""Convolutions on tensor cores, emulated: the tiles' edges, the swizzles, the pipeline."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
     conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
 
 
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+@pytest.mark.parametrize("case, choice", [pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64], ids=str)
+def test_wgmma(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...], dtype: torch.dtype) -> None:
+    conv_tensor.check_forward(module, case, dtype, "cpu", seed=1, choice=(2, *choice))
+
+
 @pytest.mark.parametrize("pool", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("rows", [128, 256])
@@ -44,3 +50,8 @@ def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool) -> None:
 def test_backward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype) -> None:
     seed = hash(case) & 0xFFFF
     conv_tensor.check_backward(module, case, dtype, "cpu", seed, plain=seed % 2 == 0)
+
+
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+def test_pack(module: ModuleType, dtype: torch.dtype) -> None:
+    conv_tensor.check_pack(module, dtype, "cpu")

@@ -111,3 +111,8 @@ def test_the_same_every_time_and_in_a_graph(module: ModuleType) -> None:
         run()
     stream.synchronize()
     assert torch.equal(output, first)
+
+
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+def test_pack(module: ModuleType, dtype: torch.dtype) -> None:
+    conv_tensor.check_pack(module, dtype, "cuda")
