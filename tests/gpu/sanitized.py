@@ -1,0 +1,28 @@
+"""Runs each CUDA kernel on small inputs, for compute-sanitizer: python tests/gpu/sanitized.py"""
+
+import torch
+
+from hw4fast import kernels
+from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, softmax_cross_entropy
+
+
+def main() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        for rows, classes in ((100, 10), (600, 10), (7, 131), (3, 4099), (9, 20000), (4, 70001)):
+            x = torch.randn(rows, classes, device="cuda", dtype=dtype).requires_grad_()
+            target = torch.randint(0, classes, (rows,), device="cuda")
+            softmax_cross_entropy(x, target, label_smoothing=0.1 * (rows % 2)).backward()
+        for c, o, size in ((1, 16, 5), (16, 32, 5), (8, 64, 3), (3, 5, 2)):
+            x = torch.randn(3, 13, 14, c, device="cuda", dtype=dtype).permute(0, 3, 1, 2).requires_grad_()
+            weight = torch.randn(o, c, size, size, device="cuda", dtype=dtype).requires_grad_()
+            bias = torch.randn(o, device="cuda", dtype=dtype).requires_grad_()
+            for pool in (True, False):
+                conv_block(x, weight, bias, padding=size // 2, pool=pool).float().sum().backward()
+    x = torch.randn(999, 3, device="cuda").requires_grad_()
+    binary_cross_entropy_with_logits(x, torch.rand(999, 3, device="cuda")).backward()
+    torch.cuda.synchronize()
+    print(kernels.cuda_calls())
+
+
+if __name__ == "__main__":
+    main()

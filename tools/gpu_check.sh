@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU, nvcc and torch, network or not: builds with what is there, runs the tests that need a
+# GPU, the kernels under compute-sanitizer, then the benchmarks, within 8 minutes; a short table last.
+#   OUT           where records and logs go (default: gpu-check)
+#   HW4FAST_DATA  for the training on MNIST
+#   PARTS         of: build tests sanitizer benchmarks (default: all)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=${OUT:-gpu-check}
+PARTS=${PARTS:-build tests sanitizer benchmarks}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$OUT"
+begun=$(date +%s)
+say() { printf '\n== %s (%s s)\n' "$*" "$(($(date +%s) - begun))"; }
+wants() { [[ " $PARTS " == *" $1 "* ]]; }
+failed=()
+
+if wants build; then
+  say "building for this machine's GPU"
+  arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+  [ "$arch" = 90 ] && arch=90a
+  export HW4FAST_CUDA=1 HW4FAST_CUDA_ARCHS=${HW4FAST_CUDA_ARCHS:-$arch} MAX_JOBS=${MAX_JOBS:-$(nproc)}
+  "$PYTHON" -m pip install -q --no-build-isolation --no-deps --config-settings editable_mode=compat -e . \
+    >"$OUT/build.log" 2>&1 || { tail -30 "$OUT/build.log"; exit 1; }
+fi
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | tee "$OUT/gpu.txt"
+"$PYTHON" -m hw4fast info | tail -30
+
+if wants tests; then
+  say "tests"
+  timeout "${TEST_SECONDS:-150}" "$PYTHON" -m pytest -q tests/gpu -p no:cacheprovider --tb=short -o console_output_style=count \
+    >"$OUT/tests.log" 2>&1 || failed+=("tests")
+  grep -E "^(FAILED|ERROR)" "$OUT/tests.log" | head -40
+  tail -1 "$OUT/tests.log"
+fi
+
+if wants sanitizer; then
+  for tool in memcheck racecheck; do
+    say "compute-sanitizer, $tool"
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" tests/gpu/sanitized.py \
+      >"$OUT/$tool.log" 2>&1 || failed+=("$tool")
+    tail -2 "$OUT/$tool.log"
+  done
+fi
+
+if wants benchmarks; then
+  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_training}; do
+    [ -e "benchmarks/$part.py" ] || continue
+    left=$((470 - ($(date +%s) - begun)))
+    [ "$left" -gt 15 ] || { failed+=("$part: no time left"); continue; }
+    say "benchmarks/$part.py"
+    PYTHONPATH=. timeout "$left" "$PYTHON" "benchmarks/$part.py" --json "$OUT/$part.json" 2>&1 | tee "$OUT/$part.log" || failed+=("$part")
+  done
+  "$PYTHON" tools/gpu_record.py "$OUT"
+fi
+
+say "done"
+if [ ${#failed[@]} -gt 0 ]; then printf 'failed: %s\n' "${failed[*]}"; exit 1; fi
