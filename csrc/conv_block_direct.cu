@@ -10,14 +10,16 @@
 // channel and their K² sums looks at that one's code, and adds K² products. Blocks have shares of the image rows; a
 // second kernel adds their sums in order: the same bits with every call on a GPU.
 #include "conv_block.cuh"
+#include "conv_block_tensor.cuh"  // Divider
 
 #include <algorithm>
 
 namespace hw4fast {
 namespace {
 
-constexpr int outs = 4, groups_in_block = 2, outs_in_block = outs * groups_in_block;
-constexpr int max_windows = 64, max_threads = max_windows * groups_in_block;
+constexpr int outs = 4, most_groups = 4;            // output channels of a thread; such groups of a block
+constexpr int windows_each = 2, most_windows = 64;  // of a thread, of a tile
+constexpr int max_threads = most_windows / windows_each * most_groups;
 
 // A convolution of x, or of an output's gradient to the input's.
 template <class S> struct Direct {
@@ -32,6 +34,8 @@ template <class S> struct Direct {
   int taken_rows, taken_cols;
   int high, wide, down, across;  // windows of a tile; tiles of an image
   int chunk;                     // channels in shared memory at a time
+  int groups;                    // of four output channels, in a block
+  Divider by_wide;               // of the tile's input
 };
 
 template <class S> __device__ inline float input_at(const Direct<S> &p, int image, int c, int y, int x) {
@@ -46,144 +50,174 @@ template <class S> __device__ inline float input_at(const Direct<S> &p, int imag
   return widen(p.x[image * p.x_strides[0] + c * p.x_strides[1] + y * p.x_strides[2] + x * p.x_strides[3]]);
 }
 
-// Blocks: (image, tile), channels of the output by eight. Threads: windows, then groups of four channels.
+// Blocks: (image, tile), groups of channels of the output. Threads: pairs of windows, then groups of four channels.
 template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_direct_forward(const Direct<S> p) {
   HW4FAST_SHARED(shared);
-  const int windows = p.high * p.wide;
+  const int windows = p.high * p.wide, pairs = (windows + windows_each - 1) / windows_each;
   const int high = 2 * p.high + K - 1, half = p.wide + (K - 1) / 2, wide = 2 * half;  // of the tile's input
-  float *input = reinterpret_cast<float *>(shared);  // [chunk][high][2][half]: even columns, then odd ones, so
-  float *weight = input + p.chunk * high * wide;     // that neighbouring windows read neighbouring numbers
-                                                     // [chunk][K·K][8]
+  float *input = reinterpret_cast<float *>(shared);  // [chunk][high][2][half]: even columns, then odd ones, so that
+                                                     // neighbouring windows read neighbouring numbers
+  float *weight = input + p.chunk * high * wide;     // [chunk][K·K][groups][4]
   const int tile = blockIdx.x % (p.down * p.across), image = blockIdx.x / (p.down * p.across);
-  const int row0 = tile / p.across * p.high, col0 = tile % p.across * p.wide, o0 = blockIdx.y * outs_in_block;
-  const int window = threadIdx.x % windows, group = threadIdx.x / windows;
-  const int r = window / p.wide, q = window % p.wide;
-  float sums[4][outs] = {};
+  const int row0 = tile / p.across * p.high, col0 = tile % p.across * p.wide;
+  const int o0 = blockIdx.y * p.groups * outs, outs_here = p.groups * outs;
+  const int group = threadIdx.x / pairs;
+  int r[windows_each], q[windows_each];
+#pragma unroll
+  for (int e = 0; e < windows_each; ++e) {
+    const int window = min(static_cast<int>(threadIdx.x) % pairs + e * pairs, windows - 1);
+    r[e] = window / p.wide, q[e] = window % p.wide;
+  }
+  float sums[windows_each][4][outs] = {};
   for (int c0 = 0; c0 < p.c; c0 += p.chunk) {
     const int chunk = min(p.chunk, p.c - c0);
     __syncthreads();
     const bool by_channel = p.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
     for (int i = threadIdx.x; i < chunk * high * wide; i += blockDim.x) {
       const int c = by_channel ? i % chunk : i / (high * wide), at = by_channel ? i / chunk : i % (high * wide);
-      const int y = at / wide, x = at % wide;
+      const int y = p.by_wide.quotient(at), x = at - y * wide;
       input[(c * high + y) * wide + x % 2 * half + x / 2] =
           input_at(p, image, c0 + c, 2 * row0 + y - p.ph, 2 * col0 + x - p.pw);
     }
-    for (int i = threadIdx.x; i < chunk * K * K * outs_in_block; i += blockDim.x) {
+    for (int i = threadIdx.x; i < chunk * K * K * outs_here; i += blockDim.x) {
       const int o = i / (chunk * K * K), c = i / (K * K) % chunk, tap = i % (K * K);
       float value = 0;
       if (o0 + o < p.o)
         value = widen(p.turned ? p.weight[(std::int64_t{c0 + c} * p.o + o0 + o) * K * K + K * K - 1 - tap]
                                : p.weight[(std::int64_t{o0 + o} * p.c + c0 + c) * K * K + tap]);
-      weight[(c * K * K + tap) * outs_in_block + o] = value;
+      weight[(c * K * K + tap) * outs_here + o] = value;
     }
     __syncthreads();
-    if (group >= groups_in_block) continue;
+    if (group >= p.groups) continue;
     for (int c = 0; c < chunk; ++c) {
-      float seen[K + 1][K + 1];
-      const float *from = input + (c * high + 2 * r) * wide + q;
+      float seen[windows_each][K + 1][K + 1];
 #pragma unroll
-      for (int y = 0; y <= K; ++y)
+      for (int e = 0; e < windows_each; ++e) {
+        const float *from = input + (c * high + 2 * r[e]) * wide + q[e];
 #pragma unroll
-        for (int x = 0; x <= K; ++x) seen[y][x] = from[y * wide + x % 2 * half + x / 2];
-      const float4 *w = reinterpret_cast<const float4 *>(weight + c * K * K * outs_in_block) + group;
+        for (int y = 0; y <= K; ++y)
+#pragma unroll
+          for (int x = 0; x <= K; ++x) seen[e][y][x] = from[y * wide + x % 2 * half + x / 2];
+      }
+      const float4 *w = reinterpret_cast<const float4 *>(weight + c * K * K * outs_here) + group;
 #pragma unroll
       for (int tap = 0; tap < K * K; ++tap) {
-        const float4 four = w[tap * groups_in_block];
+        const float4 four = w[tap * p.groups];
         const float weights[outs] = {four.x, four.y, four.z, four.w};
 #pragma unroll
-        for (int place = 0; place < 4; ++place)
+        for (int e = 0; e < windows_each; ++e)
 #pragma unroll
-          for (int k = 0; k < outs; ++k) sums[place][k] += seen[tap / K + place / 2][tap % K + place % 2] * weights[k];
+          for (int place = 0; place < 4; ++place)
+#pragma unroll
+            for (int k = 0; k < outs; ++k)
+              sums[e][place][k] += seen[e][tap / K + place / 2][tap % K + place % 2] * weights[k];
       }
     }
   }
-  const int row = row0 + r, col = col0 + q;
-  if (group >= groups_in_block || row * 2 >= p.oh || col * 2 >= p.ow) return;
+  if (group >= p.groups) return;
 #pragma unroll
-  for (int k = 0; k < outs; ++k) {
-    const int o = o0 + group * outs + k;
-    if (o >= p.o) break;
-    const float bias = p.bias ? widen(p.bias[o]) : 0.0f;
-    if (p.pool) {
-      if (row >= p.rows || col >= p.cols) continue;  // half a window
-      const float four[4] = {sums[0][k] + bias, sums[1][k] + bias, sums[2][k] + bias, sums[3][k] + bias};
-      const std::int64_t at = ((std::int64_t{image} * p.rows + row) * p.cols + col) * p.o + o;
-      int code;
-      p.out[at] = narrow<S>(largest(four, p.relu, code));
-      if (p.code) p.code[at] = static_cast<std::uint8_t>(code);
-      continue;
-    }
+  for (int e = 0; e < windows_each; ++e) {
+    const int row = row0 + r[e], col = col0 + q[e];
+    if (row * 2 >= p.oh || col * 2 >= p.ow) continue;
+    if (e > 0 && static_cast<int>(threadIdx.x) % pairs + e * pairs >= windows) continue;
 #pragma unroll
-    for (int place = 0; place < 4; ++place) {
-      const int y = 2 * row + place / 2, x = 2 * col + place % 2;
-      if (y >= p.oh || x >= p.ow) continue;
-      float value = sums[place][k] + bias;
-      const bool none = p.relu && value <= 0;
-      const std::int64_t at = ((std::int64_t{image} * p.oh + y) * p.ow + x) * p.o + o;
-      p.out[at] = narrow<S>(none ? 0.0f : value);
-      if (p.code) p.code[at] = none ? dead : 0;
+    for (int k = 0; k < outs; ++k) {
+      const int o = o0 + group * outs + k;
+      if (o >= p.o) break;
+      const float bias = p.bias ? widen(p.bias[o]) : 0.0f;
+      if (p.pool) {
+        if (row >= p.rows || col >= p.cols) continue;  // half a window
+        const float four[4] = {sums[e][0][k] + bias, sums[e][1][k] + bias, sums[e][2][k] + bias, sums[e][3][k] + bias};
+        const std::int64_t at = ((std::int64_t{image} * p.rows + row) * p.cols + col) * p.o + o;
+        int code;
+        p.out[at] = narrow<S>(largest(four, p.relu, code));
+        if (p.code) p.code[at] = static_cast<std::uint8_t>(code);
+        continue;
+      }
+#pragma unroll
+      for (int place = 0; place < 4; ++place) {
+        const int y = 2 * row + place / 2, x = 2 * col + place % 2;
+        if (y >= p.oh || x >= p.ow) continue;
+        const float value = sums[e][place][k] + bias;
+        const bool none = p.relu && value <= 0;
+        const std::int64_t at = ((std::int64_t{image} * p.oh + y) * p.ow + x) * p.o + o;
+        p.out[at] = narrow<S>(none ? 0.0f : value);
+        if (p.code) p.code[at] = none ? dead : 0;
+      }
     }
   }
 }
 
-// What one block of the weight's gradient has: a tile of output times input channels, of which each thread has a pair.
+// What one block of the weight's gradient has: a tile of output times input channels. A thread has a pair of them;
+// where there are few pairs, a warp has one, and its lanes take turns at the columns.
 struct Tile {
   int outs, ins;  // of a tile
   int out_tiles, in_tiles;
-  int shares;      // of the rows of all images
-  int high, wide;  // of the input that a row of windows sees
+  int lanes;       // of a pair: 1 or 32
+  int rows, down;  // of the output that a share's piece has; such pieces of an image
+  int shares;      // of the pieces of all images
+  int high, wide;  // of the input that a piece sees
 };
 
-constexpr int max_pairs = 512;
-constexpr std::int64_t shared_limit = 96 << 10;
+constexpr int max_pair_threads = 512;
+constexpr std::int64_t shared_limit = 96 << 10, shared_wanted = 40 << 10;
+
+std::int64_t shared_of(const Tile &t, const ConvShape &s) {
+  return std::int64_t{4} * t.high * t.wide * t.ins + std::int64_t{5} * t.rows * s.cols * t.outs;
+}
 
 Tile tile_of(const ConvShape &s) {
-  Tile t;
-  t.ins = std::min(s.c, 16);
-  t.outs = std::min(s.o, max_pairs / t.ins);
+  Tile t{};
+  t.lanes = std::int64_t{s.o} * s.c <= 128 ? 32 : 1;
+  t.ins = std::min(s.c, t.lanes == 1 ? 16 : 4);
+  t.outs = std::min(s.o, max_pair_threads / t.lanes / t.ins);
   t.in_tiles = (s.c + t.ins - 1) / t.ins, t.out_tiles = (s.o + t.outs - 1) / t.outs;
   const int side = s.pool ? 2 : 1, tiles = t.in_tiles * t.out_tiles;
-  t.high = side + s.kh - 1, t.wide = side * s.cols + s.kw - 1;
-  const std::int64_t rows = std::int64_t{s.n} * s.rows;
-  t.shares = static_cast<int>(std::min<std::int64_t>(rows, std::max(1, 2 * multiprocessors() / tiles)));
+  t.wide = side * s.cols + s.kw - 1;
+  for (t.rows = std::max(1, s.rows); t.rows > 0; --t.rows) {
+    t.high = side * t.rows + s.kh - 1;
+    if (t.rows == 1 || shared_of(t, s) <= shared_wanted) break;
+  }
+  t.down = (s.rows + t.rows - 1) / t.rows;
+  const std::int64_t pieces = std::int64_t{s.n} * t.down;
+  t.shares = static_cast<int>(std::min<std::int64_t>(pieces, std::max(1, 2 * multiprocessors() / tiles)));
   return t;
-}
-std::int64_t shared_of(const Tile &t, const ConvShape &s) {
-  return std::int64_t{4} * t.high * t.wide * t.ins + std::int64_t{5} * s.cols * t.outs;
 }
 
 // parts: [shares][K·K·o·c + o], a tap's pairs together; the last o are the bias's. Blocks: shares, tiles.
-template <class S, int K> __global__ void __launch_bounds__(max_pairs)
+template <class S, int K, int LANES> __global__ void __launch_bounds__(max_pair_threads)
     conv_direct_weights(const ConvShape s, const ConvData<S> d, const Tile t) {
   HW4FAST_SHARED(shared);
-  float *input = reinterpret_cast<float *>(shared);                               // [high][wide][ins]
-  float *grad = input + t.high * t.wide * t.ins;                                  // [cols][outs]
-  std::uint8_t *code = reinterpret_cast<std::uint8_t *>(grad + s.cols * t.outs);  // [cols][outs]
-  const int o0 = static_cast<int>(blockIdx.y) / t.in_tiles * t.outs,
-            c0 = static_cast<int>(blockIdx.y) % t.in_tiles * t.ins;
-  const int here = static_cast<int>(threadIdx.x), o = here / t.ins, c = here % t.ins;
-  const bool works = here < t.outs * t.ins;
+  float *input = reinterpret_cast<float *>(shared);                                        // [high][wide][ins]
+  float *grad = input + t.high * t.wide * t.ins;                                           // [rows][cols][outs]
+  std::uint8_t *code = reinterpret_cast<std::uint8_t *>(grad + t.rows * s.cols * t.outs);  // the same
+  const int o0 = static_cast<int>(blockIdx.y) / t.in_tiles * t.outs;
+  const int c0 = static_cast<int>(blockIdx.y) % t.in_tiles * t.ins;
+  const int here = static_cast<int>(threadIdx.x), pair_here = here / LANES, lane = here % LANES;
+  const int o = pair_here / t.ins, c = pair_here % t.ins;
+  const bool works = o < t.outs;
   const int side = s.pool ? 2 : 1;
-  const std::int64_t rows = std::int64_t{s.n} * s.rows;
-  const std::int64_t begin = rows * blockIdx.x / t.shares, end = rows * (blockIdx.x + 1) / t.shares;
+  const std::int64_t pieces = std::int64_t{s.n} * t.down;
+  const std::int64_t begin = pieces * blockIdx.x / t.shares, end = pieces * (blockIdx.x + 1) / t.shares;
+  const bool by_channel = s.x_strides[1] == 1;
   float sums[K][K] = {}, bias = 0;
   for (std::int64_t at = begin; at < end; ++at) {
-    const int image = static_cast<int>(at / s.rows), row = static_cast<int>(at % s.rows);
+    const int image = static_cast<int>(at / t.down), row0 = static_cast<int>(at % t.down) * t.rows;
+    const int rows = min(t.rows, s.rows - row0);
     __syncthreads();
-    const bool by_channel = s.x_strides[1] == 1;
     for (int i = here; i < t.high * t.wide * t.ins; i += blockDim.x) {
-      const int k = by_channel ? i % t.ins : i / (t.high * t.wide),
-                pixel = by_channel ? i / t.ins : i % (t.high * t.wide);
-      const int y = side * row + pixel / t.wide - s.ph, x = pixel % t.wide - s.pw;
+      const int k = by_channel ? i % t.ins : i / (t.high * t.wide);
+      const int pixel = by_channel ? i / t.ins : i % (t.high * t.wide);
+      const int y = side * row0 + pixel / t.wide - s.ph, x = pixel % t.wide - s.pw;
       float value = 0;
       if (c0 + k < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
         value =
             widen(d.x[image * s.x_strides[0] + (c0 + k) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3]]);
       input[pixel * t.ins + k] = value;
     }
-    for (int i = here; i < s.cols * t.outs; i += blockDim.x) {
-      const int col = i / t.outs, k = o0 + i % t.outs;
+    for (int i = here; i < rows * s.cols * t.outs; i += blockDim.x) {
+      const int place_here = i / t.outs, k = o0 + i % t.outs, row = row0 + place_here / s.cols,
+                col = place_here % s.cols;
       const std::int64_t where = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + k;
       const std::uint8_t place = k >= s.o ? dead : d.code ? d.code[where] : 0;
       code[i] = place == dead ? 0 : place;
@@ -193,23 +227,36 @@ template <class S, int K> __global__ void __launch_bounds__(max_pairs)
     }
     __syncthreads();
     if (!works) continue;
-    for (int col = 0; col < s.cols; ++col) {
-      const float g = grad[col * t.outs + o];
-      const int place = code[col * t.outs + o];
-      const float *from = input + ((place >> 1) * t.wide + side * col + (place & 1)) * t.ins + c;
+    int row = lane / s.cols, col = lane % s.cols;
+    for (int k = lane; k < rows * s.cols; k += LANES) {
+      const int i = k * t.outs + o, place = code[i];
+      const float g = grad[i];
+      const float *from = input + ((side * row + (place >> 1)) * t.wide + side * col + (place & 1)) * t.ins + c;
       bias += g;
 #pragma unroll
       for (int i = 0; i < K; ++i)
 #pragma unroll
         for (int j = 0; j < K; ++j) sums[i][j] += g * from[(i * t.wide + j) * t.ins];
+      for (col += LANES; col >= s.cols; col -= s.cols) ++row;
+    }
+  }
+  if (LANES > 1) {  // whole warps work, or none of a warp's lanes
+    if (!works) return;
+#pragma unroll
+    for (int other = LANES / 2; other; other /= 2) {
+      bias += __shfl_xor_sync(~0u, bias, other);
+#pragma unroll
+      for (int tap = 0; tap < K * K; ++tap)
+        sums[tap / K][tap % K] += __shfl_xor_sync(~0u, sums[tap / K][tap % K], other);
     }
   }
   if (!works || o0 + o >= s.o || c0 + c >= s.c) return;
   const std::int64_t pairs = std::int64_t{s.o} * s.c, pair = std::int64_t{o0 + o} * s.c + c0 + c;
   float *parts = d.scratch + blockIdx.x * (K * K * pairs + s.o);
 #pragma unroll
-  for (int tap = 0; tap < K * K; ++tap) parts[tap * pairs + pair] = sums[tap / K][tap % K];
-  if (c0 + c == 0) parts[K * K * pairs + o0 + o] = bias;
+  for (int tap = 0; tap < K * K; ++tap)
+    if (tap % LANES == lane) parts[tap * pairs + pair] = sums[tap / K][tap % K];
+  if (c0 + c == 0 && lane == 0) parts[K * K * pairs + o0 + o] = bias;
 }
 
 template <class S> __global__ void __launch_bounds__(128)
@@ -234,16 +281,18 @@ template <class S> __global__ void __launch_bounds__(128)
 template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
   const int rows = p.pool ? p.rows : (p.oh + 1) / 2, cols = p.pool ? p.cols : (p.ow + 1) / 2;
   p.wide = std::min(cols, 16);
-  p.high = std::min(rows, std::max(1, max_windows / p.wide));
+  p.high = std::min(rows, std::max(1, most_windows / p.wide));
   p.down = (rows + p.high - 1) / p.high, p.across = (cols + p.wide - 1) / p.wide;
   p.chunk = std::min(p.c, 8);
+  p.groups = std::min(most_groups, (p.o + outs - 1) / outs);
   const int high = 2 * p.high + k - 1, wide = 2 * (p.wide + (k - 1) / 2);
-  const std::size_t shared = sizeof(float) * p.chunk * (high * wide + k * k * outs_in_block);
-  const int threads = (p.high * p.wide * groups_in_block + 31) / 32 * 32;
+  p.by_wide = divider(wide);
+  const std::size_t shared = sizeof(float) * p.chunk * (high * wide + k * k * p.groups * outs);
+  const int pairs = (p.high * p.wide + windows_each - 1) / windows_each, threads = (pairs * p.groups + 31) / 32 * 32;
   const std::int64_t tiles = std::int64_t{p.n} * p.down * p.across;
   if (tiles > INT32_MAX) throw std::invalid_argument("conv_block: too many images for a GPU at once");
-  const Grid grid{dim3(static_cast<unsigned>(tiles), (p.o + outs_in_block - 1) / outs_in_block), dim3(threads), shared,
-                  stream};
+  const Grid grid{dim3(static_cast<unsigned>(tiles), (p.o + p.groups * outs - 1) / (p.groups * outs)), dim3(threads),
+                  shared, stream};
   if (k == 3)
     launch("conv_block", conv_direct_forward<S, 3>, grid, p);
   else
@@ -254,8 +303,7 @@ template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
 
 bool conv_direct_can(const ConvShape &s) {
   return s.groups == 1 && s.kh == s.kw && (s.kh == 3 || s.kh == 5) && s.sh == 1 && s.sw == 1 &&
-         shared_of(tile_of(s), s) <= shared_limit && (s.o + outs_in_block - 1) / outs_in_block <= 65535 &&
-         (s.c + outs_in_block - 1) / outs_in_block <= 65535;
+         shared_of(tile_of(s), s) <= shared_limit && s.o <= 65535 && s.c <= 65535;
 }
 
 std::int64_t conv_direct_scratch(const ConvShape &s) {
@@ -284,12 +332,12 @@ template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<
   }
   if (!d.grad_weight && !d.grad_bias) return;
   const Tile t = tile_of(s);
-  const Grid grid{dim3(t.shares, t.in_tiles * t.out_tiles), dim3((t.outs * t.ins + 31) / 32 * 32),
+  const Grid grid{dim3(t.shares, t.in_tiles * t.out_tiles), dim3((t.outs * t.ins * t.lanes + 31) / 32 * 32),
                   static_cast<std::size_t>(shared_of(t, s)), stream};
   if (s.kh == 3)
-    launch("conv_block", conv_direct_weights<S, 3>, grid, s, d, t);
+    launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 3, 1> : conv_direct_weights<S, 3, 32>, grid, s, d, t);
   else
-    launch("conv_block", conv_direct_weights<S, 5>, grid, s, d, t);
+    launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 5, 1> : conv_direct_weights<S, 5, 32>, grid, s, d, t);
   const std::int64_t all = std::int64_t{s.kh} * s.kw * s.o * s.c + s.o;
   launch("conv_block", conv_direct_totals<S>,
          Grid{dim3(static_cast<unsigned>((all + 127) / 128)), dim3(128), 0, stream, 1, true}, s, d, t.shares);

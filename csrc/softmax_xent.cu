@@ -21,9 +21,13 @@
 namespace hw4fast {
 namespace {
 
+constexpr int most_threads(int lanes) { return lanes == 4 ? 1024 : lanes ? 256 : 512; }  // of a block
+
 // LANES: of a warp for a row, 0: a block; ITEMS: vectors per thread; CLUSTER: several blocks for a row.
-template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER> __global__ void __launch_bounds__(1024)
-    softmax_xent_rows(const SoftmaxXent<S> p) {
+template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER>
+__global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
+                                                       : LANES     ? 1
+                                                                   : 2) softmax_xent_rows(const SoftmaxXent<S> p) {
   constexpr int V = lanes_in<S>;
   constexpr int E = LANES == 4 ? (2 * V - 2 + 3) / 4 : 1;  // elements outside of whole vectors, per thread
   __shared__ Sums<float> parts[2][32];
@@ -91,7 +95,6 @@ template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER> __global__ v
     }
 #pragma unroll
     for (int k = 0; k < E; ++k) sums.largest = fmaxf(sums.largest, edge[k] * scale);
-    forget(raw, p.nothing);
     const float from = sums.largest == -INFINITY ? 0.0f : sums.largest;
     const auto add = [&](float logit_j, int j, bool is_there) {
       const float distance = logit_j * scale - from;
@@ -104,6 +107,7 @@ template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER> __global__ v
 #pragma unroll
     for (int k = 0; k < ITEMS; ++k) {
       float z[V];
+      forget(raw[k], p.nothing);
       unpack<S>(raw[k], z);
       const int v = lane + k * team;
 #pragma unroll
@@ -112,7 +116,6 @@ template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER> __global__ v
 #pragma unroll
     for (int k = 0; k < E; ++k) add(edge[k], edge_at(lane + k * team), lane + k * team < edges);
 
-    forget(raw, p.nothing);
     if constexpr (LANES > 0) {
       sums = join_lanes<SMOOTH>(sums, LANES);
     } else {
@@ -142,6 +145,7 @@ template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER> __global__ v
       const int v = lane + k * team;
       if (v >= vectors) break;
       float z[V];
+      forget(raw[k], p.nothing);
       unpack<S>(raw[k], z);
 #pragma unroll
       for (int i = 0; i < V; ++i) z[i] = gradient(z[i], head + v * V + i);
@@ -217,27 +221,28 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
       !p.grad || (((address(p.logits) ^ address(p.grad)) & 15) == 0 && (p.row_stride - p.classes) * size % 16 == 0);
   const std::int64_t vectors = std::max<std::int64_t>(1, p.classes / V);  // the most that a row holds
   const int sms = multiprocessors();
-  const std::int64_t most = compute_capability() >= 90 ? 8 * 512 * cluster_items : 1024 * items;
+  const std::int64_t most = compute_capability() >= 90 ? 8 * 512 * items : 512 * items;
   const bool in_registers =
       !std::is_same_v<S, double> && lies_alike && p.scale != 0 && p.classes < (1 << 30) && vectors <= most;
 
-  // the shape of the grid: threads of a block, blocks; some 1,024 threads of 64 registers fit on a multiprocessor
-  int lanes = 0, threads = 1024;
+  // the shape of the grid: threads of a block, blocks
+  int lanes = 0, threads = 512;
   unsigned cluster = 1;
   std::int64_t blocks = p.rows;
   if (in_registers && vectors <= 32 * items) {
-    lanes = vectors <= 4 * items ? 4 : 32;
+    lanes = vectors <= 4 * few_items ? 4 : 32;
+    const int most_here = most_threads(lanes);
     const std::int64_t all = p.rows * lanes;  // one block as long as each thread has few rows: no second kernel
-    threads = all <= 1024 ? static_cast<int>(std::max<std::int64_t>(32, (all + 31) / 32 * 32)) : 512;
-    blocks = all <= 2048 ? 1 : (all + threads - 1) / threads;
-  } else if (in_registers && vectors <= 1024 * items) {
+    threads = static_cast<int>(std::min<std::int64_t>(most_here, std::max<std::int64_t>(32, (all + 31) / 32 * 32)));
+    blocks = all <= 2 * most_here ? 1 : (all + threads - 1) / threads;
+  } else if (in_registers && vectors <= 512 * items) {
     threads = static_cast<int>((vectors + items * 32 - 1) / (items * 32) * 32);
   } else if (in_registers) {
-    threads = 512;
-    while (vectors > cluster * threads * cluster_items) cluster *= 2;
+    while (vectors > cluster * threads * items) cluster *= 2;
     blocks *= cluster;
   }
-  const std::int64_t fit = std::min<std::int64_t>(std::int64_t{sms} * std::max(1, 1024 / threads), max_blocks);
+  const std::int64_t fit =
+      std::min<std::int64_t>(std::int64_t{sms} * (lanes == 32 ? 3 : std::max(1, 1024 / threads)), max_blocks);
   blocks = std::max<std::int64_t>(1, std::min(blocks, fit / cluster * cluster));
 
   p.weight_blocks = 0;
@@ -248,10 +253,10 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
   }
   const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream, cluster, p.weight_blocks > 0};
   if constexpr (!std::is_same_v<S, double>) {
-    if (in_registers && lanes == 4) return launch(name, softmax_xent_rows<S, 4, items, SMOOTH, false>, grid, p);
+    if (in_registers && lanes == 4) return launch(name, softmax_xent_rows<S, 4, few_items, SMOOTH, false>, grid, p);
     if (in_registers && lanes == 32) return launch(name, softmax_xent_rows<S, 32, items, SMOOTH, false>, grid, p);
     if (in_registers && cluster == 1) return launch(name, softmax_xent_rows<S, 0, items, SMOOTH, false>, grid, p);
-    if (in_registers) return launch(name, softmax_xent_rows<S, 0, cluster_items, SMOOTH, true>, grid, p);
+    if (in_registers) return launch(name, softmax_xent_rows<S, 0, items, SMOOTH, true>, grid, p);
   }
   launch(name, softmax_xent_any<S, SMOOTH>, grid, p);
 }

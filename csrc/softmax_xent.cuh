@@ -14,7 +14,7 @@ namespace {
 enum class Reduction : int { none, mean, sum };  // REDUCTIONS of hw4fast/kernels/softmax_xent.py
 
 constexpr int max_blocks = 4096, max_weight_blocks = 64;
-constexpr int items = 4, cluster_items = 8;  // vectors per thread, of 4 registers each
+constexpr int few_items = 4, items = 8;  // vectors per thread, of 4 registers each
 
 struct Scratch {
   double weights[max_weight_blocks];  // parts of Σ w_y
@@ -43,7 +43,7 @@ template <class T> __device__ inline T minus_infinity() { return T(-INFINITY); }
 
 // What a row is to its loss and gradient: the largest z, Σ exp(z − largest), and for label smoothing
 // Σ w·(z − largest) and Σ w.
-template <class T> struct Sums {
+template <class T> struct alignas(4 * sizeof(T)) Sums {  // one store into another block's memory
   T largest, exps, weighted, weights;
 };
 
@@ -249,9 +249,8 @@ template <class S> __device__ inline void unpack(const uint4 &raw, float (&x)[la
 
 // The same numbers, which the compiler takes for new ones: it would keep every z of one loop for the next, and has not
 // the registers. nothing: 0, but only at run time.
-template <int N> __device__ inline void forget(uint4 (&raw)[N], unsigned nothing) {
-#pragma unroll
-  for (int k = 0; k < N; ++k) raw[k].x ^= nothing, raw[k].y ^= nothing, raw[k].z ^= nothing, raw[k].w ^= nothing;
+__device__ inline void forget(uint4 &raw, unsigned nothing) {
+  raw.x ^= nothing, raw.y ^= nothing, raw.z ^= nothing, raw.w ^= nothing;
 }
 
 template <class S> __device__ inline uint4 repeated(float x) {
