@@ -71,7 +71,8 @@ def add_train(verbs: Any) -> None:
     add("--seed", type=int, help="of the weights, the order and dropout; default: 0")
     add("--init", metavar="RUN", help="start from the weights of that finished run; default: random ones")
     threads_option(parser)
-    add("--device", help="cpu (default) or cuda")
+    add("--device", help="cpu (default) or cuda: pictures, net and steps on the GPU, the steps as a CUDA graph")
+    add("--precision", help="float32 (default), or bfloat16 for the net on a GPU")
     add("--kernels", help="hw4fast (default) or torch: whose convolution blocks and loss")
     always = parser.add_argument
     always("--out", metavar="FOLDER", help="the run folder; default: runs/DATASET, or its next free sibling")

@@ -25,6 +25,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] 
     "adam": (torch.optim.Adam, 0.001, False),
     "adadelta": (torch.optim.Adadelta, 1.0, False),
 }
+PRECISIONS = ("float32", "bfloat16")  # of a step's net and loss; weights and the optimiser stay float32
 MAX_CHANNELS = 4096
 AUXILIARY = ("googlenet", "inception_v3")  # of torchvision's nets: their losses are sums over several outputs
 MAX_SEED = 2**32 - 1  # (seed << 20) + epoch must fit into torch's 64 bits
@@ -85,6 +86,7 @@ class Settings:
     patience: int | None = None
     threads: int | None = None
     device: str = "cpu"
+    precision: str = "float32"
     kernels: str = "hw4fast"
 
     @classmethod
@@ -173,9 +175,16 @@ def _check_device(s: Settings) -> None:
         if not torch.cuda.is_available():
             raise UserError("device cuda: torch finds no GPU here (`hw4fast info` says more); use --device cpu")
         if s.kernels == "hw4fast":
-            raise UserError("device cuda: hw4fast's kernels run on the CPU only; add --kernels torch")
+            if why := kernels.cuda_error():
+                raise UserError(f"device cuda: {why}; or add --kernels torch")
+            if s.batch_norm:
+                raise UserError("device cuda: batch normalisation has no CUDA kernel of hw4fast; add --kernels torch")
     elif s.device != "cpu":
         raise UsageError(f"device must be cpu or cuda, not '{s.device}'")
+    if s.precision not in PRECISIONS:
+        raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not '{s.precision}'")
+    if s.precision != "float32" and s.device != "cuda":
+        raise UsageError(f"the precision {s.precision} goes with device cuda")
     if s.kernels == "hw4fast":
         try:
             kernels.chosen_isa()
