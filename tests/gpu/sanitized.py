@@ -3,7 +3,7 @@
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, softmax_cross_entropy
+from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, gaussian_blur, softmax_cross_entropy
 
 
 def main() -> None:
@@ -20,6 +20,9 @@ def main() -> None:
                 conv_block(x, weight, bias, padding=size // 2, pool=pool).float().sum().backward()
     x = torch.randn(999, 3, device="cuda").requires_grad_()
     binary_cross_entropy_with_logits(x, torch.rand(999, 3, device="cuda")).backward()
+    for shape, size in (((2, 3, 17, 40), 5), ((1, 1, 5, 33), 51)):
+        pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+        gaussian_blur(pictures, size), gaussian_blur(pictures.float(), size)
     torch.cuda.synchronize()
     print(kernels.cuda_calls())
 
