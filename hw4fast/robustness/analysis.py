@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import comb
 
 import numpy as np
 
@@ -40,6 +40,21 @@ class Breaking:
     not_monotone: int
 
 
+def median_rank(n: int) -> int | None:
+    """Of n sorted values, the place (from 0) of the greatest that lies above the median with a chance of at most
+    2.5 %: with the value as far from the other end it makes a 95 % interval. None where n < 6: no two values do.
+
+    Source: W. J. Conover, "Practical Nonparametric Statistics" (1999), section 3.2, with the binomial's own ranks.
+    """
+    below, rank = 0, None
+    for place in range(n // 2):
+        below += comb(n, place)
+        if 40 * below > 2**n:
+            break
+        rank = place
+    return rank
+
+
 def breaking_points(measured: Measured) -> list[Breaking]:
     """One per transform that was swept, the one first whose median comes soonest in its sweep."""
     found = []
@@ -51,9 +66,7 @@ def breaking_points(measured: Measured) -> list[Breaking]:
         def at(rank: int, broken: list = broken) -> float | None:
             return broken[rank].value if 0 <= rank < len(broken) else None
 
-        # order statistics whose ranks are a binomial's 2.5 and 97.5 %, by its normal approximation (Conover 1999, 3.2)
-        half = 0.98 * sqrt(n)
-        low, high = max(floor(n / 2 - half), 0), min(ceil(n / 2 + half), n - 1)
+        low = median_rank(n)
         parameter = transform.parameters.get(transform.level)
         found.append(
             Breaking(
@@ -66,7 +79,7 @@ def breaking_points(measured: Measured) -> list[Breaking]:
                 values=tuple(b.value for b in broken),
                 median=at((n - 1) // 2),
                 quartiles=(at((n - 1) // 4), at(3 * (n - 1) // 4)),
-                interval=(at(low), at(high)),
+                interval=(None, None) if low is None else (at(low), at(n - 1 - low)),
                 not_monotone=sum(b.changes > 1 for b in each),
             )
         )

@@ -142,7 +142,8 @@ def _nothing(rows: Sequence[Row]) -> str:
 
 
 def _most_harm(rows: Sequence[Row]) -> str:
-    worst, clean = max(rows[1:], key=harm), rows[0]
+    clean, ordered = rows[0], [row for group in by_series(rows) for row in group]
+    worst = max(ordered, key=lambda row: (harm(row), -(row.point.severity or 0)))  # of equals the least severity
     where = worst.point.series + ("" if worst.point.severity is None else f" at severity {worst.point.severity}")
     if worst.accuracy is None:
         return f"{where} changed the most answers: {share(worst.flip_rate)}"
@@ -169,13 +170,13 @@ def _counted(clean: Row) -> str:
     return f"{clean.labelled}{' labelled' if clean.labelled < clean.n else ''}"
 
 
-def _rank(group: Sequence[Row], clean: Row) -> tuple[int, float]:
+def _rank(group: Sequence[Row], clean: Row) -> tuple[int, float, float]:
     """Smallest breaking severity first (a fixed strength after all), then the greatest harm there; what never
-    breaks last, worst first."""
-    broken = first_break(group, clean)
+    breaks last, worst first; of equals the one that does more harm over all its severities."""
+    broken, over_all = first_break(group, clean), -sum(harm(row) for row in group) / len(group)
     if broken is None:
-        return NEVER, -max(harm(row) for row in group)
-    return broken.point.severity or FIXED, -harm(broken)
+        return NEVER, -max(harm(row) for row in group), over_all
+    return broken.point.severity or FIXED, -harm(broken), over_all
 
 
 def _at(row: Row) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -139,8 +140,11 @@ def _answered(source: Source, chosen: np.ndarray, plan: Plan, store: Store, work
     stop = Event()
     try:
         yield from in_order(lambda n: ask_about(n, source, plan, store, stop), map(int, chosen), workers, stop)
-    finally:
-        store.flush()
+    except BaseException:
+        with suppress(OSError):  # a full disk may be what ended it
+            store.flush()
+        raise
+    store.flush()
 
 
 def _bar(total: int, name: str, progress: bool) -> Any:

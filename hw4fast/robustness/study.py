@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hw4fast import record
-from hw4fast.errors import Interrupted, UsageError
+from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.files import alone
 from hw4fast.kernels import check_threads
+from hw4fast.paths import one_line, printable
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.breaking import PICTURES
 from hw4fast.robustness.findings import headline
@@ -151,7 +152,10 @@ def study(
             outcome = Outcome(arguments, opened, asked, measured, seconds)
             write_files(folder, outcome)
     except KeyboardInterrupt:
-        raise Interrupted(_kept(arguments, folder)) from None
+        raise Interrupted(f"interrupted{_kept(arguments, folder)}") from None
+    except OSError as error:
+        why = f"the study can't be written to '{printable(str(folder))}' ({one_line(error.strerror or str(error))})"
+        raise UserError(f"{why}{_kept(arguments, folder)}") from None
     except BaseException:
         forget(folder)
         raise
@@ -185,8 +189,8 @@ def _setting(model: Asked) -> dict[str, str]:
 def _kept(arguments: dict[str, Any], folder: Path) -> str:
     again = shlex.join([*command(arguments), "--out", str(folder), "--resume"])
     if forget(folder):
-        return "interrupted before the first answers were kept; nothing was written"
-    return f"interrupted; the answers so far are kept, go on with: {again}"
+        return " before the first answers were kept; nothing was written"
+    return f"; the answers so far are kept, go on with: {again}"
 
 
 def _wanted(out: str | Path | None, source: Source) -> Path:

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import marshal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,7 +19,7 @@ import numpy as np
 from hw4fast.errors import UsageError, UserError
 from hw4fast.kernels import compiled
 from hw4fast.paths import one_line
-from hw4fast.transforms.spec import TRANSFORMS, Parameter, Settings, Sweep, Transform, register
+from hw4fast.transforms.spec import TRANSFORMS, Parameter, Settings, Sweep, Transform, check_result, register
 
 Function = TypeVar("Function", bound=Callable[..., np.ndarray])
 
@@ -56,7 +57,11 @@ def transform(
 
         def apply(picture: np.ndarray, *, rng: np.random.Generator, **settled: Any) -> np.ndarray:
             given = settled | ({"rng": rng} if random else {})
-            return function(picture.copy(), **given)  # a user's function may write into its input
+            try:
+                # a user's function may write into its input
+                return check_result("it", picture, function(picture.copy(), **given))
+            except Exception as error:
+                raise UserError(_fault(function, picture, settled, error)) from error
 
         register(
             Transform(
@@ -75,6 +80,16 @@ def transform(
         return function
 
     return decorate
+
+
+def _fault(function: Callable[..., Any], picture: np.ndarray, settled: dict[str, Any], error: Exception) -> str:
+    """What a user's function did wrong, and on which of its lines."""
+    file = function.__code__.co_filename
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f"{Path(file).name}, line {lines[-1]}: " if lines else ""
+    how = ", ".join(f"{name}={value:.6g}" for name, value in settled.items())
+    what = f"the transform {function.__name__} failed with {how} on a picture of {list(picture.shape)}"
+    return f"{what}: {where}{type(error).__name__}: {one_line(str(error))}"
 
 
 def _ranges(

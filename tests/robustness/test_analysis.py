@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hw4fast.robustness.analysis import calibration_error, classes_of, compare, series_of
+from hw4fast.robustness.analysis import calibration_error, classes_of, compare, median_rank, series_of
 from hw4fast.robustness.corruption_error import ALEXNET
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.points import points_of
@@ -82,3 +82,17 @@ def test_models_without_labels_are_compared_by_their_changed_answers():
     assert found[0].only_first == found[0].only_second == 0  # clean is clean
     a, b = (m.answers[3] == m.answers[0] for m in (first, second))
     assert (found[3].only_first, found[3].only_second) == ((a & ~b).sum(), (b & ~a).sum())
+
+
+def test_the_medians_interval_has_the_binomials_ranks():
+    from scipy.stats import binom
+
+    for n in (1, 3, 5, 6, 7, 10, 25, 100, 201):
+        rank = median_rank(n)
+        if n < 6:
+            assert rank is None  # no two of the values make a 95 % interval
+            continue
+        assert rank is not None
+        coverage = binom.cdf(n - 1 - rank, n, 0.5) - binom.cdf(rank, n, 0.5)
+        assert 0.95 <= coverage
+        assert binom.cdf(n - 2 - rank, n, 0.5) - binom.cdf(rank + 1, n, 0.5) < 0.95

@@ -240,7 +240,7 @@ def test_a_full_disk_keeps_what_is_there(centroid_onnx, tmp_path, monkeypatch):
     found = study("digits", centroid_onnx, ["blur51"], tmp_path / "s", limit=2, progress=False)
     before = (found.out / WHOLE).read_bytes()
     monkeypatch.setattr(Store, "_write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"can't be written to .*No space left.*are kept, go on with: .* --resume"):
         study("digits", centroid_onnx, ["blur51", "rotate"], tmp_path / "s", limit=4, progress=False)
     assert (found.out / WHOLE).read_bytes() == before
 
