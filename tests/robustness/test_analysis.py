@@ -94,5 +94,5 @@ def test_the_medians_interval_has_the_binomials_ranks():
             continue
         assert rank is not None
         coverage = binom.cdf(n - 1 - rank, n, 0.5) - binom.cdf(rank, n, 0.5)
-        assert 0.95 <= coverage
+        assert coverage >= 0.95
         assert binom.cdf(n - 2 - rank, n, 0.5) - binom.cdf(rank + 1, n, 0.5) < 0.95
