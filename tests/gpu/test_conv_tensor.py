@@ -57,7 +57,11 @@ def test_forward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype,
 def test_tiles(module: ModuleType, case: conv_tensor.Case, strips: int, columns: int, rows: int, way: int) -> None:
     if not _can(case, torch.bfloat16, way):
         pytest.skip("wgmma needs compute capability 9.0")
-    conv_tensor.check_forward(module, case, torch.bfloat16, "cuda", 3, (way, columns, rows, strips, 0))
+    try:
+        conv_tensor.check_forward(module, case, torch.bfloat16, "cuda", 3, (way, columns, rows, strips, 0))
+    except ValueError as error:
+        assert "too small for a tile" in str(error)
+        pytest.skip("the tile doesn't fit in this GPU's shared memory")
 
 
 @pytest.mark.parametrize("case, choice", conv_tensor.CHOICES, ids=str)
