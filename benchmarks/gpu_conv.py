@@ -1,6 +1,6 @@
 """3×3 convolutions of bfloat16 on tensor cores beside cuDNN's, on the GPU that is there.
 
-    python benchmarks/gpu_conv.py [--sweep]
+    python benchmarks/gpu_conv.py [--sweep] [--json FILE]
 
 Both get channels-last tensors and the same work: a CUDA graph of 20 convolutions that go round inputs larger than the
 L2 cache, medians of CUDA events. --sweep times every choice of tiles, too. Each is held against float64 before it is
@@ -10,8 +10,11 @@ timed.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +61,7 @@ def choices(sweep: bool) -> list[tuple[int, ...]]:
     return best + [(way, *tile, 0) for way in ways for tile in tiles]
 
 
-def measure(n: int, c: int, side: int, o: int, sweep: bool) -> None:
+def measure(n: int, c: int, side: int, o: int, sweep: bool) -> list[dict[str, Any]]:
     module = cuda.module()
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
     count = max(3, -(-2 * l2 // (2 * n * side * side * c)) + 1)
@@ -86,6 +89,7 @@ def measure(n: int, c: int, side: int, o: int, sweep: bool) -> None:
     baseline, spread = microseconds(theirs)
     print(f"3 × 3, {c} → {o} on {side}², batch {n}, bfloat16")
     print(f"  {'cuDNN':48} {baseline:7.1f} ± {spread:4.1f} µs {flops / baseline / 1e6:6.0f} TFLOP/s")
+    found_times = [{"what": f"{c} → {o} on {side}²", "side": "cuDNN", "us": baseline, "quartiles": spread}]
     for choice in choices(sweep):
         try:
             plan = module.conv_tensor_plan(2, shape, False, False, choice)
@@ -106,9 +110,12 @@ def measure(n: int, c: int, side: int, o: int, sweep: bool) -> None:
             f"  {name + chosen:48} {took:7.1f} ± {spread:4.1f} µs {flops / took / 1e6:6.0f} TFLOP/s, "
             f"{baseline / took:.2f} × cuDNN"
         )
+        found_times.append({"what": f"{c} → {o} on {side}²", "side": name + chosen, "us": took, "quartiles": spread})
+        found_times[-1] |= {"tflops": flops / took / 1e6, "ratio": baseline / took}
+    return found_times
 
 
-def measure_backward(n: int, c: int, side: int, o: int) -> None:
+def measure_backward(n: int, c: int, side: int, o: int) -> list[dict[str, Any]]:
     """All three gradients of a convolution with bias and ReLU, of which cuDNN's side leaves the ReLU out."""
     module = cuda.module()
     x = torch.randn(n, side, side, c, device="cuda").bfloat16().permute(0, 3, 1, 2)
@@ -133,18 +140,26 @@ def measure_backward(n: int, c: int, side: int, o: int) -> None:
     print(f"backward, {c} → {o} on {side}²\n  {'cuDNN':48} {baseline:7.1f} ± {spread:4.1f} µs")
     took, spread = microseconds(ours)
     print(f"  {'ours':48} {took:7.1f} ± {spread:4.1f} µs, {baseline / took:.2f} × cuDNN")
+    what = f"{c} → {o} on {side}², backward"
+    return [
+        {"what": what, "side": "cuDNN", "us": baseline},
+        {"what": what, "side": "hw4fast", "us": took, "quartiles": spread, "ratio": baseline / took},
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", action="store_true", help="every choice of tiles, too")
-    sweep = parser.parse_args().sweep
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
+    results = []
     for shape in SHAPES:
-        measure(*shape, sweep)
-        measure_backward(*shape)
+        results += measure(*shape, arguments.sweep) + measure_backward(*shape)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"tensor_cores": results}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

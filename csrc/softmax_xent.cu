@@ -49,8 +49,13 @@ __global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
     row /= size, step /= size;
   }
 #endif
+#if __CUDA_ARCH__ >= 900
+  if (CLUSTER)  // no block may write into another one's memory before that has begun
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
   const int classes = static_cast<int>(p.classes);
-  const float scale = p.scale, outside = scale < 0 ? INFINITY : -INFINITY;  // z = −∞ where there is no class
+  constexpr float outside = -INFINITY;                // where there is no class
+  const float power = p.scale * 1.4426950408889634f;  // exp(scale·d) = 2^(power·d)
   double divisor = 0, losses = 0;
   bool has_divisor = false;
   int turn = 0;
@@ -78,8 +83,7 @@ __global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
     }
     const std::int64_t y = is_row ? p.target[row] : p.ignore_index;
     const bool counts = y != p.ignore_index;
-    const bool is_first = lane == 0 && counts;
-    const float logit = is_first && is_class(p, y) ? widen(x[y]) : 0.0f;
+    const float logit = counts && is_class(p, y) ? widen(x[y]) : 0.0f;
     if (!has_divisor) {  // now that the first rows are on their way
       divisor = divisor_of(p);
       has_divisor = true;
@@ -91,18 +95,17 @@ __global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
       float z[V];
       unpack<S>(raw[k], z);
 #pragma unroll
-      for (int i = 0; i < V; ++i) sums.largest = fmaxf(sums.largest, z[i] * scale);
+      for (int i = 0; i < V; ++i) sums.largest = fmaxf(sums.largest, z[i]);
     }
 #pragma unroll
-    for (int k = 0; k < E; ++k) sums.largest = fmaxf(sums.largest, edge[k] * scale);
+    for (int k = 0; k < E; ++k) sums.largest = fmaxf(sums.largest, edge[k]);
     const float from = sums.largest == -INFINITY ? 0.0f : sums.largest;
     const auto add = [&](float logit_j, int j, bool is_there) {
-      const float distance = logit_j * scale - from;
-      sums.exps += exponential(distance);
+      sums.exps += power_of_two((logit_j - from) * power);
       if (!SMOOTH || !is_there) return;
       const float w = p.weight ? widen(p.weight[j]) : 1.0f;
       sums.weights += w;
-      if (w != 0) sums.weighted += w * distance;
+      if (w != 0) sums.weighted += w * p.scale * (logit_j - from);
     };
 #pragma unroll
     for (int k = 0; k < ITEMS; ++k) {
@@ -117,28 +120,33 @@ __global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
     for (int k = 0; k < E; ++k) add(edge[k], edge_at(lane + k * team), lane + k * team < edges);
 
     if constexpr (LANES > 0) {
-      sums = join_lanes<SMOOTH>(sums, LANES);
+      sums = join_lanes<SMOOTH>(sums, LANES, p.scale);
     } else {
-      sums = join_block<SMOOTH>(sums, parts, turn);
+      sums = join_block<SMOOTH>(sums, parts, turn, p.scale);
 #ifndef HW4FAST_EMULATED
-      if constexpr (CLUSTER) sums = join_cluster<SMOOTH>(sums, cluster_parts, turn);
+      if constexpr (CLUSTER) sums = join_cluster<SMOOTH>(sums, cluster_parts, turn, p.scale);
 #endif
     }
 
     if (lane == 0 && is_row) {
-      const float loss = counts ? loss_of(p, sums, y, logit) : 0.0f;
+      const float loss = counts ? loss_of(p, sums, y, p.scale * (logit - sums.largest)) : 0.0f;
       losses += loss;
       if (p.reduction == Reduction::none) p.loss[row] = narrow<S>(loss);
     }
     if (!p.grad || !is_row) continue;
-    Factors<float> f = {0, 0, 0, 0};
-    if (counts) f = factors_of(p, sums, y, static_cast<float>(1 / divisor));
     S *g = p.grad + row * p.classes;
+    if (!counts) {
+#pragma unroll
+      for (int k = 0; k < ITEMS; ++k)
+        if (lane + k * team < vectors) __stcs(reinterpret_cast<uint4 *>(g + head) + lane + k * team, uint4{0, 0, 0, 0});
+      for (int e = lane; e < edges; e += team) g[edge_at(e)] = narrow<S>(0.0f);
+      continue;
+    }
+    const Factors<float> f = factors_of(p, sums, y, static_cast<float>(1 / divisor));
     const auto gradient = [&](float logit_j, int j) {
-      float value = f.factor * exponential(logit_j * scale - f.largest);
+      float value = f.factor * power_of_two((logit_j - f.largest) * power);
       if (SMOOTH) value -= f.spread * (p.weight ? widen(p.weight[j]) : 1.0f);
-      if (j == y) value -= f.hit;
-      return counts ? value : 0.0f;  // not 0·NaN
+      return value;
     };
 #pragma unroll
     for (int k = 0; k < ITEMS; ++k) {
@@ -156,6 +164,11 @@ __global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
       const int e = lane + k * team;
       if (e < edges) g[edge_at(e)] = narrow<S>(gradient(edge[k], edge_at(e)));
     }
+    if (!is_class(p, y)) continue;
+    // the row's own class again, by the thread that has just written it
+    const int at = static_cast<int>(y), beyond = at - head - vectors * V;
+    const int owner = at < head ? at : beyond >= 0 ? head + beyond : (at - head) / V;
+    if (owner % team == lane) g[at] = narrow<S>(gradient(logit, at) - f.hit);
   }
   if (!has_divisor) divisor = divisor_of(p);  // a block without a row must come to finish as well
 #if __CUDA_ARCH__ >= 900
@@ -191,9 +204,10 @@ template <class S, bool SMOOTH> __global__ void __launch_bounds__(1024) softmax_
       sums.weights += w;
       if (SMOOTH && w != 0) sums.weighted += w * distance;
     }
-    sums = join_block<SMOOTH>(sums, parts, turn);
+    sums = join_block<SMOOTH>(sums, parts, turn, T(1));
     if (threadIdx.x == 0) {
-      const T loss = counts ? loss_of(p, sums, y, is_class(p, y) ? T(widen(x[y])) : T(0)) : T(0);
+      const T loss =
+          counts ? loss_of(p, sums, y, (is_class(p, y) ? p.scale * T(widen(x[y])) : T(0)) - sums.largest) : T(0);
       losses += loss;
       if (p.reduction == Reduction::none) p.loss[row] = stored<S>(loss);
     }
@@ -223,7 +237,7 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
   const int sms = multiprocessors();
   const std::int64_t most = compute_capability() >= 90 ? 8 * 512 * items : 512 * items;
   const bool in_registers =
-      !std::is_same_v<S, double> && lies_alike && p.scale != 0 && p.classes < (1 << 30) && vectors <= most;
+      !std::is_same_v<S, double> && lies_alike && p.scale > 0 && p.classes < (1 << 30) && vectors <= most;
 
   // the shape of the grid: threads of a block, blocks
   int lanes = 0, threads = 512;
@@ -238,6 +252,8 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
   } else if (in_registers && vectors <= 512 * items) {
     threads = static_cast<int>((vectors + items * 32 - 1) / (items * 32) * 32);
   } else if (in_registers) {
+    // small blocks: more of them on a multiprocessor, of which some read while others write or wait for each other
+    threads = vectors <= 2 * 512 * items || vectors > 8 * 256 * items ? 512 : 256;
     while (vectors > cluster * threads * items) cluster *= 2;
     blocks *= cluster;
   }

@@ -38,26 +38,36 @@ template <class S> struct SoftmaxXent {
 };
 
 __device__ inline float exponential(float x) { return __expf(x); }
+// 2^x by the hardware's own instruction, whose relative error is below 2⁻²²; 0 below 2⁻¹²⁶.
+__device__ inline float power_of_two(float x) {
+#ifdef HW4FAST_EMULATED
+  return exp2(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
 __device__ inline double exponential(double x) { return exp(x); }
 template <class T> __device__ inline T minus_infinity() { return T(-INFINITY); }
 
-// What a row is to its loss and gradient: the largest z, Σ exp(z − largest), and for label smoothing
-// Σ w·(z − largest) and Σ w.
+// What a row is to its loss and gradient: its largest logit, Σ exp(scale·(logit − largest)), and for label smoothing
+// Σ w·scale·(logit − largest) and Σ w. Logits are subtracted before they are scaled: large ones lose nothing.
 template <class T> struct alignas(4 * sizeof(T)) Sums {  // one store into another block's memory
   T largest, exps, weighted, weights;
 };
 
-template <bool SMOOTH, class T> __device__ inline Sums<T> join(const Sums<T> &a, const Sums<T> &b) {
+template <bool SMOOTH, class T> __device__ inline Sums<T> join(const Sums<T> &a, const Sums<T> &b, T scale) {
   Sums<T> both;
   both.largest = a.largest > b.largest ? a.largest : b.largest;
-  const T of_a = a.largest == both.largest ? T(1) : exponential(a.largest - both.largest);
-  const T of_b = b.largest == both.largest ? T(1) : exponential(b.largest - both.largest);
-  both.exps = a.exps * of_a + b.exps * of_b;
+  const auto below = [&](const Sums<T> &s) {
+    return s.largest == both.largest ? T(0) : scale * (s.largest - both.largest);
+  };
+  both.exps = a.exps * exponential(below(a)) + b.exps * exponential(below(b));
   both.weighted = both.weights = 0;
   if (SMOOTH) {
     const auto shifted = [&](const Sums<T> &s) {
-      return s.weights == 0 || s.largest == both.largest ? s.weighted
-                                                         : s.weighted + s.weights * (s.largest - both.largest);
+      return s.weights == 0 ? s.weighted : s.weighted + s.weights * below(s);
     };
     both.weighted = shifted(a) + shifted(b);
     both.weights = a.weights + b.weights;
@@ -66,32 +76,34 @@ template <bool SMOOTH, class T> __device__ inline Sums<T> join(const Sums<T> &a,
 }
 
 // Over `lanes` neighbours of a warp, all of which get it.
-template <bool SMOOTH, class T> __device__ inline Sums<T> join_lanes(Sums<T> mine, int lanes) {
+template <bool SMOOTH, class T> __device__ inline Sums<T> join_lanes(Sums<T> mine, int lanes, T scale) {
   for (int other = lanes / 2; other; other /= 2) {
     Sums<T> their;
     their.largest = __shfl_xor_sync(~0u, mine.largest, other);
     their.exps = __shfl_xor_sync(~0u, mine.exps, other);
     their.weighted = SMOOTH ? __shfl_xor_sync(~0u, mine.weighted, other) : T(0);
     their.weights = SMOOTH ? __shfl_xor_sync(~0u, mine.weights, other) : T(0);
-    mine = join<SMOOTH>(mine, their);
+    mine = join<SMOOTH>(mine, their, scale);
   }
   return mine;
 }
 
 // Over a block, all of whose threads get it. parts: [2][32]; turn: alternates, so that one barrier is enough.
-template <bool SMOOTH, class T> __device__ inline Sums<T> join_block(Sums<T> mine, Sums<T> (*parts)[32], int turn) {
-  mine = join_lanes<SMOOTH>(mine, 32);
+template <bool SMOOTH, class T>
+__device__ inline Sums<T> join_block(Sums<T> mine, Sums<T> (*parts)[32], int turn, T scale) {
+  mine = join_lanes<SMOOTH>(mine, 32, scale);
   const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
   if (warps == 1) return mine;
   if (lane == 0) parts[turn][threadIdx.x / 32] = mine;
   __syncthreads();
   const Sums<T> none = {minus_infinity<T>(), 0, 0, 0};
-  return join_lanes<SMOOTH>(lane < warps ? parts[turn][lane] : none, 32);
+  return join_lanes<SMOOTH>(lane < warps ? parts[turn][lane] : none, 32, scale);
 }
 
 #ifndef HW4FAST_EMULATED
 // Over a cluster: each block writes its sums into every block's shared memory. parts: [2][8].
-template <bool SMOOTH> __device__ inline Sums<float> join_cluster(Sums<float> mine, Sums<float> (*parts)[8], int turn) {
+template <bool SMOOTH>
+__device__ inline Sums<float> join_cluster(Sums<float> mine, Sums<float> (*parts)[8], int turn, float scale) {
 #if __CUDA_ARCH__ >= 900
   unsigned rank, size;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -106,7 +118,7 @@ template <bool SMOOTH> __device__ inline Sums<float> join_cluster(Sums<float> mi
   }
   asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
   Sums<float> all = parts[turn][0];
-  for (unsigned i = 1; i < size; ++i) all = join<SMOOTH>(all, parts[turn][i]);
+  for (unsigned i = 1; i < size; ++i) all = join<SMOOTH>(all, parts[turn][i], scale);
   return all;
 #else
   return mine;
@@ -215,13 +227,14 @@ __device__ inline Factors<typename SoftmaxXent<S>::T> factors_of(const SoftmaxXe
   return {row.largest, step * (share + each * row.weights) / row.exps, step * each, step * share};
 }
 
+// distance: of the row's own z from the largest.
 template <class S> __device__ inline typename SoftmaxXent<S>::T loss_of(const SoftmaxXent<S> &p,
                                                                         const Sums<typename SoftmaxXent<S>::T> &row,
                                                                         std::int64_t y,
-                                                                        typename SoftmaxXent<S>::T logit) {
+                                                                        typename SoftmaxXent<S>::T distance) {
   using T = typename SoftmaxXent<S>::T;
   const T log_sum = log(row.exps), w = weight_of(p, y);
-  T loss = -(1 - p.smoothing) * w * (p.scale * logit - row.largest - log_sum);
+  T loss = -(1 - p.smoothing) * w * (distance - log_sum);
   if (w == 0 || p.smoothing == 1) loss = 0;  // not 0·∞
   if (p.smoothing != 0) loss -= p.smoothing / static_cast<T>(p.classes) * (row.weighted - row.weights * log_sum);
   return w == w ? loss : w;

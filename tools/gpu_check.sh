@@ -11,6 +11,7 @@ PARTS=${PARTS:-build tests sanitizer benchmarks}
 PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT"
 begun=$(date +%s)
+export PYTHONPATH=${PYTHONPATH:-.} PYTHONUNBUFFERED=1
 say() { printf '\n== %s (%s s)\n' "$*" "$(($(date +%s) - begun))"; }
 wants() { [[ " $PARTS " == *" $1 "* ]]; }
 failed=()
@@ -28,7 +29,9 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=c
 
 if wants tests; then
   say "tests"
-  timeout "${TEST_SECONDS:-150}" "$PYTHON" -m pytest -q tests/gpu -p no:cacheprovider --tb=short -o console_output_style=count \
+  workers=()
+  "$PYTHON" -c "import xdist" 2>/dev/null && workers=(-n "${TEST_WORKERS:-6}")
+  timeout "${TEST_SECONDS:-150}" "$PYTHON" -m pytest -q tests/gpu -p no:cacheprovider --tb=short "${workers[@]}" \
     >"$OUT/tests.log" 2>&1 || failed+=("tests")
   grep -E "^(FAILED|ERROR)" "$OUT/tests.log" | head -40
   tail -1 "$OUT/tests.log"
@@ -49,7 +52,8 @@ if wants benchmarks; then
     left=$((470 - ($(date +%s) - begun)))
     [ "$left" -gt 15 ] || { failed+=("$part: no time left"); continue; }
     say "benchmarks/$part.py"
-    PYTHONPATH=. timeout "$left" "$PYTHON" "benchmarks/$part.py" --json "$OUT/$part.json" 2>&1 | tee "$OUT/$part.log" || failed+=("$part")
+    timeout "$left" "$PYTHON" "benchmarks/$part.py" --json "$OUT/$part.json" 2>&1 | tee "$OUT/$part.log" ||
+      failed+=("$part")
   done
   "$PYTHON" tools/gpu_record.py "$OUT"
 fi

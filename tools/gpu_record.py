@@ -19,6 +19,9 @@ def main(folder: Path) -> None:
             print(f"{path.name} is unfinished: {error}")
     if not results:
         sys.exit(f"no benchmark has left its numbers in {folder}")
+    for name in ("tests", "memcheck", "racecheck"):  # what each said last
+        if (log := folder / f"{name}.log").exists():
+            results[name] = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     try:
         results["gpus"] = kernels.compiled_cuda().devices()
         results["driver"], results["cuda"] = kernels.compiled_cuda().versions()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hw4fast.nn.training_step import gather_batch, tally_step
 from hw4fast.training.losses import LOSSES
 from hw4fast.training.settings import Settings
 
@@ -50,14 +51,15 @@ class Steps:
         self.penalise, self.rate, self.capture = penalise, rate, capture
         self.order = torch.zeros(n, dtype=torch.int64, device=device)
         self.rates = torch.zeros(math.ceil(n / self.size), device=device)
-        self.at = torch.zeros((), dtype=torch.int64, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)  # [1]: a number for an index would be asked for
         self.cost = torch.zeros((), dtype=torch.float64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
         self.last_right = torch.zeros((), dtype=torch.int64, device=device)
-        self.bad = torch.zeros((), dtype=torch.int64, device=device)  # 1 + the first step whose loss isn't finite
+        self.bad = torch.zeros(1, dtype=torch.int64, device=device)  # 1 + the first step whose loss isn't finite
         self._places = torch.arange(self.size, device=device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._warm = 0
+        self._fused = device.type == "cuda" and settings.kernels == "hw4fast" and pictures.images.shape[3] <= 4
         self._stream = torch.cuda.Stream() if capture else None
 
     def run(self, order: Tensor, rates: list[float], passed: Callable[[int], None]) -> tuple[float, float, float, int]:
@@ -67,6 +69,8 @@ class Steps:
         self.rates.copy_(torch.tensor(rates))
         for tensor in (self.at, self.cost, self.right, self.last_right, self.bad):
             tensor.zero_()
+        if self.rate is not None:
+            self.rate.copy_(self.rates[0])
         with self._on_stream():
             step = 0
             while step < self.whole:
@@ -104,8 +108,7 @@ class Steps:
 
     def _step(self, size: int) -> None:
         s = self.settings
-        first = self.at * self.size
-        x, y = self.pictures[self.order[first + self._places[:size]]]
+        x, y = self._batch(size)
         with torch.autocast("cuda", torch.bfloat16) if s.precision == "bfloat16" else nullcontext():
             logits = self.net(x)
             loss = LOSSES[s.loss](logits, y, s.kernels, s.label_smoothing)
@@ -113,15 +116,26 @@ class Steps:
         loss.backward()
         with torch.no_grad():
             self.penalise()
-            if self.rate is not None:
-                self.rate.copy_(self.rates[self.at])
             self.optimizer.step()
-            cost = loss.detach()
-            self.last_right.copy_((logits.detach().argmax(1) == y).sum())
-            self.right += self.last_right
-            self.cost += cost * size
-            self.at += 1
-            self.bad.copy_(torch.where((self.bad == 0) & ~torch.isfinite(cost), self.at, self.bad))
+            self._account(logits.detach(), y, loss.detach(), size)
+
+    def _batch(self, size: int) -> tuple[Tensor, Tensor]:
+        if self._fused:
+            p = self.pictures
+            return gather_batch(p.images, p.labels, self.order, self.at, size, self.size, *p.statistics)
+        return self.pictures[self.order.index_select(0, self.at * self.size + self._places[:size])]
+
+    def _account(self, logits: Tensor, y: Tensor, loss: Tensor, size: int) -> None:
+        if self._fused:
+            sums = (self.at, self.cost, self.right, self.last_right, self.bad)
+            return tally_step(logits, y, loss, self.rates, self.rate, *sums)
+        self.last_right.copy_((logits.argmax(1) == y).sum())
+        self.right += self.last_right
+        self.cost += loss * size
+        self.at += 1
+        self.bad.copy_(torch.where((self.bad == 0) & ~torch.isfinite(loss), self.at, self.bad))
+        if self.rate is not None:
+            self.rate.copy_(self.rates.index_select(0, self.at.clamp(max=len(self.rates) - 1))[0])
 
 
 class _Joined:

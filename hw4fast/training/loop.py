@@ -66,7 +66,8 @@ class Pictures:
             images = np.stack([p.fit(image) for image in images])
         self.images = torch.from_numpy(np.require(images, requirements="W")).to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
-        self._mean, self._std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (p.mean, p.std))
+        self.statistics = [torch.tensor(v, dtype=torch.float32) for v in (p.mean, p.std)]  # on the host
+        self._mean, self._std = (v.to(device) for v in self.statistics)
 
     def __len__(self) -> int:
         return len(self.labels)

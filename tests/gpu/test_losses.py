@@ -22,7 +22,7 @@ def on_gpu(logits, target, options, dtype):
 
 def both(function, x, target, weight, options):
     """Loss and gradient on the GPU."""
-    x = x.cuda().requires_grad_()
+    x = x.detach().cuda().clone().requires_grad_()
     scale = {} if function is softmax_cross_entropy else {"scale": options.pop("scale", 1.0)}
     given = x * scale["scale"] if scale else x
     loss = function(given, target.cuda(), None if weight is None else weight.cuda(), **options)
@@ -42,6 +42,8 @@ def test_every_case_is_within_twice_torchs_error(case, dtype):
     loss_ref, grad_ref = card.reference(
         x.double().numpy(), target, None if weight is None else weight.double().numpy(), **options
     )
+    if not torch.isfinite(x).all():
+        pytest.skip("float16 ends at 65,504")
     before = kernels.cuda_calls()["softmax_xent"]
     loss, grad = both(softmax_cross_entropy, x, target_, weight, dict(options))
     assert kernels.cuda_calls()["softmax_xent"] == before + 1
