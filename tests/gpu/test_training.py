@@ -42,8 +42,7 @@ def test_captured_steps_are_the_plain_ones(optimizer, whose):
 def weights(folder):
     from safetensors.torch import load_file
 
-    (path,) = folder.glob("*.safetensors")
-    return load_file(path)
+    return load_file(folder / "weights.safetensors")
 
 
 @pytest.mark.parametrize(
