@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from readme_corruptions import corruptions, studying
+from readme_gpu import gpu
 from readme_serving import (
     RESULTS,
     OldRecordError,
@@ -238,6 +239,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reproduced": reproduced,
     "studying": studying,
     "corruptions": corruptions,
+    "gpu": gpu,
 }
 
 

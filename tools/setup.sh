@@ -2,6 +2,7 @@
 # package into it, in place. Leaves its python in $PYTHON_IN_VENV.
 #   HW4FAST_VENV   where it goes (default: .venv)
 #   PYTHON         which Python makes it (default: python3; 3.11 or newer)
+#   HW4FAST_CUDA   1: with the CUDA kernels (minutes: setup.py); default: where nvidia-smi finds a GPU
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -14,6 +15,7 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
   command -v c++ >/dev/null || command -v "${CXX:-g++}" >/dev/null ||
     fail "there is no C++ compiler; on Debian or Ubuntu: apt-get install g++ python3-dev"
   PYTHON_IN_VENV=$venv/bin/python
+  if [ -z "${HW4FAST_CUDA:-}" ] && ! nvidia-smi -L >/dev/null 2>&1; then export HW4FAST_CUDA=0; fi
   if ! [ -x "$PYTHON_IN_VENV" ] || ! "$PYTHON_IN_VENV" -m pip --version >/dev/null 2>&1; then
     say "making the virtual environment $venv"
     "$python" -m venv "$venv" || fail "python -m venv failed; on Debian or Ubuntu: apt-get install python3-venv"

@@ -5,6 +5,7 @@ Needs CUDA's headers and its static runtime library: those of nvcc, or what torc
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -54,6 +55,12 @@ def module() -> ModuleType:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     folder = ROOT / "build" / "emulated"
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # other workers of the tests wait, and find it made
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(folder, include, library)
+
+
+def _made(folder: Path, include: Path, library: Path) -> ModuleType:
     includes = [f"-I{include}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     shared = [*sorted((ROOT / "csrc").glob("*.cuh")), HERE / "emulator.h", HERE / "build.py"]
     common = hashlib.sha256(b"".join(path.read_bytes() for path in shared) + sys.version.encode())

@@ -1,0 +1,113 @@
+"""The README's block on GPUs, from the record that tools/gpu_check.sh leaves; readme.py fills it in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from readme_serving import RESULTS, markdown
+
+from hw4fast import record
+
+HEAD = ("what", "hw4fast", "beside it", "times as fast", "target")
+
+
+def gpu() -> str:
+    """A row per target."""
+    entry = record.read(RESULTS / "gpu.jsonl")[-1]
+    found = entry["results"]
+    lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"]), *training(found["gpu_training"])]
+    gpu = found["gpus"][0]["name"]
+    return "\n".join(markdown(HEAD, lines)) + (
+        "\n\nMedians in turns on one machine, each side's calls in a CUDA graph of its own, and the ratio with the"
+        " least and the most of the turns; a blur's calls stand alone. The copy is torch's, of as many bytes."
+        f" {gpu}, torch {entry['versions']['torch']}, CUDA {found['cuda'] // 1000}.{found['cuda'] % 1000 // 10}."
+    )
+
+
+def ratio(entry: dict[str, Any]) -> str:
+    return f"{entry['ratio']:.2f}× ({entry['ratio_least']:.2f} … {entry['ratio_most']:.2f})"
+
+
+def losses(found: dict[str, Any]) -> list[list[str]]:
+    small = found["small"][0]
+    lines = [
+        [
+            "softmax_xent, (100, 10), float32",
+            us(small["hw4fast"]),
+            f"torch {us(small['torch'])}",
+            ratio(small["torch"]),
+            "2×",
+        ]
+    ]
+    for entry in found["softmax"]:
+        rows, classes = entry["shape"]
+        what = f"softmax_xent, ({rows:,}, {classes:,}), {entry['dtype']}"
+        beside = [f"{name} {us(entry[name])}" for name in ("torch", "torch.compile") if name in entry]
+        times = [ratio(entry[name]) for name in ("torch", "torch.compile") if name in entry]
+        goals = ["2×", "1.1×"][: len(times)]
+        share = f"{entry['kernel']['of_copy'] * 100:.0f} %"
+        ours = f"{us(entry['hw4fast'])}, the kernel alone {us(entry['kernel'])}"
+        beside.append(f"copy {us(entry['copy'])}")
+        lines.append(
+            [what, ours, "; ".join(beside), "; ".join([*times, f"{share} of the copy"]), ", ".join([*goals, "90 %"])]
+        )
+    return lines
+
+
+def convolutions(found: dict[str, Any]) -> list[list[str]]:
+    lines = []
+    for entry in found["gpu"]["conv"]:
+        if "forward + backward" in entry["what"] or "bfloat16" in entry["what"]:
+            what = entry["what"].replace("ieee", "float32").replace("tf32", "float32 as tf32")
+            lines.append(
+                [what, us(entry["hw4fast"]), f"cuDNN, ReLU, pool {us(entry['torch'])}", ratio(entry["torch"]), "2×"]
+            )
+    for entry in found["gpu_conv"]["tensor_cores"]:
+        if entry["side"] == "cuDNN" or entry["side"].startswith("mma"):
+            continue
+        theirs = next(
+            e for e in found["gpu_conv"]["tensor_cores"] if e["what"] == entry["what"] and e["side"] == "cuDNN"
+        )
+        what = f"3×3 convolution {entry['what']}, batch 64, bfloat16"
+        goal = "" if "backward" in entry["what"] else "0.9×"
+        lines.append([what, us(entry), f"cuDNN {us(theirs)}", f"{entry['ratio']:.2f}×", goal])
+    return lines
+
+
+def blurs(found: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            f"gaussian_blur {entry['size']}, {entry['pictures']} pictures of 3×{entry['side']}², {entry['dtype']}",
+            f"{entry['ms']:.2f} ms",
+            f"torchvision {entry['torchvision_ms']:.1f} ms",
+            ratio(entry),
+            "20×" if entry["size"] == 51 else "",
+        ]
+        for entry in found["blur"]
+    ]
+
+
+def training(found: dict[str, Any]) -> list[list[str]]:
+    lines = []
+    for precision in ("float32", "bfloat16"):
+        entry = found["seed_cnn"][precision]
+        for name, goal in (("torch", "5×"), ("torch, CUDA graph", "1.5×")):
+            if name in entry:
+                other = entry[name]
+                what = f"seed_cnn, an epoch at batch 100, {precision}"
+                lines.append([what, s(entry["hw4fast"]), f"{name} {s(other)}", ratio(other), goal])
+    one = found["fast"]
+    accuracy = f"{one['accuracy'] * 100:.2f} % ({one['accuracy_least'] * 100:.2f} … {one['accuracy_most'] * 100:.2f})"
+    time = f"{one['seconds']:.3f} s ({one['seconds_least']:.3f} … {one['seconds_most']:.3f})"
+    lines.append(
+        [f"MNIST, recipe fast, {one['seeds']} seeds: {accuracy}", time, "", "", "99 % in 0.76 s, better 0.3 s"]
+    )
+    return lines
+
+
+def us(entry: dict[str, Any]) -> str:
+    return f"{entry['us']:,.1f} µs" if entry["us"] < 100 else f"{entry['us']:,.0f} µs"
+
+
+def s(entry: dict[str, Any]) -> str:
+    return f"{entry['seconds']:.3f} s"
