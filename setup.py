@@ -23,8 +23,7 @@ from setuptools.errors import CompileError
 SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_fft", "conv_forward", "conv_winograd", "isa")]
 SOURCES = sorted({str(path) for path in Path("csrc").glob("*.cpp")} - {"csrc/ort_ops.cpp"})
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.inl") for path in Path("csrc").glob(pattern))
-CUDA_SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cu"))
-CUDA_HEADERS = sorted(str(path) for path in Path("csrc").glob("*.cuh"))
+CUDA_SOURCES, CUDA_HEADERS = (sorted(map(str, Path("csrc").glob(f"*.{kind}"))) for kind in ("cu", "cuh"))
 
 if sys.platform == "win32":
     sys.exit("hw4fast's kernels are written for GCC and Clang (vector types): on Windows build and run them in WSL")
@@ -96,4 +95,5 @@ def cuda_extension() -> Pybind11Extension:
 
 ParallelCompile("MAX_JOBS", default=2, needs_recompile=stale).install()
 modules = [extension("hw4fast._C", SOURCES), extension("hw4fast._ort", [*SHARED, "csrc/ort_ops.cpp"])]
-setup(ext_modules=modules + [cuda_extension()] * bool(find_nvcc()), cmdclass={"build_ext": BuildExtensions})
+modules += [cuda_extension()] if find_nvcc() else []
+setup(ext_modules=modules, cmdclass={"build_ext": BuildExtensions})

@@ -10,7 +10,7 @@ run() { "$PYTHON_IN_VENV" -m "$@"; }
 say "style (ruff, clang-format) and types (mypy)"
 run ruff check .
 run ruff format --check .
-"$(dirname "$PYTHON_IN_VENV")/clang-format" --dry-run -Werror csrc/*.h csrc/*.inl csrc/*.cpp
+"$(dirname "$PYTHON_IN_VENV")/clang-format" --dry-run -Werror csrc/*.h csrc/*.inl csrc/*.cpp csrc/*.cu csrc/*.cuh
 run mypy hw4fast
 
 isas=$("$PYTHON_IN_VENV" -c 'from hw4fast.kernels import isas; print(*isas()[1:])')  # a failure ends the script here

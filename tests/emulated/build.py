@@ -52,7 +52,6 @@ def module() -> ModuleType:
         raise RuntimeError(
             "CUDA's headers or its runtime library are not here: they come with nvcc, or torch and triton"
         )
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     folder = ROOT / "build" / "emulated"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # other workers of the tests wait, and find it made
@@ -79,7 +78,7 @@ def _made(folder: Path, include: Path, library: Path) -> ModuleType:
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sorted((ROOT / "csrc").glob("*.cu"))))
     name = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
-    made = folder / f"_cuda-{name}{suffix}"
+    made = folder / f"_cuda-{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not made.exists():
         unfinished = made.with_suffix(f".{os.getpid()}.so")
         libraries = [str(library), "-ldl", "-lpthread", "-lrt"]
