@@ -14,6 +14,7 @@ from hw4fast.inference.session import PROVIDERS, explain_provider
 @dataclass(frozen=True)
 class Info:
     """processor, cores; isas: best first; variants: {kernel: what a call runs on} or a reason in `kernels_error`;
+    gpus: those that the CUDA kernels find; cuda: what these are built for, or why they can't run and what to do;
     versions: of packages; providers: {name: None when it really loads, else why not}; folders: {name: state}."""
 
     processor: str
@@ -21,6 +22,8 @@ class Info:
     isas: list[str]
     variants: dict[str, str]
     kernels_error: str | None
+    gpus: list[str]
+    cuda: str
     versions: dict[str, str]
     providers: dict[str, str | None]
     folders: dict[str, str]
@@ -37,16 +40,37 @@ def info() -> Info:
         variants = dict.fromkeys(kernels.calls(), f"cpp-{kernels.chosen_isa()}")
     except (UserError, ValueError) as error:
         kernels_error = str(error)
+    gpus, cuda = _cuda()
     return Info(
         processor=record.processor(),
         cores=record.cores(),
         isas=isas,
         variants=variants,
         kernels_error=kernels_error,
+        gpus=gpus,
+        cuda=cuda,
         versions=record.versions(),
         providers={name: explain_provider(name) for name in PROVIDERS},
         folders={"HW4FAST_DATA": _contents(data_folder()), "cache": _contents(cache_folder())},
     )
+
+
+def _cuda() -> tuple[list[str], str]:
+    reason = kernels.cuda_error()
+    try:
+        module = kernels.compiled_cuda()
+    except UserError:
+        return [], f"not built: {reason}"
+    driver, built_with = (kernels.cuda_version(number) for number in module.versions())
+    built = f"built with CUDA {built_with} for compute capability {module.architectures.replace(' ', ', ')}"
+    if reason is not None:
+        return [], f"{built}; {reason}"
+    gpus = [
+        f"{gpu['name']}, compute capability {gpu['capability'] / 10}, {gpu['memory'] / 2**30:.0f} GiB,"
+        f" {gpu['multiprocessors']} multiprocessors"
+        for gpu in module.devices()
+    ]
+    return gpus, f"runs; {built}; the driver knows CUDA {driver}"
 
 
 def _contents(folder: Path | None) -> str:

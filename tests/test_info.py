@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 
 import pytest
 
@@ -46,6 +47,53 @@ def test_kernels_that_were_not_built(monkeypatch):
     monkeypatch.setattr(kernels, "compiled", missing)
     found = info()
     assert found.isas == [] and found.variants == {} and "can't be loaded" in (found.kernels_error or "")
+
+
+H100 = {"name": "NVIDIA H100", "capability": 90, "memory": 80 << 30, "multiprocessors": 132}
+
+
+class Cuda:
+    """A hw4fast._cuda of some machine."""
+
+    architectures = "80 90a"
+
+    def __init__(self, driver=13000, gpus=(H100,), error=""):
+        self.driver, self.gpus, self.error = driver, list(gpus), error
+
+    def versions(self):
+        return self.driver, 13000
+
+    def devices(self):
+        if self.error:
+            raise RuntimeError(self.error)
+        return self.gpus
+
+
+@pytest.mark.parametrize(
+    ("cuda", "told"),
+    [
+        (Cuda(), "runs; built with CUDA 13.0 for compute capability 80, 90a; the driver knows CUDA 13.0"),
+        (Cuda(driver=0), "no NVIDIA driver here"),
+        (Cuda(driver=12040), "the NVIDIA driver knows CUDA 12.4, .* built with 13.0: install a newer driver"),
+        (Cuda(error="CUDA says cudaErrorNoDevice"), "no GPU can be used: CUDA says cudaErrorNoDevice"),
+        (Cuda(gpus=[H100 | {"name": "old", "capability": 75}]), r"capability 8.0 and newer; GPUs: old \(7.5\)"),
+    ],
+)
+def test_what_the_cuda_kernels_find(cuda, told, monkeypatch):
+    monkeypatch.setattr(kernels, "compiled_cuda", lambda: cuda)
+    found = info()
+    assert re.search(told, found.cuda)
+    runs = told.startswith("runs")
+    assert found.gpus == ["NVIDIA H100, compute capability 9.0, 80 GiB, 132 multiprocessors"] * runs
+    assert (kernels.cuda_error() is None) == runs
+
+
+def test_cuda_kernels_that_were_not_built(monkeypatch):
+    def missing():
+        raise UserError("hw4fast's CUDA kernels were not built: install")
+
+    monkeypatch.setattr(kernels, "compiled_cuda", missing)
+    assert info().cuda.startswith("not built: ") and info().gpus == [] and kernels.cuda_calls() == {}
 
 
 @pytest.mark.parametrize("name", ["HW4FAST_DATA", "HW4FAST_CACHE"])

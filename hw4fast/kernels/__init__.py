@@ -51,8 +51,8 @@ def cuda_error() -> str | None:
         return "there is no NVIDIA driver here: on a machine with an NVIDIA GPU install one, elsewhere use the CPU"
     if driver // 1000 < built_with // 1000:
         return (
-            f"the NVIDIA driver knows CUDA {_version(driver)}, hw4fast's kernels are built with {_version(built_with)}:"
-            " install a newer driver"
+            f"the NVIDIA driver knows CUDA {cuda_version(driver)}, hw4fast's kernels are built with"
+            f" {cuda_version(built_with)}: install a newer driver"
         )
     try:
         found = cuda.devices()
@@ -65,7 +65,8 @@ def cuda_error() -> str | None:
     return None
 
 
-def _version(number: int) -> str:
+def cuda_version(number: int) -> str:
+    """13000 as 13.0."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 

@@ -318,18 +318,9 @@ template <class T> T atomicMax(T *p, T value) {
 }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
-inline float exp2f_(float x) { return std::exp2(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1 / x; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __fmul_rn(float a, float b) {
-  volatile float product = a * b;
-  return product;
-}
-inline float __fadd_rn(float a, float b) {
-  volatile float sum = a + b;
-  return sum;
-}
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline int __float2int_rn(float x) {
   return static_cast<int>(std::nearbyint(x));

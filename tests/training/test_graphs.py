@@ -2,9 +2,11 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hw4fast.data import load
 from hw4fast.training import loop
@@ -63,3 +65,20 @@ def test_what_can_be_captured():
     assert can_capture(Settings(device="cuda"))
     assert can_capture(Settings(device="cuda", optimizer="adagrad"))
     assert not can_capture(Settings(device="cuda", optimizer="adagrad", schedule="one-cycle"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adam"])  # Adadelta's capturable steps want a GPU
+def test_a_step_asks_the_device_nothing(optimizer):
+    """What a capture would refuse: tensors without numbers raise where one is wanted."""
+    settings = Settings(optimizer=optimizer, lr=0.1, l1=1e-3, batch_size=100)
+    with FakeTensorMode():
+        net = MODELS.get("seed_cnn")((1, 28, 28), 10, kernels="hw4fast")
+        images, labels = torch.zeros(250, 28, 28, 1, dtype=torch.uint8), torch.zeros(250, dtype=torch.int64)
+        train = loop.Pictures.__new__(loop.Pictures)
+        train.images, train.labels = images, labels
+        train._mean, train._std = torch.zeros(1), torch.ones(1)
+        steps = loop.graphed_steps(settings, net, loop._optimizer(replace(settings, device="cuda"), net), train, False)
+        for size in (100, 100, 50):
+            steps._step(size)
+        with pytest.raises(DataDependentOutputException):
+            steps.at.item()
