@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hw4fast.cli.common import Arguments, complain, positive, print_json, shown, threads, threads_option, verb
@@ -19,7 +20,9 @@ def add_study(verbs: Any) -> None:
     add("source", metavar="DATASET|FOLDER", help="a data set's test images, or a folder of pictures")
     add("--model", nargs="+", default=[DEFAULT_MODEL], metavar="MODEL", help=MODELS_HELP)
     add("--transforms", metavar="A,B,…", help="names (severity 1 to 5 each) or specs with a level; default: all")
-    add("--labels", metavar="FILE", help="what a folder's pictures show: CSV of file,label or wnid,index; or JSON")
+    add(
+        "--labels", metavar="FILE", help="what a folder's pictures show: CSV of file,label or wnid,index; JSON; or none"
+    )
     add("--import", dest="imports", action="append", default=[], metavar="FILE", help="a .py file with transforms")
     add("--out", metavar="FOLDER", help="default: studies/SOURCE, or its next free sibling")
     add("--resume", action="store_true", help="go on with a study that was interrupted")
@@ -86,12 +89,14 @@ def _run_study(arguments: Arguments) -> int:
     from hw4fast.robustness.study import study
 
     a = arguments
-    transforms = _specs(a.transforms) if a.transforms else None
+    transforms = None if a.transforms is None else _specs(a.transforms)
     options = {"out": a.out, "seed": a.seed, "provider": a.provider, "limit": a.limit, "labels": a.labels}
     options |= {"imports": a.imports, "resume": a.resume, "breaking": a.breaking}
     result = study(a.source, a.model, transforms, threads=threads(a), **options)
     for name, reason in result.failures:
         complain(f"{name}: {reason}")
+    if a.out is not None and result.out != Path(a.out):
+        complain(f"{shown(a.out)} holds something else; this study is in {shown(result.out)}")
     if result.reused:
         complain(f"{result.reused} of {result.predictions} answers were there from before")
     if a.json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class Source:
 def open_source(source: str | Path, labels: str | Path | None = None) -> Source:
     """A registered data set by its name, else a folder by its path (`./digits` is the folder of that name).
 
-    labels: a file that says what the folder's pictures show (see `label_file`).
+    labels: a file that says what the folder's pictures show (see `label_file`), or "none": nothing is known of them.
     Raises UserError when it can't be had.
     """
     from hw4fast.data import DATASETS
@@ -53,6 +53,8 @@ def open_source(source: str | Path, labels: str | Path | None = None) -> Source:
         hint = f"did you mean {' or '.join(near)}?" if near else f"data sets: {', '.join(DATASETS)}"
         raise UsageError(f"'{source}' is neither a data set nor a folder of pictures; {hint}")
     folder = read_folder(path)
+    if str(labels) == "none":
+        return _folder(replace(folder, labels=None, class_names=None))
     return _folder(folder if labels is None else relabelled(folder, Path(labels)))
 
 
@@ -75,11 +77,13 @@ def match_labels(theirs: Sequence[str], models: Sequence[str], where: str) -> np
     known |= {name: index for index, name in reversed(list(enumerate(models)))}
     unknown = [name for name in theirs if name not in known and _plain(name) not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], models, n=3, cutoff=0.5) or list(models[:5])
-        more = f" (nor {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+        near = difflib.get_close_matches(unknown[0], models, n=3, cutoff=0.5)
+        others = len(unknown) - 1
+        more = f" (nor {'is' if others == 1 else 'are'} {others} more)" if others else ""
+        like = f"nearest: {', '.join(near)}" if near else f"which begin with {', '.join(models[:3])}"
         raise UserError(
-            f"{where} has the class '{unknown[0]}', which is not among the model's {len(models)} labels{more}; "
-            f"nearest: {', '.join(near)}. Name the classes as the model does"
+            f"{where} has the class '{unknown[0]}', which is not among the model's {len(models)} labels{more}; {like}."
+            " Is this the right model? Name the classes as it does, or leave a folder's labels out with --labels none"
         )
     return np.array([known.get(name, known.get(_plain(name))) for name in theirs], np.int64)
 

@@ -64,6 +64,17 @@ def test_an_unmatched_class_lists_the_nearest(tmp_path):
         open_source(tmp_path).labels_for(("dog", "cat"))
 
 
+def test_folders_that_name_no_class(tmp_path):
+    for year in ("2019", "2020", "2021"):
+        put(tmp_path / year / "a.png")
+    with pytest.raises(
+        UserError, match=r"'2019', .* 2 labels \(nor are 2 more\); which begin with dog, cat\. .*--labels none"
+    ):
+        open_source(tmp_path).labels_for(("dog", "cat"))
+    source = open_source(tmp_path, "none")
+    assert len(source.names) == 3 and (source.labels_for(("dog", "cat")) == NO_LABEL).all()
+
+
 def test_an_exact_name_comes_before_a_similar_one():
     assert match_labels(["Cat", "cat", "CAT"], ["cat", "Cat"], "x").tolist() == [1, 0, 0]
 
