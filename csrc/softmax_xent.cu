@@ -21,13 +21,20 @@
 namespace hw4fast {
 namespace {
 
-constexpr int most_threads(int lanes) { return lanes == 4 ? 1024 : lanes ? 256 : 512; }  // of a block
+constexpr int most_threads(int lanes) { return lanes == 32 ? 256 : 512; }  // of a block
+// Blocks that are to fit on a multiprocessor: by them the compiler counts out registers. After Hopper it needs more.
+constexpr int blocks_at_least(int lanes) {
+#if __CUDA_ARCH__ >= 1000
+  return 1;
+#else
+  return lanes == 32 ? 3 : 2;
+#endif
+}
 
 // LANES: of a warp for a row, 0: a block; ITEMS: vectors per thread; CLUSTER: several blocks for a row.
 template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER>
-__global__ void __launch_bounds__(most_threads(LANES), LANES == 32 ? 3
-                                                       : LANES     ? 1
-                                                                   : 2) softmax_xent_rows(const SoftmaxXent<S> p) {
+__global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
+    softmax_xent_rows(const SoftmaxXent<S> p) {
   constexpr int V = lanes_in<S>;
   constexpr int E = LANES == 4 ? (2 * V - 2 + 3) / 4 : 1;  // elements outside of whole vectors, per thread
   __shared__ Sums<float> parts[2][32];

@@ -26,7 +26,7 @@ struct Batch {
   float mean[most_channels], std[most_channels];
 };
 
-__global__ void __launch_bounds__(256) gather(const Batch p) {
+__global__ void __launch_bounds__(256) gather(const __grid_constant__ Batch p) {
   const std::int64_t first = *p.at * p.stride, n = p.size * p.numbers;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n; i += step) {
