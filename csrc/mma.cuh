@@ -2,9 +2,12 @@
 //
 // All sizes are bytes, so that 16-bit numbers and tf32 share the code: a "chunk" is 16 bytes (8 bfloat16 or float16, 4
 // tf32), a step of a product is two chunks deep. A fragment is what a lane holds: with g = lane / 4 and t = lane % 4
-//   A, 16 rows × 2 chunks:  a[0] row g, a[1] row g + 8, of the first chunk the t-th four bytes; a[2], a[3] of the
-//   second B, 8 columns × 2 chunks: b0 column g, of the first chunk the t-th four bytes; b1 of the second D, 16 rows ×
-//   8 columns:  d[0], d[1] row g, columns 2t and 2t + 1; d[2], d[3] row g + 8
+//
+// A, 16 rows × 2 chunks: a[0] row g, a[1] row g + 8, of the first chunk the t-th four bytes; a[2], a[3] of the second.
+//
+// B, 8 columns × 2 chunks: b0 column g, of the first chunk the t-th four bytes; b1 of the second.
+//
+// D, 16 rows × 8 columns: d[0], d[1] row g, columns 2t and 2t + 1; d[2], d[3] row g + 8.
 #pragma once
 
 #include "cuda.cuh"
