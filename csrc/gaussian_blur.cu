@@ -3,8 +3,8 @@
 // A block has 32 columns and some rows of one channel of one picture. It brings them to shared memory with all that
 // their weights reach, mirrored at the picture's border. Across: a thread has 16 neighbouring numbers of a row, and its
 // neighbours have other rows; down: 16 of a column, and its neighbours have other columns: so that a number that was
-// read meets 16 weights, and no two threads of a warp ask one bank. Weights are filled up with zeros to a multiple
-// of 16: the last 16 numbers stay in registers, and each has its place there at compile time.
+// read meets 16 weights, and no two threads of a warp ask one bank. Weights come in sixteens and a rest: the last 16
+// numbers stay in registers, and each has its place there at compile time.
 // Where that is too much for shared memory, each pass is a kernel of its own.
 #include "cuda.cuh"
 
@@ -52,19 +52,26 @@ __device__ inline int mirrored(int i, int n) {
   return i < n ? i : period - i;
 }
 
-// sums[j] = Σ_t weight[t] · at(j + t) over `padded` weights.
-template <class At> __device__ inline void weighted(float (&sums)[each], const float *weight, int padded, At at) {
+// sums[j] = Σ_t weight[t] · at(j + t) over `size` weights and no others: 0 times what is not finite is no 0.
+template <class At> __device__ inline void weighted(float (&sums)[each], const float *weight, int size, At at) {
   float near[each];
 #pragma unroll
   for (int j = 0; j < each; ++j) near[j] = at(j), sums[j] = 0;
-  for (int t = 0; t < padded; t += each) {
+  const auto tap = [&](int t, int k) {
+    const float w = weight[t + k];
 #pragma unroll
-    for (int k = 0; k < each; ++k) {
-      const float w = weight[t + k];
+    for (int j = 0; j < each; ++j) sums[j] += w * near[(j + k) % each];
+    near[k] = at(t + k + each);  // of what lies `each` further: the oldest has met its last weight
+  };
+  int t = 0;
+  for (; t + each <= size; t += each) {
 #pragma unroll
-      for (int j = 0; j < each; ++j) sums[j] += w * near[(j + k) % each];
-      near[k] = at(t + k + each);  // of what lies `each` further: the oldest has met its last weight
-    }
+    for (int k = 0; k < each; ++k) tap(t, k);
+  }
+#pragma unroll
+  for (int k = 0; k < each - 1; ++k) {
+    if (t + k >= size) break;
+    tap(t, k);
   }
 }
 
@@ -78,9 +85,9 @@ template <class S> __global__ void __launch_bounds__(threads) gaussian_blur_fuse
   const std::int64_t image = plane / p.c, channel = plane % p.c;
   const int x0 = tile_x * columns, y0 = tile_y * p.rows;
   const S *from = p.input + image * p.input_strides[0] + channel * p.input_strides[1];
-  const int seen = p.rows + p.size_down - 1, see = columns + p.size_across - 1;  // the rest meets weights of zero
-  for (int i = threadIdx.x; i < p.padded_across; i += threads) across[i] = i < p.size_across ? p.across[i] : 0.0f;
-  for (int i = threadIdx.x; i < p.padded_down; i += threads) down[i] = i < p.size_down ? p.down[i] : 0.0f;
+  const int seen = p.rows + p.size_down - 1, see = columns + p.size_across - 1;  // the rest meets no weight
+  for (int i = threadIdx.x; i < p.size_across; i += threads) across[i] = p.across[i];
+  for (int i = threadIdx.x; i < p.size_down; i += threads) down[i] = p.down[i];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (int y = warp; y < seen; y += threads / 32) {
     const std::int64_t row = mirrored(y0 + y - p.size_down / 2, p.h) * p.input_strides[2];
@@ -94,7 +101,7 @@ template <class S> __global__ void __launch_bounds__(threads) gaussian_blur_fuse
     float sums[each] = {};
     if (y < seen) {
       const S *row = reinterpret_cast<const S *>(input + y * p.row_bytes) + x;
-      weighted(sums, across, p.padded_across, [&](int i) { return as_float(row[i]); });
+      weighted(sums, across, p.size_across, [&](int i) { return as_float(row[i]); });
     }
 #pragma unroll
     for (int j = 0; j < each; ++j) middle[y * middle_stride + x + j] = sums[j];
@@ -104,7 +111,7 @@ template <class S> __global__ void __launch_bounds__(threads) gaussian_blur_fuse
   for (int task = threadIdx.x; task < (p.rows + each - 1) / each * columns; task += threads) {
     const int x = task % columns, y = task / columns * each;
     float sums[each];
-    weighted(sums, down, p.padded_down, [&](int i) { return middle[(y + i) * middle_stride + x]; });
+    weighted(sums, down, p.size_down, [&](int i) { return middle[(y + i) * middle_stride + x]; });
 #pragma unroll
     for (int j = 0; j < each; ++j)
       if (y + j < p.rows && y0 + y + j < p.h && x0 + x < p.w)
@@ -147,8 +154,9 @@ template <class S> std::size_t tile(GaussianBlur<S> &p) {
     return sizeof(float) * (p.padded_across + p.padded_down + static_cast<std::size_t>(p.high) * middle_stride) +
            static_cast<std::size_t>(p.high) * p.row_bytes;
   };
+  const int most_parts = std::max(16, p.h / 32);
   for (const int limit : {72 << 10, 110 << 10, most})  // three blocks on a multiprocessor, two, one
-    for (int parts = 1; parts <= 16; ++parts) {
+    for (int parts = 1; parts <= most_parts; ++parts) {
       const int rows = (p.h + parts - 1) / parts;
       if (rows < std::min(p.h, p.size_down) && limit < most) break;  // the border would be most of the work
       const std::size_t needed = bytes(rows);

@@ -32,6 +32,31 @@ def test_it_is_the_cpus(shape, size, last):
     assert np.abs(bytes_found - gaussian_blur(pixels, size).numpy().astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize("size", [3, 51])
+def test_what_is_not_finite_stays_within_the_kernel(size):
+    x = torch.randn(1, 1, 90, 170)
+    x[0, 0, 40, 85] = torch.nan
+    assert torch.equal(gaussian_blur(x.cuda(), size).isnan().cpu(), gaussian_blur(x, size).isnan())
+
+
+def test_batches_of_batches_under_compile():
+    x = torch.randn(2, 3, 24, 36, 3, device="cuda").movedim(-1, -3).transpose(0, 1)
+    found = torch.compile(lambda t: gaussian_blur(t, 9) + 0, fullgraph=True)(x)
+    torch.testing.assert_close(found.cpu(), gaussian_blur(x.cpu(), 9), rtol=1e-5, atol=2e-6)
+
+
+def test_a_graph_outlives_the_weights_that_are_kept():
+    x = torch.randn(2, 3, 40, 50, device="cuda")
+    expected = gaussian_blur(x, 9, 1.25)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gaussian_blur(x, 9, 1.25)
+    for k in range(600):
+        gaussian_blur(x, 9, 2 + k / 100)
+    graph.replay()
+    assert torch.equal(captured, expected)
+
+
 def test_in_a_graph_under_compile_and_its_gradient():
     x = torch.randn(2, 3, 40, 50, device="cuda")
     expected = gaussian_blur(x, 9)
