@@ -55,15 +55,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
-    """What tells a machine's speed; no host name. isas: none when the kernels were not built."""
+def machine(gpu: bool = False) -> dict[str, Any]:
+    """What tells a machine's speed; no host name. isas: none when the kernels were not built. gpu: with its GPUs, for
+    what ran on one: to ask for them takes a tenth of a second and more."""
     try:
         from hw4fast import _C
 
         isas = _C.isas()
     except ImportError:
         isas = []
-    return {"processor": processor(), "cores": cores(), "isas": isas, "system": platform.system()}
+    found = {"processor": processor(), "cores": cores(), "isas": isas, "system": platform.system()}
+    return found | _gpus() if gpu else found
+
+
+def _gpus() -> dict[str, Any]:
+    """gpus: name, capability (90: 9.0), memory in bytes and multiprocessors of each; driver: the CUDA that it knows
+    (13000: 13.0). Nothing where hw4fast's CUDA kernels were not built, or find none."""
+    try:
+        from hw4fast import _cuda  # type: ignore[attr-defined, unused-ignore]
+
+        return {"gpus": _cuda.devices(), "driver": _cuda.versions()[0]}
+    except (ImportError, RuntimeError):
+        return {}
 
 
 def now() -> str:
@@ -89,8 +102,9 @@ def commit() -> str | None:
         return None
 
 
-def append(path: str | Path, what: str, results: Any) -> dict[str, Any]:
+def append(path: str | Path, what: str, results: Any, gpu: bool = False) -> dict[str, Any]:
     """Adds one line to a JSON-lines file: the results with time, commit, machine and versions. Returns it.
+    gpu: as `machine` has it.
 
     A last line without its end (somebody was killed while writing it) is ended first.
     """
@@ -98,7 +112,7 @@ def append(path: str | Path, what: str, results: Any) -> dict[str, Any]:
         "what": what,
         "time": now(),
         "commit": commit(),
-        "machine": machine(),
+        "machine": machine(gpu),
         "versions": versions(),
         "results": results,
     }

@@ -7,9 +7,11 @@ import platform
 import re
 import socket
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +56,31 @@ def test_it_tells_the_machine_but_not_its_name_or_place(tmp_path):
     text = json.dumps(entry)
     for secret in (socket.gethostname(), str(ROOT), str(Path.home()), str(tmp_path)):
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text), secret
+
+
+def test_gpus_are_asked_for_where_something_ran_on_one(tmp_path, monkeypatch):
+    asked = []
+    gpu = {"name": "NVIDIA H100", "capability": 90, "memory": 80 << 30, "multiprocessors": 132}
+
+    def devices():
+        asked.append(1)
+        return [gpu]
+
+    cuda = SimpleNamespace(devices=devices, versions=lambda: (13000, 13000))
+    monkeypatch.setattr("hw4fast._cuda", cuda, raising=False)
+    plain = record.append(tmp_path / "a.jsonl", "a", None)["machine"]
+    assert plain == record.machine() and not asked
+    machine = record.append(tmp_path / "a.jsonl", "a", None, gpu=True)["machine"]
+    assert machine == plain | {"gpus": [gpu], "driver": 13000}
+
+    def none():
+        raise RuntimeError("CUDA says cudaErrorNoDevice")
+
+    cuda.devices = none
+    assert record.machine(gpu=True) == plain
+    monkeypatch.setitem(sys.modules, "hw4fast._cuda", None)  # not built
+    monkeypatch.delattr("hw4fast._cuda", raising=False)
+    assert record.machine(gpu=True) == plain
 
 
 def test_now_is_utc():

@@ -31,6 +31,7 @@ from hw4fast.bench.engines import Engines, engines_of, threads_kept
 from hw4fast.bench.pictures import FromFiles, Way, from_files, ways_of
 from hw4fast.bench.processes import Process, whole_processes
 from hw4fast.errors import Interrupted, UsageError, UserError
+from hw4fast.inference.session import explain_provider
 from hw4fast.kernels import check_threads
 from hw4fast.paths import is_run, one_line
 
@@ -113,7 +114,8 @@ def bench(
     picture: Path | None = target.with_suffix(".png")
     other = latest(Path(against)) if against is not None and Path(against).suffix == RECORDS else None
     results: dict[str, Any] = {"model": str(model), "threads": count, "against": against and str(against)}
-    here = {"machine": record.machine(), "versions": record.versions(), "results": results}
+    gpu = explain_provider("cuda") is None
+    here = {"machine": record.machine(gpu), "versions": record.versions(), "results": results}
     differences = tuple(differing(here, other.entry)) if other else ()
     with tempfile.TemporaryDirectory() as scratch, threads_kept():
         rival = None if other else against
@@ -122,7 +124,7 @@ def bench(
     found, parts = ready.found, {"answers": ready.answers} | measured
     results |= {"differences": differences, "left_out": found.left_out}
     results |= {name: [asdict(row) for row in rows] for name, rows in parts.items()}
-    entry = record.append(target, WHAT, results)
+    entry = record.append(target, WHAT, results, gpu)
     try:
         draw(parts["timings"], _caption(entry), target.with_suffix(".png"))
     except (OSError, UserError) as error:

@@ -76,6 +76,7 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
     told = {"model": results["model"], "threads": results["threads"]}
     told |= {name: machine[name] for name in ("processor", "cores", "system")}
     told["instruction sets"] = " ".join(machine["isas"]) or "none"
+    told |= {f"GPU {number}": gpu["name"] for number, gpu in enumerate(machine.get("gpus", ()))}
     return told | dict(entry["versions"])
 
 

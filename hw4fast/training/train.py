@@ -180,7 +180,7 @@ def _begin(
     sibling if it was taken, and the record."""
     session = {
         "begun": record.now(),
-        "machine": record.machine(),
+        "machine": record.machine(gpu=settings.device == "cuda"),
         "versions": record.versions(),
         "threads": torch.get_num_threads(),
         "isa": kernels.chosen_isa() if settings.kernels == "hw4fast" else None,

@@ -12,6 +12,7 @@ from hw4fast import cli, record
 from hw4fast.bench import bench
 from hw4fast.bench.against import differing, latest
 from hw4fast.errors import UserError
+from hw4fast.inference.session import explain_provider
 
 SHORT = {"seconds": 0.01, "threads": 1, "whole": False}
 
@@ -80,6 +81,7 @@ def test_what_a_record_does_not_share_is_said(centroid_onnx, older, tmp_path, ca
     _, entry = older
     entry["results"] |= {"model": "resnet18", "threads": 7}
     entry["machine"] |= {"processor": "Another CPU", "isas": ["baseline"], "cores": 99}
+    entry["machine"]["gpus"] = [{"name": "NVIDIA T4", "capability": 75}]
     entry["versions"] |= {"onnxruntime-gpu": "1.19.0"}
     del entry["versions"]["numpy"]
     path, out = tmp_path / "changed.jsonl", tmp_path / "c.jsonl"
@@ -88,18 +90,20 @@ def test_what_a_record_does_not_share_is_said(centroid_onnx, older, tmp_path, ca
     assert cli.main(["bench", str(centroid_onnx), "--against", str(path), *words]) == 0
     said = capsys.readouterr()
     assert f"how many times faster than resnet18 of {entry['time']}" in said.out
-    now, machine = record.versions(), record.machine()
+    now, machine = record.versions(), record.machine(gpu=explain_provider("cuda") is None)
+    gpus = machine.get("gpus", [{"name": "none"}])
     for line in (
         f"model: resnet18 in the record, {centroid_onnx} now",
         "threads: 7 in the record, 1 now",
         f"processor: Another CPU in the record, {machine['processor']} now",
         f"cores: 99 in the record, {machine['cores']} now",
         f"instruction sets: baseline in the record, {' '.join(machine['isas']) or 'none'} now",
+        f"GPU 0: NVIDIA T4 in the record, {gpus[0]['name']} now",
         f"onnxruntime-gpu: 1.19.0 in the record, {now.get('onnxruntime-gpu', 'none')} now",
         f"numpy: none in the record, {now['numpy']} now",
     ):
         assert f"hw4fast: not the same: {line}\n" in said.err
-    assert said.err.count("not the same") == len(record.read(out)[0]["results"]["differences"]) == 7
+    assert said.err.count("not the same") == len(record.read(out)[0]["results"]["differences"]) == 7 + len(gpus)
 
 
 def test_equal_entries_share_everything(older):
