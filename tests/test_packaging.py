@@ -12,34 +12,76 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
-def test_a_wheel_built_from_the_sdist_holds_the_package_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    compiler = tmp_path / "compiler"  # makes empty files: what is in them is not the question
-    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n: >"$2"\n')
-    compiler.chmod(0o755)
-    names = ("CC", "CXX", "LDSHARED", "LDCXXSHARED")
-    quickly = {**os.environ, **dict.fromkeys(names, str(compiler)), "HW4FAST_CUDA": "0"}
-    result = subprocess.run(command, env=quickly, capture_output=True, text=True)  # the wheel is built from the sdist
+# Compilers that make empty files: what is in them is not the question.
+COMPILER = """#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+: >"$2"
+"""
+NVCC = """#!/bin/sh
+if [ "$1" = --dryrun ]; then echo '#$ LIBRARIES=  "-L/nowhere"' >&2; exit; fi
+while [ "$1" != -c ]; do shift; done
+test -s "$2" && : >"$4"
+"""
+
+
+def with_compilers(folder: Path, cuda: str) -> dict[str, str]:
+    """The environment in which those compile; HW4FAST_CUDA: `cuda`."""
+    for name, text in (("compiler", COMPILER), ("bin/nvcc", NVCC)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    compilers = dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), str(folder / "compiler"))
+    return {**os.environ, **compilers, "HW4FAST_CUDA": cuda, "CUDA_HOME": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with the sdist and a wheel that is built from it, without CUDA."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    result = subprocess.run(command, env=with_compilers(folder, "0"), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    (sdist,) = tmp_path.glob("*.tar.gz")
+    return folder
+
+
+def inside(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.slow
+def test_a_wheel_built_from_the_sdist_holds_the_package_and_nothing_else(built):
+    (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "csrc").iterdir()
-        if path.suffix in (".cpp", ".h", ".inl", ".cu", ".cuh")
-    }
-    assert sources and sources <= names
+    kinds = (".cpp", ".h", ".inl", ".cu", ".cuh")
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").iterdir() if path.suffix in kinds}
+    assert {Path(name).suffix for name in sources} == set(kinds) and sources <= names
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "hw4fast/cli/__init__.py"} <= names
 
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        inside = archive.namelist()
-        entry_points = archive.read(next(name for name in inside if name.endswith("entry_points.txt"))).decode()
-    tops = {name.split("/")[0] for name in inside}
+    (wheel,) = built.glob("*.whl")
+    found = inside(wheel)
+    tops = {name.split("/")[0] for name in found}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"hw4fast"}
-    assert any(name.startswith("hw4fast/_C.") and name.endswith((".so", ".pyd")) for name in inside)
+    assert any(name.startswith("hw4fast/_C.") and name.endswith((".so", ".pyd")) for name in found)
     packages = {str(path.relative_to(ROOT)) for path in (ROOT / "hw4fast").rglob("*.py")}
-    assert packages == {name for name in inside if name.endswith(".py")}
-    assert "hw4fast = hw4fast.cli:main" in entry_points
+    assert packages == {name for name in found if name.endswith(".py")}
+    entry_points = next(found[name] for name in found if name.endswith("entry_points.txt"))
+    assert "hw4fast = hw4fast.cli:main" in entry_points.decode()
+
+
+@pytest.mark.slow
+def test_with_an_nvcc_the_wheel_is_the_same_but_for_the_cuda_kernels(built, tmp_path):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("hw4fast-*")
+    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path)]
+    result = subprocess.run(command, env=with_compilers(tmp_path, "1"), cwd=source, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    (plain,), (with_cuda,) = built.glob("*.whl"), tmp_path.glob("*.whl")
+    without, found = inside(plain), inside(with_cuda)
+    (more,) = found.keys() - without.keys()
+    assert more.startswith("hw4fast/_cuda.") and not without.keys() - found.keys()
+    assert plain.name == with_cuda.name
+    assert {name for name in without if found[name] != without[name] and not name.endswith("/RECORD")} == set()
