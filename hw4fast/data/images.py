@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import ChunkStream
 
 from hw4fast.data.preprocessing import MAX_PIXELS
 from hw4fast.errors import PassingError, UserError
@@ -35,6 +36,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # undoes each orient
     8: np.rot90,
 }
 MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # in JPEG, FF00 is data; FF01, FFD0…FFD8 have no length
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 MAX_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a JPEG: 300 empty scans in 3 kB cost 5 s at MAX_PIXELS
 FARTHEST_JUMP = 255  # rows that a run-length-coded BMP can skip at once: Pillow makes them all before it looks
@@ -145,6 +147,8 @@ def _check(image: Image.Image, file: BinaryIO, name: str) -> None:
         raise UserError(f"{name} is {width} pixels wide, which no BMP file should be; save it in another format")
     if image.format in ("JPEG", "MPO"):
         _check_scans(file, width * height)
+    if image.format == "PNG":
+        _check_sums(file)
     if image.format == "TIFF":
         _silence_libtiff()
 
@@ -185,6 +189,15 @@ def _silence_libtiff() -> None:
         library = ctypes.CDLL(Image.core.__file__)
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)
+
+
+def _check_sums(file: BinaryIO) -> None:
+    """SyntaxError or OSError when a checksum of a PNG's is wrong or its end is missing; Pillow's own reader skips the
+    pixels' checksums."""
+    position = file.tell()  # Pillow goes on there
+    file.seek(len(PNG_SIGNATURE))
+    ChunkStream(file).verify()
+    file.seek(position)
 
 
 def _check_scans(file: BinaryIO, pixels: int) -> None:
