@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 FEW = 16  # distinct differences, up to which a resample is drawn as their counts
+FEW_PICTURES = 50  # below, percentiles of resampled right answers lie too close together
 CHUNK = 1 << 20  # numbers drawn at once where it isn't: 8 MB of indices and 8 MB of what they point at
 
 
@@ -85,26 +87,38 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, samples: int = 10_0
     nothing, NaN or values outside 0…1, and samples < 1.
 
     It is the percentile interval, not BCa: its coverage lay nearer to 95 % in simulation (21 settings at each n:
-    accuracies 0.6, 0.8, 0.95, correlations 0, 0.3, 0.6; 4000 sets of pictures each). At n = 30, 100, 500 it was
-    95.1, 95.6, 95.4 % on average, off by 1.2, 0.7, 0.4 points in a setting, at least 90.5, 94.7, 94.8 %; BCa's was
-    94.4, 95.1, 95.3 %, off by 1.8, 1.1, 0.4 points, at least 90.2, 90.5, 94.3 %.
+    accuracies 0.6, 0.8, 0.95, correlations 0, 0.3, 0.6; 4000 sets of pictures each). At n = 100, 500 it was 95.6,
+    95.4 % on average, off by 0.7, 0.4 points in a setting, at least 94.7, 94.8 %; BCa's was 95.1, 95.3 %, off by 1.1,
+    0.4 points, at least 90.5, 94.3 %.
 
-    Where all answers agree no resample can differ. Then the interval is ± the greatest share of pictures that
-    Wilson's lets differ, rather than 0 … 0, which would hold a true difference of one point 24 % of the time at
-    n = 30.
+    For right answers to fewer than FEW_PICTURES pictures, and where all answers agree so that no resample can differ,
+    it is Bonett and Price's interval: at n = 30 the bootstrap's held the truth 92.2 % of the time in the worst of these
+    settings, at n = 10 82 %, theirs 95.3 and 96.7 % (exactly, over all outcomes).
 
-    Source: B. Efron, R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 14.
+    Source: B. Efron, R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 14;
+    D. G. Bonett, R. M. Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data", Journal of Educational and Behavioral Statistics 37 (2012), 479–488.
     """
     one, two = _shares("first", first), _shares("second", second)
     _same_length(first=one, second=two)
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     n, differences = len(one), one - two
-    if not differences.any():
-        return PairedDifference(0.0, -wilson(0, n)[1], wilson(0, n)[1], n)
+    only_first, only_second = (np.count_nonzero(differences == sign) for sign in (1, -1))
+    if not differences.any() or (n < FEW_PICTURES and only_first + only_second == np.count_nonzero(differences)):
+        low, high = _adjusted_wald(int(only_first), int(only_second), n)
+        return PairedDifference(float(differences.mean()), low, high, n)
     means = _resampled_means(differences, samples, np.random.Generator(np.random.Philox(seed)))
     low, high = np.quantile(means, (0.025, 0.975))
     return PairedDifference(float(differences.mean()), float(low), float(high), n)
+
+
+def _adjusted_wald(only_first: int, only_second: int, n: int) -> tuple[float, float]:
+    """95 % interval of (only_first − only_second) / n: a picture is added to both counts, two to n."""
+    first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    middle = first - second
+    reach = NormalDist().inv_cdf(0.975) * sqrt((first + second - middle**2) / (n + 2))
+    return max(-1.0, middle - reach), min(1.0, middle + reach)
 
 
 def _resampled_means(values: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from fractions import Fraction
 from math import comb, sqrt
@@ -14,6 +15,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from hw4fast import stats
 from hw4fast.stats import (
+    FEW_PICTURES,
     area_under,
     calibration_bins,
     expected_calibration_error,
@@ -151,7 +153,6 @@ def test_counts_and_pictures_are_resampled_alike(monkeypatch):
 COVERAGE = [
     ((0.504, 0.096, 0.096), 100),
     ((0.57, 0.03, 0.38), 100),
-    ((0.712, 0.088, 0.088), 30),
     ((0.76, 0.04, 0.19), 100),
     ((0.931, 0.019, 0.019), 500),
     ((0.557, 0.043, 0.243), 500),
@@ -190,14 +191,42 @@ def test_pairs_tell_more_than_two_separate_samples():
     assert together.high - together.low < 0.6 * (apart.high - apart.low)
 
 
+@pytest.mark.parametrize("n", [10, 30, FEW_PICTURES - 1])
+def test_of_few_pictures_it_is_bonett_and_prices_and_holds_exactly(n):
+    """Over all outcomes; the bootstrap's holds in 82 % at n = 10, in 92.2 % at n = 30."""
+    outcomes = [(first, second) for first in range(n + 1) for second in range(n + 1 - first)]
+    found = [paired_bootstrap(np.arange(n) < first, np.arange(n) >= n - second) for first, second in outcomes]
+    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+    for one, two in itertools.combinations_with_replacement((0.6, 0.8, 0.95), 2):
+        for correlation in (0, 0.3, 0.6):
+            both = one * two + correlation * np.sqrt(one * (1 - one) * two * (1 - two))
+            first, second = one - both, two - both
+            if min(first, second) < 0:
+                continue
+            counts = np.array([(a, b, n - a - b) for a, b in outcomes])
+            chance = scipy.stats.multinomial.pmf(counts, n, [first, second, 1 - first - second])
+            held = chance[(low <= first - second) & (first - second <= high)].sum()
+            assert held > 0.94
+
+
+def test_bonett_and_prices_by_hand():
+    found = paired_bootstrap([1, 1, 1, 0], [0, 0, 0, 1])
+    p, q = 4 / 6, 2 / 6
+    reach = 1.959963984540054 * np.sqrt((p + q - (p - q) ** 2) / 6)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.5, p - q - reach, min(1, p - q + reach)))
+    assert paired_bootstrap([1] * 3, [0] * 3).high == 1
+    shares = paired_bootstrap([0.5, 0.25, 1], [0.0, 0.5, 0.0])  # no right answers: resampled
+    assert (shares.low, shares.high) == pytest.approx((-0.25, 1))
+
+
 def test_models_that_answer_alike_may_still_differ():
     found = paired_bootstrap([1, 0, 1, 1], [1, 0, 1, 1])
-    assert (found.difference, -found.low, found.high) == pytest.approx((0, wilson(0, 4)[1], wilson(0, 4)[1]))
-    n, truth, held = 30, 0.01, 0
+    assert found.difference == 0 and -found.low == found.high > 0.4
+    n, truth, held = 100, 0.01, 0
     for only_first in np.random.default_rng(8).binomial(n, truth, size=300):
         found = paired_bootstrap(np.arange(n) < only_first, np.zeros(n), samples=500)
         held += found.low <= truth <= found.high
-    assert held / 300 > 0.94  # by resampling alone: 0.24
+    assert held / 300 > 0.94  # by resampling alone: 0.63
 
 
 def test_bootstrap_of_many_confidences_needs_little_memory():
