@@ -37,6 +37,7 @@ struct Jpeg {
 
 }  // namespace hw4fast
 
+#define HW4FAST_COMMON_INL "bytes.inl"
 #define HW4FAST_INL "jpeg.inl"
 #include "each_isa.h"
 

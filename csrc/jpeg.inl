@@ -216,56 +216,6 @@ static void jpeg_blocks(const JpegPlane &plane, const JpegTable &table) {
     }
 }
 
-// 16 pixels of three bytes to and from a row per channel.
-#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES > 16
-HW4FAST_INLINE __m128i jpeg_order(int first, int channel, int step) {  // bytes of `channel` among those from `first` on
-  alignas(16) std::int8_t order[16];
-  for (int i = 0; i < 16; ++i) {
-    const int at = step == 3 ? 3 * i + channel - first : (first + i) / 3;
-    order[i] = static_cast<std::int8_t>(step == 3                    ? (at >= 0 && at < 16 ? at : -1)
-                                        : (first + i) % 3 == channel ? at
-                                                                     : -1);
-  }
-  return _mm_load_si128(reinterpret_cast<const __m128i *>(order));
-}
-#endif
-static void jpeg_split(const std::uint8_t *from, std::int64_t n, std::uint8_t *const (&to)[3]) {
-#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES > 16
-  for (std::int64_t i = 0; i < n; i += 16) {
-    const auto *at = reinterpret_cast<const __m128i *>(from + 3 * i);
-    const __m128i a = _mm_loadu_si128(at), b = _mm_loadu_si128(at + 1), c = _mm_loadu_si128(at + 2);
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k) {
-      const __m128i ab =
-          _mm_or_si128(_mm_shuffle_epi8(a, jpeg_order(0, k, 3)), _mm_shuffle_epi8(b, jpeg_order(16, k, 3)));
-      _mm_storeu_si128(reinterpret_cast<__m128i *>(to[k] + i),
-                       _mm_or_si128(ab, _mm_shuffle_epi8(c, jpeg_order(32, k, 3))));
-    }
-  }
-#else
-  for (std::int64_t i = 0; i < n; ++i)
-    for (int k = 0; k < 3; ++k) to[k][i] = from[3 * i + k];
-#endif
-}
-static void jpeg_join(const std::uint8_t *const (&from)[3], std::int64_t n, std::uint8_t *to) {
-#if defined(__x86_64__) && HW4FAST_VECTOR_BYTES > 16
-  for (std::int64_t i = 0; i < n; i += 16) {
-    const auto at = [&](int k) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(from[k] + i)); };
-    const __m128i a = at(0), b = at(1), c = at(2);
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k) {
-      const __m128i ab =
-          _mm_or_si128(_mm_shuffle_epi8(a, jpeg_order(16 * k, 0, 1)), _mm_shuffle_epi8(b, jpeg_order(16 * k, 1, 1)));
-      _mm_storeu_si128(reinterpret_cast<__m128i *>(to + 3 * i) + k,
-                       _mm_or_si128(ab, _mm_shuffle_epi8(c, jpeg_order(16 * k, 2, 1))));
-    }
-  }
-#else
-  for (std::int64_t i = 0; i < n; ++i)
-    for (int k = 0; k < 3; ++k) to[3 * i + k] = from[k][i];
-#endif
-}
-
 // In place: red, green and blue to brightness and two colours; back.
 static void jpeg_to_ycc(std::int64_t n, std::uint8_t *r, std::uint8_t *g, std::uint8_t *b) {
 #pragma omp simd
@@ -343,13 +293,11 @@ static void jpeg_grey(const Jpeg &j, const JpegPlane &plane) {
 }
 
 static void jpeg_colours(const Jpeg &j, const JpegPlane (&planes)[3], std::uint8_t *rows, std::int64_t pitch) {
-  std::uint8_t *const line = rows + 6 * pitch;
   const std::int64_t columns = (j.w + 2 * jpeg_side - 1) / (2 * jpeg_side) * jpeg_side;  // of whole blocks
   for (std::int64_t y = 0; y < j.h; y += 2) {
     for (std::int64_t k = 0; k < 2; ++k) {
       std::uint8_t *const own[3] = {rows + 3 * k * pitch, rows + (3 * k + 1) * pitch, rows + (3 * k + 2) * pitch};
-      std::memcpy(line, j.input + std::min(y + k, j.h - 1) * j.stride, static_cast<std::size_t>(3 * j.w));
-      jpeg_split(line, j.w, own);
+      split_three(j.input + std::min(y + k, j.h - 1) * j.stride, j.w, own);
       jpeg_to_ycc(j.w, own[0], own[1], own[2]);
       if (y + k < j.h) std::copy(own[0], own[0] + j.w, planes[0].row(y + k));
       for (std::uint8_t *row : own) std::fill(row + j.w, row + 2 * columns, row[j.w - 1]);
@@ -362,11 +310,11 @@ static void jpeg_colours(const Jpeg &j, const JpegPlane (&planes)[3], std::uint8
 static void jpeg_all(const Jpeg &j) {
   const std::int64_t pitch = j.w / 64 * 64 + 2 * jpeg_slack, rows = (j.h + 1) / 2, columns = (j.w + 1) / 2;
   const auto room = [](std::int64_t h, std::int64_t w) { return (h + jpeg_side) * (w + jpeg_wide); };
-  const Scratch<std::uint8_t> memory(room(j.h, j.w) + 2 * room(rows, columns) + 14 * pitch);
+  const Scratch<std::uint8_t> memory(room(j.h, j.w) + 2 * room(rows, columns) + 8 * pitch);
   std::uint8_t *free = memory.get();
-  std::fill(free, free + 14 * pitch, std::uint8_t{0});  // what whole vectors read behind a row
+  std::fill(free, free + 8 * pitch, std::uint8_t{0});  // what whole vectors read behind a row
   std::uint8_t *const line = free;
-  free += 14 * pitch;
+  free += 8 * pitch;
   const JpegPlane plane = jpeg_plane(j.h, j.w, free);
   if (j.c == 1) return jpeg_grey(j, plane);
   const JpegPlane second = jpeg_plane(rows, columns, free),
@@ -376,14 +324,13 @@ static void jpeg_all(const Jpeg &j) {
     jpeg_padded(planes[c], c ? rows : j.h, c ? (columns + jpeg_side - 1) / jpeg_side * jpeg_side : j.w);
     jpeg_blocks(planes[c], j.tables[c > 0]);
   }
-  std::uint8_t *const colours[3] = {line, line + pitch, line + 2 * pitch}, *const joined = line + 3 * pitch;
-  auto *const sums = reinterpret_cast<std::uint16_t *>(line + 8 * pitch);
+  std::uint8_t *const colours[3] = {line, line + pitch, line + 2 * pitch};
+  auto *const sums = reinterpret_cast<std::uint16_t *>(line + 4 * pitch);
   for (std::int64_t y = 0; y < j.h; ++y) {
     const std::int64_t own = y / 2, beside = std::clamp<std::int64_t>(y % 2 ? own + 1 : own - 1, 0, rows - 1);
     for (std::int64_t c = 1; c < 3; ++c)
       jpeg_doubled(columns, planes[c].row(own), planes[c].row(beside), sums, colours[c]);
     jpeg_to_rgb(j.w, planes[0].row(y), colours[1], colours[2], colours[0]);
-    jpeg_join({colours[0], colours[1], colours[2]}, j.w, joined);
-    std::memcpy(j.output + y * 3 * j.w, joined, static_cast<std::size_t>(3 * j.w));
+    join_three({colours[0], colours[1], colours[2]}, j.w, j.output + y * 3 * j.w);
   }
 }

@@ -19,9 +19,10 @@ template <int C, class Change> HW4FAST_INLINE void pixels_each(const Pixels &p, 
   for (std::int64_t begin = 0; begin < p.pixels; begin += pixels_at_once) {
     const std::int64_t n = std::min(pixels_at_once, p.pixels - begin);
     PixelRows rows = {};
-    const std::uint8_t *from = p.input + C * begin;
-    for (std::int64_t i = 0; i < n; ++i)
-      for (int channel = 0; channel < C; ++channel) rows.bytes[channel][i] = from[C * i + channel];
+    if constexpr (C == 3)
+      split_three(p.input + 3 * begin, n, {rows.bytes[0], rows.bytes[1], rows.bytes[2]});
+    else
+      std::memcpy(rows.bytes[0], p.input + begin, static_cast<std::size_t>(n));
     for (std::int64_t i = 0; i < n; i += lanes<float>) {
       Float<float> x[C];
       for (int channel = 0; channel < C; ++channel)
@@ -33,9 +34,10 @@ template <int C, class Change> HW4FAST_INLINE void pixels_each(const Pixels &p, 
         narrow(__builtin_convertvector(v, Int<float>), rows.bytes[channel] + i);
       }
     }
-    std::uint8_t *to = p.output + C * begin;
-    for (std::int64_t i = 0; i < n; ++i)
-      for (int channel = 0; channel < C; ++channel) to[C * i + channel] = rows.bytes[channel][i];
+    if constexpr (C == 3)
+      join_three({rows.bytes[0], rows.bytes[1], rows.bytes[2]}, n, p.output + 3 * begin);
+    else
+      std::memcpy(p.output + begin, rows.bytes[0], static_cast<std::size_t>(n));
   }
 }
 

@@ -18,7 +18,7 @@ from hw4fast.transforms.randomness import key_of
 from hw4fast.transforms.spec import Parameter, Sweep, Transform, register
 
 
-def blur(picture: np.ndarray, *, rng: np.random.Generator, size: int, sigma: float | None) -> np.ndarray:
+def blur(picture: np.ndarray, *, size: int, sigma: float | None) -> np.ndarray:
     """Separable Gaussian blur, uint8 [h, w, c] → the same, at most 1 grey level beside the exact value rounded.
 
     size: of the picture's own pixels, odd. sigma: likewise; OpenCV's for that size if None.
@@ -31,10 +31,10 @@ def trick(picture: np.ndarray, *, rng: np.random.Generator, high: float) -> np.n
     """The homework's chain, Resize 224² → CenterCrop → ToTensor → Normalize → ColorJitter() → GaussianBlur(51), on a
     picture that is at its size already: ColorJitter() without arguments changes nothing, and a blur whose weights sum
     to 1 may as well come before Normalize. So it is a blur of 51 pixels, sigma drawn evenly from 0.1 … high."""
-    return blur(picture, rng=rng, size=51, sigma=rng.uniform(0.1, high))
+    return blur(picture, size=51, sigma=rng.uniform(0.1, high))
 
 
-def gaussian_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float) -> np.ndarray:
+def gaussian_blur(picture: np.ndarray, *, sigma: float) -> np.ndarray:
     """Within four sigma, the border's pixels going on beyond it (scikit-image's filter). sigma: px."""
     return _gaussian(picture, sigma * px(picture))
 
@@ -46,7 +46,7 @@ def glass_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, r
     return _gaussian(shuffle(_gaussian(picture, width), near, turns, key_of(rng)), width)
 
 
-def defocus_blur(picture: np.ndarray, *, rng: np.random.Generator, radius: float, alias: float) -> np.ndarray:
+def defocus_blur(picture: np.ndarray, *, radius: float, alias: float) -> np.ndarray:
     """The mean over a disk whose rim is softened by a Gaussian, from a radius of 8 pixels on a little brighter than it
     should be (`disk`). radius: px; alias: the Gaussian's sigma, pixels of the kernel."""
     rows, columns, weights, gain = disk(radius * px(picture), alias)
@@ -63,7 +63,7 @@ def motion_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, 
     return correlate(picture, *taps, border="edge", rounding="down")
 
 
-def zoom_blur(picture: np.ndarray, *, rng: np.random.Generator, factor: float, step: float) -> np.ndarray:
+def zoom_blur(picture: np.ndarray, *, factor: float, step: float) -> np.ndarray:
     """The mean of the picture and of copies enlarged 1, 1 + step, … up to below `factor`."""
     return zoom_kernel(picture, np.arange(1, factor, step))
 

@@ -78,14 +78,16 @@ class Chain:
         key = picture_key(picture) if key is None else key
         result = picture
         for position, link in enumerate(self.links):
-            rng = generator(seed, key, link.transform.name, link.draw, position)
+            given = dict(link.parameters)
+            if link.transform.random:
+                given["rng"] = generator(seed, key, link.transform.name, link.draw, position)
             if link.transform.reads:
                 if decoded is None or preprocessing is None:
                     raise UsageError(f"{link.name} is about how a picture is read: it needs one as it was decoded")
                 check_picture(decoded)
-                made = link.transform.apply(decoded, rng=rng, preprocessing=preprocessing, **link.parameters)
+                made = link.transform.apply(decoded, preprocessing=preprocessing, **given)
             else:
-                made = link.transform.apply(result, rng=rng, **link.parameters)
+                made = link.transform.apply(result, **given)
             result = check_result(link.name, picture, made)
         return result
 

@@ -13,27 +13,27 @@ GREYS = np.arange(256)  # every value that a byte has
 ORDERS = tuple("".join(order) for order in permutations("RGB"))[1:]  # but RGB itself
 
 
-def exposure(picture: np.ndarray, *, rng: np.random.Generator, factor: float) -> np.ndarray:
+def exposure(picture: np.ndarray, *, factor: float) -> np.ndarray:
     """Every value × factor, clipped: 0 is black, 1 the picture itself (Pillow's ImageEnhance.Brightness)."""
     return to_uint8(_brightness(GREYS.astype(np.float32), factor)).take(picture)
 
 
-def gamma(picture: np.ndarray, *, rng: np.random.Generator, exponent: float) -> np.ndarray:
+def gamma(picture: np.ndarray, *, exponent: float) -> np.ndarray:
     """Every value v in 0…1 becomes v^exponent: above 1 what lies between black and white gets darker."""
     return to_uint8(255 * (GREYS / 255) ** exponent).take(picture)
 
 
-def posterise(picture: np.ndarray, *, rng: np.random.Generator, bits: int) -> np.ndarray:
+def posterise(picture: np.ndarray, *, bits: int) -> np.ndarray:
     """The upper bits of every value, the others 0 (Pillow's ImageOps.posterize)."""
     return picture & np.uint8(256 - 2 ** (8 - bits))
 
 
-def solarise(picture: np.ndarray, *, rng: np.random.Generator, threshold: float) -> np.ndarray:
+def solarise(picture: np.ndarray, *, threshold: float) -> np.ndarray:
     """Every value from the threshold on is inverted (Pillow's ImageOps.solarize)."""
     return to_uint8(np.where(threshold <= GREYS, 255 - GREYS, GREYS)).take(picture)
 
 
-def hue(picture: np.ndarray, *, rng: np.random.Generator, degrees: float) -> np.ndarray:
+def hue(picture: np.ndarray, *, degrees: float) -> np.ndarray:
     """Turns the hue of HSV, from red over yellow to green for positive degrees; the largest and the smallest of a
     pixel's values stay. A grey picture stays itself.
 
@@ -58,12 +58,12 @@ def hue(picture: np.ndarray, *, rng: np.random.Generator, degrees: float) -> np.
     return _joined(planes)
 
 
-def grey(picture: np.ndarray, *, rng: np.random.Generator, amount: float) -> np.ndarray:
+def grey(picture: np.ndarray, *, amount: float) -> np.ndarray:
     """Each pixel goes `amount` of the way to its grey (Pillow's ImageEnhance.Color with 1 − amount)."""
     return _joined(_saturation(_planes(picture), 1 - amount))
 
 
-def channel_swap(picture: np.ndarray, *, rng: np.random.Generator, order: str) -> np.ndarray:
+def channel_swap(picture: np.ndarray, *, order: str) -> np.ndarray:
     """The channels in another order: BGR is what a reader without care gives. A grey picture stays itself."""
     if picture.shape[2] == 1:
         return picture.copy()

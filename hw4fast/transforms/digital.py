@@ -18,14 +18,14 @@ from hw4fast.transforms.randomness import key_of
 from hw4fast.transforms.spec import Parameter, Sweep, Transform, register
 
 
-def brightness(picture: np.ndarray, *, rng: np.random.Generator, amount: float) -> np.ndarray:
+def brightness(picture: np.ndarray, *, amount: float) -> np.ndarray:
     """Value of the hexcone model + amount, where white is 1: a colour keeps hue and saturation."""
     if picture.shape[2] == 3:
         return add_value(picture, amount)
     return look_up(picture, rounded_down(np.arange(256) + 255 * amount + 1e-6))
 
 
-def contrast(picture: np.ndarray, *, rng: np.random.Generator, factor: float) -> np.ndarray:
+def contrast(picture: np.ndarray, *, factor: float) -> np.ndarray:
     """Distances from the channel's mean × factor."""
     height, width, channels = picture.shape
     short = np.uint16 if height <= 257 else np.uint64  # along whole rows first, in few bytes: a fifth of the time
@@ -34,7 +34,7 @@ def contrast(picture: np.ndarray, *, rng: np.random.Generator, factor: float) ->
     return look_up(picture, rounded_down((np.arange(256) - means[:, None]) * factor + means[:, None] + 1e-6))
 
 
-def saturate(picture: np.ndarray, *, rng: np.random.Generator, factor: float, offset: float) -> np.ndarray:
+def saturate(picture: np.ndarray, *, factor: float, offset: float) -> np.ndarray:
     """Saturation of the hexcone model × factor + offset; a picture of one channel stays as it is."""
     return scale_saturation(picture, factor, offset) if picture.shape[2] == 3 else picture.copy()
 
@@ -57,7 +57,7 @@ def elastic(picture: np.ndarray, *, rng: np.random.Generator, alpha: float, smoo
     return sample(picture, rows, columns, border="reflect", rounding="down")
 
 
-def pixelate(picture: np.ndarray, *, rng: np.random.Generator, factor: float) -> np.ndarray:
+def pixelate(picture: np.ndarray, *, factor: float) -> np.ndarray:
     """Reduced to `factor` of its sides by means over boxes, then enlarged with the nearest pixel."""
     height, width, _ = picture.shape
     small = max(1, int(height * factor)), max(1, int(width * factor))
@@ -77,7 +77,7 @@ def _nearest(short: int, long: int) -> tuple[np.ndarray, bool]:
     return places, bool((places == ((np.arange(long) + 0.5) * step).astype(np.intp)).all())
 
 
-def jpeg(picture: np.ndarray, *, rng: np.random.Generator, quality: int) -> np.ndarray:
+def jpeg(picture: np.ndarray, *, quality: int) -> np.ndarray:
     """Written as JPEG and read again (libjpeg-turbo's bytes, colour at half the resolution)."""
     return jpeg_kernel(picture, quality)
 

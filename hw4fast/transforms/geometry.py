@@ -17,7 +17,7 @@ AXES = {"horizontal": (1,), "vertical": (0,), "both": (0, 1)}
 Matrix = Sequence[Sequence[float]]
 
 
-def rotate(picture: np.ndarray, *, rng: np.random.Generator, degrees: float, fill: str) -> np.ndarray:
+def rotate(picture: np.ndarray, *, degrees: float, fill: str) -> np.ndarray:
     """Turns the picture about its centre, uint8 [h, w, c] → the same size, bilinear.
 
     degrees: counter-clockwise as it is looked at. fill: a key of FILLS.
@@ -26,13 +26,13 @@ def rotate(picture: np.ndarray, *, rng: np.random.Generator, degrees: float, fil
     return _warped(picture, _about_centre(picture, cos(angle), -sin(angle), sin(angle), cos(angle)), fill)
 
 
-def translate(picture: np.ndarray, *, rng: np.random.Generator, right: float, down: float, fill: str) -> np.ndarray:
+def translate(picture: np.ndarray, *, right: float, down: float, fill: str) -> np.ndarray:
     """Moves the picture by shares of its width and height, to whole pixels: it stays as sharp as it was."""
     height, width = picture.shape[:2]
     return _warped(picture, ((1, 0, -round(right * width)), (0, 1, -round(down * height)), (0, 0, 1)), fill)
 
 
-def scale(picture: np.ndarray, *, rng: np.random.Generator, factor: float, fill: str) -> np.ndarray:
+def scale(picture: np.ndarray, *, factor: float, fill: str) -> np.ndarray:
     """Zooms about the centre, below 1 out and above 1 in: resized as Pillow does, bilinear and antialiased, to sides
     that differ from the picture's by an even number of pixels; then cut, or laid on the fill."""
     height, width = (max(side + 2 * round(side * (factor - 1) / 2), 2 - side % 2) for side in picture.shape[:2])
@@ -46,7 +46,7 @@ def scale(picture: np.ndarray, *, rng: np.random.Generator, factor: float, fill:
     return np.pad(resized, margins, "edge") if border == "edge" else np.pad(resized, margins, constant_values=value)
 
 
-def shear(picture: np.ndarray, *, rng: np.random.Generator, degrees: float, fill: str) -> np.ndarray:
+def shear(picture: np.ndarray, *, degrees: float, fill: str) -> np.ndarray:
     """Slides every row sideways, the more the farther it is from the middle one, bilinear.
 
     degrees: what an upright line leans to the right by.
@@ -63,7 +63,7 @@ def perspective(picture: np.ndarray, *, rng: np.random.Generator, distortion: fl
     return _warped(picture, _to_corners(corners.tolist(), width, height), fill)
 
 
-def flip(picture: np.ndarray, *, rng: np.random.Generator, axis: str) -> np.ndarray:
+def flip(picture: np.ndarray, *, axis: str) -> np.ndarray:
     """Mirrors the picture: "horizontal" exchanges left and right, "vertical" top and bottom."""
     mirrored = np.flip(picture, AXES[axis])
     result = np.empty(picture.shape, np.uint8)
@@ -72,7 +72,7 @@ def flip(picture: np.ndarray, *, rng: np.random.Generator, axis: str) -> np.ndar
     return result
 
 
-def crop(picture: np.ndarray, *, rng: np.random.Generator, share: float) -> np.ndarray:
+def crop(picture: np.ndarray, *, share: float) -> np.ndarray:
     """The middle of the picture, `share` of each side, made as large as the whole was (as Pillow does, bilinear)."""
     height, width = picture.shape[:2]
     inner_height, inner_width = max(round(share * height), 1), max(round(share * width), 1)

@@ -55,13 +55,13 @@ def transform(
         ranges = _ranges(function.__name__, list(called.values())[1:], parameters or {}, severities)
         random = "rng" in called
 
-        def apply(picture: np.ndarray, *, rng: np.random.Generator, **settled: Any) -> np.ndarray:
-            given = settled | ({"rng": rng} if random else {})
+        def apply(picture: np.ndarray, **given: Any) -> np.ndarray:
             try:
                 # a user's function may write into its input
                 return check_result("it", picture, function(picture.copy(), **given))
             except Exception as error:
-                raise UserError(_fault(function, picture, settled, error)) from error
+                given.pop("rng", None)
+                raise UserError(_fault(function, picture, given, error)) from error
 
         register(
             Transform(

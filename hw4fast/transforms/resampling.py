@@ -21,9 +21,7 @@ from hw4fast.transforms.spec import Parameter, Sweep, Transform, register
 KINDS = ("no-antialias", "nearest", "bilinear", "bicubic", "lanczos")
 
 
-def interpolation(
-    picture: np.ndarray, *, rng: np.random.Generator, preprocessing: Preprocessing, kind: str
-) -> np.ndarray:
+def interpolation(picture: np.ndarray, *, preprocessing: Preprocessing, kind: str) -> np.ndarray:
     """Resized with another filter. kind: a key of `data.preprocessing.RESAMPLING`, or "no-antialias": bilinear between
     the four nearest pixels, however much smaller the picture becomes, as OpenCV's and torch's functions do it unless
     they are told otherwise."""
@@ -39,7 +37,7 @@ def interpolation(
     return sample(picture, np.ascontiguousarray(down), np.ascontiguousarray(across))
 
 
-def framing(picture: np.ndarray, *, rng: np.random.Generator, preprocessing: Preprocessing, kind: str) -> np.ndarray:
+def framing(picture: np.ndarray, *, preprocessing: Preprocessing, kind: str) -> np.ndarray:
     """Another part of the picture. kind: "stretch": all of it, whatever its shape; "tight": the shorter side at the
     crop's own size, no margin; "crop-first": a crop of the net's size from the middle, before anything is resized."""
     rows, columns = preprocessing.crop
@@ -53,9 +51,7 @@ def framing(picture: np.ndarray, *, rng: np.random.Generator, preprocessing: Pre
     return replace(preprocessing, resize="stretch", resize_size=None).fit(middle)
 
 
-def normalisation(
-    picture: np.ndarray, *, rng: np.random.Generator, preprocessing: Preprocessing, kind: str
-) -> np.ndarray:
+def normalisation(picture: np.ndarray, *, preprocessing: Preprocessing, kind: str) -> np.ndarray:
     """Other numbers than the card's. kind: "none": values in 0…1; "half": in −1…1, mean and deviation ½. It is what the
     net then gets, as the picture that would give it that, rounded to grey levels: some 60 of them are left of 256."""
     values = preprocessing.fit(picture) / 255.0
@@ -65,9 +61,7 @@ def normalisation(
     return to_uint8(preprocessing.divisor * (mean + std * wrong))
 
 
-def reencode(
-    picture: np.ndarray, *, rng: np.random.Generator, preprocessing: Preprocessing, quality: int
-) -> np.ndarray:
+def reencode(picture: np.ndarray, *, preprocessing: Preprocessing, quality: int) -> np.ndarray:
     """Written as JPEG at its own size, before it is resized: what chats and content networks do."""
     file = io.BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(file, "JPEG", quality=quality)
@@ -75,7 +69,7 @@ def reencode(
     return preprocessing.fit(again.reshape(picture.shape))
 
 
-def thumbnail(picture: np.ndarray, *, rng: np.random.Generator, preprocessing: Preprocessing, side: int) -> np.ndarray:
+def thumbnail(picture: np.ndarray, *, preprocessing: Preprocessing, side: int) -> np.ndarray:
     """Reduced to a shorter side of `side` pixels first: a preview that was taken for the picture. A smaller picture
     stays."""
     short = min(picture.shape[:2])

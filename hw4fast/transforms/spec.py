@@ -91,15 +91,15 @@ class Sweep:
 class Transform:
     """A named way to change a picture.
 
-    apply: f(picture, *, rng, **parameters) → picture; uint8 [h, w, 1 or 3] in, the same shape out, the input
-        left as it was; all randomness comes from `rng`.
+    apply: f(picture, **parameters) → picture; uint8 [h, w, 1 or 3] in, the same shape out, the input left as it was.
+        Where it is `random` it gets `rng`, too, from which all randomness comes.
     level: the parameter that the LEVEL in `NAME[LEVEL]` sets; "severity" where no single parameter says how strong
         it is: then `parameters` doesn't hold it.
     severities: the level at severity 1…5, from weak to strong, or all the parameters that the severity sets; only one
         where the transform is `fixed`: there is no weaker or stronger mirror image.
     summary: one sentence. family: the file it stands in.
     suffix: whether the canonical name writes the level as `NAME51` rather than as `NAME:key=51`.
-    random: whether it draws from `rng`.
+    random: whether it draws.
     origin: the parameters at "severity 0", where it changes (nearly) nothing; with it severities between the whole
         numbers are interpolated.
     sweep: of the level, for breaking points. note: what a reader of the numbers must know, such as that they can't be
@@ -219,7 +219,9 @@ class Transform:
             )
         given = {key: self.read(key, value) for key, value in given.items()}
         settled, _ = self.settle(given if severity is None else {**given, SEVERITY: severity})
-        result = self.apply(picture, rng=rng or np.random.Generator(np.random.Philox(0)), **settled)
+        if self.random:
+            settled["rng"] = rng or np.random.Generator(np.random.Philox(0))
+        result = self.apply(picture, **settled)
         return check_result(self.name, picture, result)
 
 
