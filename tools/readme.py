@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from readme_corruptions import corruptions, studying
+from readme_corruptions import corruptions, robust_recipes, studying
 from readme_gpu import gpu
 from readme_serving import (
     RESULTS,
@@ -238,6 +238,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fuzz": fuzz,
     "reproduced": reproduced,
     "studying": studying,
+    "robust_recipes": robust_recipes,
     "corruptions": corruptions,
     "gpu": gpu,
 }

@@ -258,9 +258,7 @@ def test_what_is_no_picture_is_refused(bad):
     ],
 )
 def test_a_result_that_is_no_picture_is_caught(result, message):
-    spoilt = Transform(
-        "crop", lambda picture, by: result, {"by": Parameter(0, 9)}, "by", (1, 2, 3, 4, 5), "Crop."
-    )
+    spoilt = Transform("crop", lambda picture, by: result, {"by": Parameter(0, 9)}, "by", (1, 2, 3, 4, 5), "Crop.")
     with pytest.raises(TypeError, match=f"crop2 {message}"):
         Chain((Link("crop2", spoilt, {"by": 2}),))(gradient(8, 8, 3))
     with pytest.raises(TypeError, match=f"crop {message}"):
