@@ -15,7 +15,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from hw4fast import stats
 from hw4fast.stats import (
-    FEW_PICTURES,
+    FEW_PAIRS,
     area_under,
     calibration_bins,
     expected_calibration_error,
@@ -123,14 +123,14 @@ def answers(n: int, shares: tuple[float, float, float], rng: np.random.Generator
 @pytest.mark.parametrize("kind", ["answers", "confidences"])
 def test_bootstrap_is_scipys(kind):
     rng = np.random.default_rng(0)
-    one, two = answers(60, (0.6, 0.2, 0.1), rng) if kind == "answers" else (rng.random(60) ** 0.5, rng.random(60))
+    one, two = answers(120, (0.6, 0.2, 0.1), rng) if kind == "answers" else (rng.random(60) ** 0.5, rng.random(60))
     found = paired_bootstrap(one, two, samples=40_000)
     expected = scipy.stats.bootstrap(
         (np.subtract(one, two, dtype=float),), np.mean, n_resamples=40_000, method="percentile", rng=rng
     ).confidence_interval
     assert found.difference == pytest.approx(np.mean(one) - np.mean(two))
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.005)
-    assert found.n == 60
+    assert found.n == len(one)
 
 
 def test_counts_and_pictures_are_resampled_alike(monkeypatch):
@@ -191,22 +191,27 @@ def test_pairs_tell_more_than_two_separate_samples():
     assert together.high - together.low < 0.6 * (apart.high - apart.low)
 
 
-@pytest.mark.parametrize("n", [10, 30, FEW_PICTURES - 1])
-def test_of_few_pictures_it_is_bonett_and_prices_and_holds_exactly(n):
-    """Over all outcomes; the bootstrap's holds in 82 % at n = 10, in 92.2 % at n = 30."""
-    outcomes = [(first, second) for first in range(n + 1) for second in range(n + 1 - first)]
-    found = [paired_bootstrap(np.arange(n) < first, np.arange(n) >= n - second) for first, second in outcomes]
-    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+def settings():
+    """(only the first is right, only the second is) as chances: nets that are not alike, and nets that nearly are."""
     for one, two in itertools.combinations_with_replacement((0.6, 0.8, 0.95), 2):
         for correlation in (0, 0.3, 0.6):
             both = one * two + correlation * np.sqrt(one * (1 - one) * two * (1 - two))
-            first, second = one - both, two - both
-            if min(first, second) < 0:
-                continue
-            counts = np.array([(a, b, n - a - b) for a, b in outcomes])
-            chance = scipy.stats.multinomial.pmf(counts, n, [first, second, 1 - first - second])
-            held = chance[(low <= first - second) & (first - second <= high)].sum()
-            assert held > 0.94
+            if min(one - both, two - both) >= 0:
+                yield one - both, two - both
+    yield from ((0.01, 0.005), (0.02, 0.01), (0.02, 0.0), (0.005, 0.002), (0.002, 0.002))
+
+
+@pytest.mark.parametrize("n", [10, 30, 100, 456])
+def test_where_few_answers_differ_it_holds_exactly(n):
+    """Over all outcomes with fewer than FEW_PAIRS pairs, of which more than these say."""
+    outcomes = [(a, b) for a in range(min(n, 60) + 1) for b in range(min(n, 60) + 1 - a) if a + b < FEW_PAIRS]
+    found = [paired_bootstrap(np.arange(n) < a, np.arange(n) >= n - b) for a, b in outcomes]
+    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+    counts = np.array([(a, b, n - a - b) for a, b in outcomes])
+    for first, second in settings():
+        chance = scipy.stats.multinomial.pmf(counts, n, [first, second, 1 - first - second])
+        if chance.sum() > 0.999:  # else it is the bootstrap's, too
+            assert chance[(low <= first - second) & (first - second <= high)].sum() > 0.93, (first, second)
 
 
 def test_bonett_and_prices_by_hand():
