@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hw4fast.errors import UsageError, UserError
-from hw4fast.files import cache_folder
+from hw4fast.files import cache_folder, sha256
 from hw4fast.inference.optimised import ELSEWHERE, STATUS, fingerprint
 from hw4fast.paths import one_line
 
@@ -148,13 +148,19 @@ def _keep(note: Path) -> None:
 
 def _with_others(path: Path) -> list[object]:
     """Of a file whose weights lie in others: its hash, and what the system says of each of them."""
+    return [sha256(path), *(_status(other) for other in weight_files(path))]
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The other files that an ONNX file says its weights lie in, sorted by name. Raises OSError."""
+    if path.stat().st_size == 0:
+        return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        digest = hashlib.sha256(content).hexdigest()
         names, place = set(), 0
         while (place := content.find(ELSEWHERE, place)) >= 0:
             length, place = _varint(content, place + len(ELSEWHERE))
             names.add(content[place : place + min(length, 4096)])
-    return [digest, *(_status(path.parent / os.fsdecode(name)) for name in sorted(names))]
+    return [path.parent / os.fsdecode(name) for name in sorted(names)]
 
 
 def _varint(content: mmap.mmap, place: int) -> tuple[int, int]:

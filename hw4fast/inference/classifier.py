@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import shlex
 import sys
 import threading
@@ -19,6 +21,7 @@ from hw4fast.errors import UserError
 from hw4fast.files import sha256
 from hw4fast.inference.binding import DEVICES, Bound
 from hw4fast.inference.card import KEY, Card
+from hw4fast.inference.checked import weight_files
 from hw4fast.inference.known import find_model, known_card
 from hw4fast.inference.session import PROVIDERS, open_session, said
 from hw4fast.kernels import rest
@@ -78,8 +81,17 @@ class Classifier:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the model file."""
-        return sha256(self.path)
+        """Of the model file; of it and of the files that its weights lie in, where they lie in others."""
+        others = [path for path in weight_files(self.path) if path.is_file()]
+        digests = [sha256(path) for path in (self.path, *others)]
+        return digests[0] if not others else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @cached_property
+    def mixes_batch(self) -> bool:
+        """Whether an answer depends on what else is in its batch: a net that is quantised as it runs, with one scale
+        for all that it is given."""
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(b"DynamicQuantize") >= 0  # operators of that name, and no harm where it is another's
 
     def fit(self, picture: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 1 or 3] of any size → uint8 [height, width, channels] as the model reads it.

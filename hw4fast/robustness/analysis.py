@@ -24,8 +24,8 @@ IMAGENET = 1000  # classes
 class Breaking:
     """The breaking points under one transform. n: pictures sought; never: how many hold all through the sweep;
     values: [n] levels in the sweep's order, the soonest first, those that never break left out; median and quartiles:
-    levels, None where more than the share never break; interval: 95 % of the median, from order statistics;
-    not_monotone: pictures whose answer changes back and forth along the grid."""
+    the least level at which that share of all n pictures has broken, None where it never does; interval: 95 % of the
+    median, from order statistics; not_monotone: pictures whose answer changes back and forth along the grid."""
 
     transform: str
     parameter: str
@@ -56,8 +56,11 @@ def median_rank(n: int) -> int | None:
 
 
 def breaking_points(measured: Measured) -> list[Breaking]:
-    """One per transform that was swept, the one first whose median comes soonest in its sweep."""
-    found = []
+    """One per transform that was swept, the one first whose median comes soonest in its sweep; none where no picture
+    that was sought could be read."""
+    found: list[Breaking] = []
+    if not measured.broken:
+        return found
     for place, transform in enumerate(measured.swept):
         each = sorted((row[place] for row in measured.broken), key=lambda b: (np.isnan(b.share), b.share))
         broken = [b for b in each if not np.isnan(b.share)]
@@ -78,7 +81,7 @@ def breaking_points(measured: Measured) -> list[Breaking]:
                 shares=tuple(b.share for b in broken),
                 values=tuple(b.value for b in broken),
                 median=at((n - 1) // 2),
-                quartiles=(at((n - 1) // 4), at(3 * (n - 1) // 4)),
+                quartiles=(at(-(-n // 4) - 1), at(-(-3 * n // 4) - 1)),
                 interval=(None, None) if low is None else (at(low), at(n - 1 - low)),
                 not_monotone=sum(b.changes > 1 for b in each),
             )
@@ -90,7 +93,8 @@ def breaking_points(measured: Measured) -> list[Breaking]:
 class Series:
     """A transform over its severities. area: under the accuracy-severity curve, clean at 0 (1: all right at each);
     None without labels or severities. flip_area: of the flip rate. corruption_error: the errors over severities 1…5
-    divided by AlexNet's published ones (Hendrycks and Dietterich 2019), None where there are none."""
+    divided by AlexNet's published ones (Hendrycks and Dietterich 2019), None where there are none and for a model that
+    hasn't ImageNet's classes."""
 
     name: str
     area: float | None
@@ -98,7 +102,8 @@ class Series:
     corruption_error: float | None
 
 
-def series_of(rows: Sequence[Row]) -> list[Series]:
+def series_of(rows: Sequence[Row], classes: int) -> list[Series]:
+    """classes: of the model."""
     clean = rows[0]
     found = []
     for group in by_series(rows):
@@ -109,7 +114,7 @@ def series_of(rows: Sequence[Row]) -> list[Series]:
         area = area_under([float(value or 0) for value in right], severities) if graded and labelled else None
         flips = area_under([row.flip_rate for row in (clean, *group)], severities) if graded else None
         name = group[0].point.series
-        published = graded and labelled and name in ALEXNET and not TRANSFORMS.get(name).note
+        published = classes == IMAGENET and graded and labelled and name in ALEXNET and not TRANSFORMS.get(name).note
         errors = [1 - float(row.accuracy or 0) for row in group]
         found.append(Series(name, area, flips, corruption_error(errors, name) if published else None))
     return found
@@ -156,13 +161,12 @@ class ModelRow:
 
 def model_row(name: str, measured: Measured, rows: Sequence[Row], classes: int) -> ModelRow:
     """classes: of the model; with another number than ImageNet's it isn't compared with AlexNet."""
-    series = series_of(rows)
+    series = series_of(rows, classes)
     right = [row.accuracy for row in rows[1:] if row.accuracy is not None]
     areas = {one.name: one.area if one.area is not None else 1 - (one.flip_area or 0) for one in series}
     graded = {one.name: areas[one.name] for one in series if one.flip_area is not None}
     worst = min(graded, key=lambda one: graded[one]) if graded else ""
     errors = [one.corruption_error for one in series if one.name in MCE and one.corruption_error is not None]
-    errors = errors if classes == IMAGENET else []
     known = [one.area for one in series if one.area is not None]
     return ModelRow(
         model=name,

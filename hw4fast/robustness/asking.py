@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from hw4fast.transforms import Transform
 from hw4fast.transforms.randomness import picture_key
 
 if TYPE_CHECKING:
+    from hw4fast.data.preprocessing import Preprocessing
     from hw4fast.inference.classifier import Classifier
 
 BATCH = 8  # points that go through a net at once: more gain nothing on one core
@@ -73,26 +75,32 @@ class Done:
 
 @dataclass
 class _Dialogue:
-    """A model and a picture. answers: what is known, by the point's key; new: what of it wasn't at the beginning."""
+    """A model and a picture. answers: what is known, by the point's key; new: what of it wasn't at the beginning, that
+    which hangs on the fitted pixels, and that which hangs on the decoded ones."""
 
     model: Asked
     label: int
     answers: dict[str, Answer]
-    new: dict[str, Answer] = field(default_factory=dict)
+    new: tuple[dict[str, Answer], dict[str, Answer]] = field(default_factory=lambda: ({}, {}))
 
     def answer(self, points: Sequence[Point], batch: np.ndarray) -> None:
         """Asks the net. A batch that isn't full is filled up with its last picture: a net may add up in another order
-        for another batch size, and an answer must not depend on what else is asked."""
-        full = np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
+        for another batch size, and an answer must not depend on what else is asked. One that mixes its batch is asked
+        picture by picture."""
+        classifier, full = self.model.classifier, np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), 0)])
         try:
-            probabilities, logits = self.model.classifier.answers(full)
+            if classifier.mixes_batch:
+                each = [classifier.answers(picture[None]) for picture in batch]
+                probabilities, logits = (np.concatenate(parts) for parts in zip(*each, strict=True))
+            else:
+                probabilities, logits = classifier.answers(full)
         except UserError as error:
             raise UserError(f"{points[0].spec or 'clean pictures'}: {error}") from None
         for row, point in enumerate(points):
             z = logits[row]
             rank = -1 if self.label == NO_LABEL else _rank(z, self.label)
             found = Answer(int(z.argmax()), float(probabilities[row].max()), rank, self.label)
-            self.answers[point.key] = self.new[point.key] = found
+            self.answers[point.key] = self.new[point.reads][point.key] = found
 
 
 def _rank(logits: np.ndarray, label: int) -> int:
@@ -110,17 +118,19 @@ def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event
     dialogues: dict[str, _Dialogue] = {}
     broken: dict[str, tuple[Broken, ...]] = {}
     new, reused = [], 0
+    reads = any(point.reads for point in plan.points)
+    whole = _number(blake2b(b"decoded" + picture_key(picture)).digest()) if reads else 0  # and no fitted one's
     for models, fitted in groups:
         key = picture_key(fitted)
-        pixels = int.from_bytes(key[:8], "little")
-        talks = [_begun(model, int(model.labels[number]), store.find(model.key, pixels, plan.seed)) for model in models]
+        pixels = _number(key), whole
+        talks = [_begun(model, int(model.labels[number]), store, pixels, plan.seed, reads) for model in models]
+        shown = partial(_shown, fitted=fitted, seed=plan.seed, key=key, decoded=picture)
 
-        read = {"decoded": picture, "preprocessing": models[0].classifier.card.preprocessing}
-
-        def ask(
-            talks: list[_Dialogue], points: Sequence[Point], fitted: Any = fitted, key: bytes = key, read: Any = read
-        ) -> None:
-            _ask(talks, points, partial(_shown, fitted=fitted, seed=plan.seed, key=key, **read), stop)
+        def ask(talks: list[_Dialogue], points: Sequence[Point], shown: Any = shown) -> None:
+            _ask(talks, [point for point in points if not point.reads], shown, stop)
+            reading = [point for point in points if point.reads]
+            for preprocessing, some in _by_preprocessing(talks):
+                _ask(some, reading, partial(shown, preprocessing=preprocessing), stop)
 
         reused += sum(point.key in talk.answers for talk in talks for point in plan.points)
         ask(talks, plan.points)
@@ -133,7 +143,7 @@ def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event
                     return [talk.answers[point.key].answer for point in points]
 
                 broken[talk.model.name] = tuple(break_points(plan.swept, answers, talk.answers[CLEAN.key].answer))
-            new += [(talk.model.key, pixels, talk.new)] if talk.new else []
+            new += [(talk.model.key, where, some) for where, some in zip(pixels, talk.new, strict=True) if some]
     found = [dialogues[model.name].answers for model in plan.models]
     return Done(
         number,
@@ -145,15 +155,31 @@ def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event
 
 
 def _groups(models: Sequence[Asked]) -> list[list[Asked]]:
-    """Models that are shown the same pixels."""
+    """Models that are shown the same pixels, but for what hangs on how a picture is read."""
     groups: dict[Any, list[Asked]] = {}
     for model in models:
         groups.setdefault(model.classifier.card.preprocessing.fitting, []).append(model)
     return list(groups.values())
 
 
-def _begun(model: Asked, label: int, known: dict[str, Answer]) -> _Dialogue:
-    """Known answers count where the picture's label is what it was then: their rank belongs to it."""
+def _by_preprocessing(talks: Sequence[_Dialogue]) -> list[tuple[Preprocessing, list[_Dialogue]]]:
+    groups: dict[Preprocessing, list[_Dialogue]] = {}
+    for talk in talks:
+        groups.setdefault(talk.model.classifier.card.preprocessing, []).append(talk)
+    return list(groups.items())
+
+
+def _number(key: bytes) -> int:
+    """What a picture's answers are stored under."""
+    return int.from_bytes(key[:8], "little")
+
+
+def _begun(model: Asked, label: int, store: Store, pixels: tuple[int, int], seed: int, reads: bool) -> _Dialogue:
+    """Known answers count where the picture's label is what it was then: their rank belongs to it. pixels: what answers
+    are stored under that hang on the fitted picture, and those that hang on the decoded one."""
+    known = store.find(model.key, pixels[0], seed)
+    if reads:
+        known |= store.find(model.key, pixels[1], seed)
     return _Dialogue(model, label, {key: answer for key, answer in known.items() if answer.label == label})
 
 

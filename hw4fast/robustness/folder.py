@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,15 @@ def unfinished(source: str, seed: int, arguments: dict[str, Any]) -> dict[str, A
     return {"status": "unfinished", "source": source, "seed": seed, "arguments": arguments}
 
 
-def forget(folder: Path) -> bool:
-    """Removes a folder in which a study was begun that has not one answer; whether it did."""
+def forget(folder: Path, parents: Sequence[Path] = ()) -> bool:
+    """Removes a folder in which a study was begun that has not one answer, and `parents`, the inmost first, which were
+    made for it; whether it did."""
     if sorted(path.name for path in folder.iterdir()) != [RECORD]:
         return False
     with suppress(OSError):
         shutil.rmtree(folder)
-        folder.parent.rmdir()  # which may have been made for it; else it isn't empty
+        for parent in parents:
+            parent.rmdir()
     return True
 
 

@@ -68,6 +68,11 @@ class Point:
         marks = [link.transform.fingerprint for link in self.chain.links if link.transform.fingerprint]
         return " ".join([self.spec, *marks])
 
+    @property
+    def reads(self) -> bool:
+        """Whether the picture as it was decoded decides what the model is shown, beside the fitted one."""
+        return self.chain is not None and self.chain.links[0].transform.reads
+
     def apply(self, picture: np.ndarray, seed: int, key: bytes | None = None, **read: Any) -> np.ndarray:
         """uint8 [h, w, c] → the same shape. Chance is drawn from (seed, picture, spec) alone: the spec holds the
         level, so that `classify --transform SPEC` draws the same. key: the picture's `picture_key`, if it is known;

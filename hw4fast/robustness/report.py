@@ -57,7 +57,7 @@ def render(report: Report) -> str:
 def _plots(report: Report) -> tuple[str, str, str]:
     """What needs no pictures: the heat map and the curves; breaking points, calibration, classes; other models."""
     measured = report.measured
-    heat = sections.heat_map(report.rows, series_of(report.rows))
+    heat = sections.heat_map(report.rows, series_of(report.rows, len(report.model_labels)))
     broken = sections.breaking_section(breaking_points(measured))
     classes = sections.classes_section(classes_of(measured), report.model_labels)
     listed = sections.models_section(report.models)

@@ -11,13 +11,13 @@ from typing import Any
 
 from hw4fast import record
 from hw4fast.errors import Interrupted, UsageError, UserError
-from hw4fast.files import alone
+from hw4fast.files import alone, write_json
 from hw4fast.kernels import check_threads
 from hw4fast.paths import one_line, printable
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.breaking import PICTURES
 from hw4fast.robustness.findings import headline
-from hw4fast.robustness.folder import begin, forget
+from hw4fast.robustness.folder import RECORD, begin, forget, unfinished
 from hw4fast.robustness.measure import Measured, measure
 from hw4fast.robustness.metrics import Row
 from hw4fast.robustness.output import Outcome, command, write_files
@@ -141,25 +141,33 @@ def study(
         "labels": None if labels is None else str(labels),
         "imports": [str(path) for path in imports],
     }
-    folder = begin(_wanted(out, opened), opened.identity, seed, arguments, resume)
+    wanted = _wanted(out, opened)
+    made = [parent for parent in wanted.parents if not parent.exists()]
+    folder = begin(wanted, opened.identity, seed, arguments, resume)
     try:
-        with alone(folder, "studying into"):
-            store = Store(folder, _setting(asked[0]))
-            options: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress, "breaking": breaking}
-            measured = measure(opened, chosen, asked, points, store, **options)
-            store.finish()
-            seconds = time.perf_counter() - started
-            outcome = Outcome(arguments, opened, asked, measured, seconds)
-            write_files(folder, outcome)
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted{_kept(arguments, folder)}") from None
+        with alone(folder, "studying into"):  # nothing of a folder that another process studies into is touched
+            try:
+                store = Store(folder, _setting(asked[0]))
+                options: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress, "breaking": breaking}
+                measured = measure(opened, chosen, asked, points, store, **options)
+                store.finish()
+                outcome = Outcome(arguments, opened, asked, measured, time.perf_counter() - started)
+                write_json(folder / RECORD, unfinished(opened.identity, seed, arguments))  # until all files are of it
+                write_files(folder, outcome)
+            except KeyboardInterrupt:
+                raise Interrupted(f"interrupted{_kept(arguments, folder, made)}") from None
+            except OSError as error:
+                raise UserError(f"{_why(folder, error)}{_kept(arguments, folder, made)}") from None
+            except BaseException:
+                forget(folder, made)
+                raise
     except OSError as error:
-        why = f"the study can't be written to '{printable(str(folder))}' ({one_line(error.strerror or str(error))})"
-        raise UserError(f"{why}{_kept(arguments, folder)}") from None
-    except BaseException:
-        forget(folder)
-        raise
+        raise UserError(_why(folder, error)) from None
     return _result(folder, outcome)
+
+
+def _why(folder: Path, error: OSError) -> str:
+    return f"the study can't be written to '{printable(str(folder))}' ({one_line(error.strerror or str(error))})"
 
 
 def _asked(models: Sequence[str | Path], provider: str, source: Source) -> list[Asked]:
@@ -186,9 +194,9 @@ def _setting(model: Asked) -> dict[str, str]:
     return setting | {"provider": model.classifier.provider, "code": fingerprint()}
 
 
-def _kept(arguments: dict[str, Any], folder: Path) -> str:
+def _kept(arguments: dict[str, Any], folder: Path, made: Sequence[Path]) -> str:
     again = shlex.join([*command(arguments), "--out", str(folder), "--resume"])
-    if forget(folder):
+    if forget(folder, made):
         return " before the first answers were kept; nothing was written"
     return f"; the answers so far are kept, go on with: {again}"
 

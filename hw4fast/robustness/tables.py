@@ -90,7 +90,7 @@ def further_tables(outcome: Outcome) -> dict[str, Any]:
     for model, found, rows in zip(outcome.models, outcome.measured, outcome.rows, strict=True):
         of_model = {"model": model.name}
         broken = {one.transform: one for one in breaking_points(found)}
-        for one in series_of(rows):
+        for one in series_of(rows, len(model.classifier.card.labels)):
             lines["transforms"].append(of_model | asdict(one) | _summary_of(broken.get(one.name)))
         for row in classes_of(found):
             name = model.classifier.card.labels[row.label]

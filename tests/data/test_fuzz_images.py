@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from hw4fast.data.images import read_picture
+from hw4fast.errors import UserError
 from tests.data.hostile_pictures import HOSTILE, corpus, damaged_picture
+from tests.data.test_images import encoded, refused
 from tests.watched import BAD, Watched
 
 NUMBER = int(os.environ.get("HW4FAST_FUZZ", "300"))
@@ -51,3 +56,16 @@ def test_damaged(watched, tmp_path):
 def test_the_same_number_is_the_same_picture():
     assert [damaged_picture(7), damaged_picture(8)] == [damaged_picture(7), damaged_picture(8)]
     assert damaged_picture(7) != damaged_picture(8)
+
+
+def test_a_png_with_one_wrong_bit():
+    picture = np.arange(40 * 56, dtype=np.uint8).reshape(40, 56) * 3
+    whole = encoded(Image.fromarray(picture), "PNG")
+    for at in range(8, len(whole) - 12):  # all but IEND
+        broken = bytearray(whole)
+        broken[at] ^= 4
+        with pytest.raises(UserError):
+            read_picture(bytes(broken))
+    at = whole.index(b"IDAT") + 40
+    refused(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], "broken or truncated PNG", "checksum in b'IDAT'")
+    refused(whole[:-12], "truncated PNG file")

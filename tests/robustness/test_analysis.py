@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from hw4fast.robustness.analysis import calibration_error, classes_of, compare, median_rank, series_of
+from hw4fast.robustness.analysis import breaking_points, calibration_error, classes_of, compare, median_rank, series_of
+from hw4fast.robustness.breaking import Broken
 from hw4fast.robustness.corruption_error import ALEXNET
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.points import points_of
+from hw4fast.transforms import TRANSFORMS
 from tests.robustness.rows import measured_of
 
 POINTS = points_of(["gaussian_noise", "frost", "blur51"])
@@ -24,7 +28,7 @@ def some(seed=0, n=40, classes=4, unlabelled=0):
 
 def test_areas_and_corruption_errors():
     measured = some()
-    series = {one.name: one for one in series_of(measured.rows())}
+    series = {one.name: one for one in series_of(measured.rows(), 1000)}
     accuracy = (measured.answers == measured.labels).mean(axis=1)
     assert series["gaussian_noise"].area == pytest.approx(np.trapezoid(accuracy[:6]) / 5)
     flips = (measured.answers != measured.answers[0]).mean(axis=1)
@@ -35,8 +39,12 @@ def test_areas_and_corruption_errors():
     assert series["blur51"].area is series["blur51"].flip_area is None  # one strength has no curve
 
 
+def test_only_imagenets_classes_are_compared_with_alexnet():
+    assert all(one.corruption_error is None for one in series_of(some().rows(), 10))
+
+
 def test_without_labels_there_are_flips_only():
-    series = series_of(some(unlabelled=40).rows())
+    series = series_of(some(unlabelled=40).rows(), 1000)
     assert all(one.area is None and one.corruption_error is None for one in series)
     assert any(one.flip_area is not None for one in series)
     assert classes_of(some(unlabelled=40)) == [] and calibration_error(some(unlabelled=40), [0]) is None
@@ -96,3 +104,24 @@ def test_the_medians_interval_has_the_binomials_ranks():
         coverage = binom.cdf(n - 1 - rank, n, 0.5) - binom.cdf(rank, n, 0.5)
         assert coverage >= 0.95
         assert binom.cdf(n - 2 - rank, n, 0.5) - binom.cdf(rank + 1, n, 0.5) < 0.95
+
+
+@pytest.mark.parametrize(
+    ("shares", "median", "quartiles"),
+    [
+        ((0.1, 0.2, 0.3, 0.4, None, None), 0.3, (0.2, None)),  # two thirds break, three quarters never do
+        ((0.1, None), 0.1, (0.1, None)),
+        ((0.1, 0.2, 0.3, 0.4), 0.2, (0.1, 0.3)),
+        ((None, None, None, 0.5), None, (0.5, None)),
+        ((0.5,), 0.5, (0.5, 0.5)),
+    ],
+)
+def test_quartiles_of_pictures_that_never_break(shares, median, quartiles):
+    rotate = TRANSFORMS.get("rotate")
+    broken = [(Broken(np.nan, np.nan, 0) if share is None else Broken(share, share, 1),) for share in shares]
+    (found,) = breaking_points(replace(some(), swept=(rotate,), broken=tuple(broken)))
+    assert (found.median, found.quartiles) == (median, quartiles)
+
+
+def test_no_picture_that_was_sought_could_be_read():
+    assert breaking_points(replace(some(), swept=(TRANSFORMS.get("rotate"),), broken=())) == []
