@@ -317,6 +317,9 @@ def test_specs_are_split_at_commas_but_not_inside_one():
     assert _specs("blur") == ["blur"]
     assert _specs("blur,noise3,rotate30") == ["blur", "noise3", "rotate30"]
     assert _specs("jitter:brightness=0.1,contrast=0.2,blur") == ["jitter:brightness=0.1,contrast=0.2", "blur"]
+    chain = "translate:right=0.1,down=0.1+rotate10:fill=black"
+    assert _specs(f"{chain},blur") == [chain, "blur"]
+    assert _specs("blur5:sigma=2+rotate10,noise:std=0.1") == ["blur5:sigma=2+rotate10", "noise:std=0.1"]
     assert _specs("blur5:sigma=2,noise:std=0.1") == ["blur5:sigma=2", "noise:std=0.1"]
 
 

@@ -113,7 +113,8 @@ def _specs(text: str) -> list[str]:
     """Splits at commas, but not before the key=value pairs that belong to the spec in front of them."""
     specs: list[str] = []
     for part in text.split(","):
-        if specs and ":" in specs[-1] and "=" in part and ":" not in part:
+        begin = part.partition("+")[0]  # behind a + another transform begins
+        if specs and ":" in specs[-1].rpartition("+")[2] and "=" in begin and ":" not in begin:
             specs[-1] += "," + part
         else:
             specs.append(part)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hw4fast.errors import UserError
+from hw4fast.paths import one_line
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 LABELS_FILE = "labels.csv"
@@ -180,15 +181,23 @@ def _mapping(path: Path, columns: set[str]) -> dict[str, int]:
         reader = csv.DictReader(lines)
         for row in reader:
             label = _label(row[numbers[0]], f"{path}, line {reader.line_num}")
-            if label is not None and row[names[0]]:
-                known[row[names[0]].strip()] = label
+            name = (row[names[0]] or "").strip()
+            if label is None or not name:
+                continue
+            if known.setdefault(name, label) != label:
+                raise UserError(
+                    f"{path}, line {reader.line_num}: '{one_line(name)}' is {known[name]} above, {label} here"
+                )
     return known
 
 
 def _class_index(path: Path) -> dict[str, int]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return {str(names[0]): int(index) for index, names in value.items()}
+        known = {str(names[0]): int(index) for index, names in value.items()}
+        if any(index < 0 for index in known.values()):
+            raise ValueError("a class index is 0, 1, 2, …")
+        return known
     except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
         raise UserError(
             f'the labels \'{path}\' can\'t be read as JSON like {{"0": ["n01440764", "tench"], …}}: {error}'

@@ -135,6 +135,8 @@ def test_labels_come_from_a_file_of_classes(tmp_path):
     [
         ("x.csv", "a,b\n1,2\n", "needs the columns file,label or class,index"),
         ("x.csv", "wnid,index\nn9,1\n", "no picture of .* has a label"),
+        ("x.csv", "wnid,index\nn01,1\nn02,2\nn01,3\n", "x.csv, line 4: 'n01' is 1 above, 3 here"),
+        ("x.json", '{"-3": ["n01", "cat"]}', "a class index is 0, 1, 2"),
         ("x.csv", "wnid,index\nn9,one\n", "x.csv, line 2: a label is a class index"),
         ("x.json", "{", "can't be read as JSON like"),
         ("x.json", "[1]", "can't be read as JSON like"),
