@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import linecache
 import marshal
 import sys
 import traceback
@@ -130,31 +131,77 @@ def _fingerprint(function: Callable[..., np.ndarray]) -> str:
 
 @cache
 def fingerprint() -> str:
-    """Of the transforms of this package and the kernels that they call, as they are on the disk."""
+    """Of the transforms of this package and of what they call, as they are on the disk."""
     package = Path(__file__).parents[1]
     digest = hashlib.blake2b(digest_size=8)
-    for file in [*sorted(package.glob("transforms/*.py")), *sorted(package.glob("kernels/*.py")), compiled().__file__]:
+    parts = [file for part in ("transforms", "kernels") for file in sorted(package.glob(f"{part}/*.py"))]
+    for file in [*parts, package / "data" / "preprocessing.py", compiled().__file__]:
         digest.update(Path(str(file)).read_bytes())
     return digest.hexdigest()
+
+
+_imported: dict[Path, tuple[list[str], list[str]]] = {}  # file → its transforms, and the modules that it brought in
 
 
 def import_transforms(path: str | Path) -> list[str]:
     """Runs a Python file of the user's and gives the names of the transforms that it registers.
 
-    Raises UserError when it can't be read or run, UsageError when it registers none.
+    A file that was imported before is run again, with the modules beside it that it imports, and what it registers
+    takes the place of what it had. The transforms' fingerprint is of all these files, but not of what a function
+    imports when it is called. Raises UserError when it can't be read or run, UsageError when it registers none; then
+    what was registered before still is.
     """
     path = Path(path)
-    known = set(TRANSFORMS)
     specification = importlib.util.spec_from_file_location(f"hw4fast_own_{path.stem}", path)
     if not path.is_file() or specification is None or specification.loader is None:
         raise UserError(f"'{path}' is no Python file (NAME.py) that could be imported")
+    names, beside = _imported.get(path.resolve(), ([], []))
+    old = {name: TRANSFORMS.remove(name) for name in names if name in TRANSFORMS}
+    modules = {name: sys.modules.pop(name) for name in beside if name in sys.modules}
+    known, known_modules = set(TRANSFORMS), set(sys.modules)
+    linecache.checkcache(str(path))  # inspect reads the text from there
     module = importlib.util.module_from_spec(specification)
     sys.modules[module.__name__] = module  # where dataclasses and inspect look for it
     try:
         specification.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        new = [name for name in TRANSFORMS if name not in known]
+        if not new:
+            raise UsageError(f"'{path}' registers no transform; put @hw4fast.transform(severities=…) over a function")
+    except BaseException as error:
+        for name in [name for name in TRANSFORMS if name not in known]:
+            TRANSFORMS.remove(name)
+        for name, entry in old.items():
+            TRANSFORMS.add(name, entry)
+        sys.modules.update(modules)
+        if isinstance(error, UsageError) or not isinstance(error, Exception | SystemExit):
+            raise
+        # whatever the user's code raises
         raise UserError(f"'{path}' can't be imported: {type(error).__name__}: {one_line(str(error))}") from None
-    new = [name for name in TRANSFORMS if name not in known]
-    if not new:
-        raise UsageError(f"'{path}' registers no transform; put @hw4fast.transform(severities=…) over a function")
+    files = _beside(path)
+    for name in new:
+        entry = TRANSFORMS.remove(name)
+        TRANSFORMS.add(name, replace(entry, fingerprint=_digest(entry.fingerprint, files)))
+    _imported[path.resolve()] = new, [name for name in files if name not in known_modules]
     return new
+
+
+def _beside(path: Path) -> dict[str, Path]:
+    """The modules in memory that lie in the file's folder or below, but for installed packages and this one."""
+    folder, package = path.resolve().parent, Path(__file__).parents[1]
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "/").resolve()
+        installed = "site-packages" in file.parts or file.is_relative_to(package)
+        if file.is_relative_to(folder) and file.is_file() and file != path.resolve() and not installed:
+            found[name] = file
+    return found
+
+
+def _digest(own: str, files: Mapping[str, Path]) -> str:
+    """The fingerprint itself where there are no other files."""
+    if not files:
+        return own
+    digest = hashlib.blake2b(own.encode(), digest_size=8)
+    for name in sorted(files):
+        digest.update(f"{name} ".encode() + files[name].read_bytes())
+    return digest.hexdigest()

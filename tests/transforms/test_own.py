@@ -172,8 +172,41 @@ def test_a_file_of_the_users(tmp_path):
     assert TRANSFORMS.get("tint").summary == "Moves red towards white."
     result = parse("tint1")(PICTURE)
     assert (result[..., 0] == 255).all() and np.array_equal(result[..., 1:], PICTURE[..., 1:])
-    with pytest.raises(UserError, match="can't be imported: ValueError: transform 'tint' is registered already"):
+
+
+def test_a_file_that_is_imported_again_takes_its_own_place(tmp_path):
+    path = write(tmp_path, TINT)
+    import_transforms(path)
+    mark = TRANSFORMS.get("tint").fingerprint
+    assert import_transforms(path) == ["tint"] and TRANSFORMS.get("tint").fingerprint == mark
+    write(tmp_path, TINT.replace("tint", "shade"))
+    assert import_transforms(path) == ["shade"] and "tint" not in TRANSFORMS
+    for broken in (TINT + "\n1 / 0\n", "x = 1"):
+        write(tmp_path, broken)
+        with pytest.raises((UserError, UsageError)):
+            import_transforms(path)
+        assert "shade" in TRANSFORMS and "tint" not in TRANSFORMS
+    other = tmp_path / "other.py"
+    other.write_text(write(tmp_path, TINT.replace("tint", "shade")).read_text())
+    with pytest.raises(UserError, match="can't be imported: ValueError: transform 'shade' is registered already"):
+        import_transforms(other)
+
+
+def test_modules_beside_a_file_are_a_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = tmp_path / "helper_of_mine.py"
+    path = write(
+        tmp_path,
+        "import helper_of_mine\n"
+        + textwrap.dedent(TINT).replace("return", "picture[:] = helper_of_mine.CODE\n    return"),
+    )
+    marks = []
+    for code in (1, 1, 22):
+        helper.write_text(f"CODE = {code}\n")
         import_transforms(path)
+        marks.append(TRANSFORMS.get("tint").fingerprint)
+        assert (parse("tint1")(PICTURE) == code).any()
+    assert marks[0] == marks[1] != marks[2] and len(marks[0]) == 16
 
 
 def test_a_file_may_hold_dataclasses_helpers_and_several_transforms(tmp_path):
