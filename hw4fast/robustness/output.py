@@ -25,7 +25,7 @@ from hw4fast.robustness.metrics import Row
 from hw4fast.robustness.pictures import Prints
 from hw4fast.robustness.report import Report, render
 from hw4fast.robustness.source import Source
-from hw4fast.robustness.tables import further_tables, predictions_table, summary_table, write_table
+from hw4fast.robustness.tables import further_tables, prediction_tables, summary_table, write_table
 from hw4fast.stats import calibration_bins
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Outcome:
 def write_files(folder: Path, outcome: Outcome) -> None:
     """All that a study leaves, into a folder that is there; `study.json` last: what it says stands there, does."""
     title = f"{outcome.source.name} · {outcome.models[0].name} · n = {outcome.rows[0][0].n} pictures"
-    tables = {"predictions": predictions_table(outcome.models, outcome.measured), "summary": summary_table(outcome)}
+    tables = {"predictions": prediction_tables(outcome.models, outcome.measured), "summary": summary_table(outcome)}
     for name, table in (tables | further_tables(outcome)).items():
         write_table(folder / name, table)
     _save_pictures(folder, outcome, title)

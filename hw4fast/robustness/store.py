@@ -56,13 +56,15 @@ class Store:
         self._new: list[tuple[Any, ...]] = []
         self._due = time.monotonic() + SECONDS
         self._columns = self._read()
-        self._places = self._index()
+        self._places: dict[tuple[str, int, int], np.ndarray] | None = self._index()
 
     def __len__(self) -> int:
         return len(self._columns["answer"])
 
     def find(self, model: str, pixels: int, seed: int) -> dict[str, Answer]:
         """What that model answered to these pixels: spec → Answer."""
+        if self._places is None:
+            self._places = self._index()
         rows = self._places.get((model, pixels, seed), range(0))
         c = self._columns
         return {
@@ -93,17 +95,24 @@ class Store:
     def finish(self) -> None:
         """All in one sorted file; the parts go."""
         self.flush()
-        c, models, specs = self._read(), np.array(self._models), np.array(self._specs)
+        self._columns = c = {}  # what was read before isn't needed beside it
+        c.update(self._read())
+        for name, words in (("model", self._models), ("spec", self._specs)):  # numbered as they are sorted
+            places = {word: place for place, word in enumerate(sorted(words))}
+            c[name] = np.array([places[word] for word in words], np.int32)[c[name]]
+            words.sort()
         if len(c["answer"]):
-            text = {"model": models[c["model"]], "spec": specs[c["spec"]]}
-            order = np.lexsort((text["spec"], c["seed"], c["pixels"], text["model"]))
-            keys = [np.asarray((c | text)[name])[order] for name in KEYS]
+            order = np.lexsort((c["spec"], c["seed"], c["pixels"], c["model"]))
+            for name in c:
+                c[name] = c[name][order]
             last = np.ones(len(order), bool)  # of answers to the same, the newest: a label may have changed
-            last[:-1] = np.any([column[1:] != column[:-1] for column in keys], axis=0)
-            self._write(self.folder / WHOLE, {name: np.asarray((c | text)[name])[order][last] for name in c})
+            last[:-1] = np.any([c[name][1:] != c[name][:-1] for name in KEYS], axis=0)
+            if not last.all():
+                for name in c:
+                    c[name] = c[name][last]
+            self._write(self.folder / WHOLE, c, {"model": self._models, "spec": self._specs})
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-        self._columns = self._read()
-        self._places = self._index()
+        self._places = None
 
     def _parts(self) -> list[Path]:
         return sorted(path for path in (self.folder / PARTS).glob("*.parquet") if path.stem.isdecimal())
@@ -141,14 +150,20 @@ class Store:
                 f"'{path}' is damaged ({one_line(str(error))}): delete it, its answers are asked for again"
             ) from None
 
-    def _write(self, path: Path, columns: Mapping[str, Any]) -> None:
+    def _write(self, path: Path, columns: Mapping[str, Any], words: Mapping[str, Sequence[str]] | None = None) -> None:
+        """words: what the numbers in the columns model and spec mean, if these aren't words themselves."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        words = {name: pa.array(columns[name], pa.string()) for name in ("model", "spec")}
         numbers = {name: pa.array(np.asarray(columns[name], kind)) for name, kind in NUMBERS.items()}
+        text = {
+            name: pa.DictionaryArray.from_arrays(pa.array(columns[name]), pa.array(words[name], pa.string()))
+            if words
+            else pa.array(columns[name], pa.string())
+            for name in ("model", "spec")
+        }
         with writing(path) as temporary:
-            pq.write_table(pa.table(words | numbers, metadata=self._setting), temporary)
+            pq.write_table(pa.table(text | numbers, metadata=self._setting), temporary)
 
     def _index(self) -> dict[tuple[str, int, int], np.ndarray]:
         c = self._columns

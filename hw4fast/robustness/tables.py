@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,29 +17,33 @@ from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL
 
+PICTURES = 512  # of a table of predictions
+
 if TYPE_CHECKING:
     from hw4fast.robustness.output import Outcome
 
 
-def predictions_table(models: Sequence[Asked], measured: Sequence[Measured]) -> Any:
-    """An Arrow table: a row per model, picture and point, in this order, clean first. Empty: no label, or no severity
-    (a strength of the user's own)."""
+def prediction_tables(models: Sequence[Asked], measured: Sequence[Measured]) -> Iterator[Any]:
+    """Arrow tables, together a row per model, picture and point, in this order, clean first; PICTURES pictures each,
+    for all at once would need more memory than they were measured in. Empty: no label, or no severity (a strength of
+    the user's own)."""
+    for model, found in zip(models, measured, strict=True):
+        for begin in range(0, len(found.names), PICTURES):
+            yield _of_model(model, found, slice(begin, begin + PICTURES))
+
+
+def _of_model(model: Asked, found: Measured, some: slice) -> Any:
     import pyarrow as pa
 
-    return pa.concat_tables([_of_model(model, found) for model, found in zip(models, measured, strict=True)])
-
-
-def _of_model(model: Asked, found: Measured) -> Any:
-    import pyarrow as pa
-
-    p, n = found.answers.shape
-    labels, clean = np.repeat(found.labels, p), np.repeat(found.answers[0], p)
-    answers, unlabelled = found.answers.T.ravel(), labels == NO_LABEL
+    names, chosen = found.names[some], found.answers[:, some]
+    p, n = chosen.shape
+    labels, clean = np.repeat(found.labels[some], p), np.repeat(chosen[0], p)
+    answers, unlabelled = chosen.T.ravel(), labels == NO_LABEL
     severities = [point.severity for point in found.points]
     return pa.table(
         {
             "model": _words([model.name], np.zeros(n * p, np.int32)),
-            "image": _words(found.names, np.repeat(np.arange(n, dtype=np.int32), p)),
+            "image": _words(names, np.repeat(np.arange(n, dtype=np.int32), p)),
             "label": pa.array(labels, pa.int32(), mask=unlabelled),
             "transform": _words([point.series for point in found.points], np.tile(np.arange(p, dtype=np.int32), n)),
             "severity": pa.array(severities * n, pa.int8()),
@@ -46,8 +51,8 @@ def _of_model(model: Asked, found: Measured) -> Any:
             "answer": pa.array(answers, pa.int32()),
             "answer_name": _words(list(model.classifier.card.labels), answers.astype(np.int32)),
             # more digits would show how onnxruntime rounds
-            "confidence": pa.array(np.round(found.confidence.T.ravel().astype(np.float64), 4)),
-            "label_rank": pa.array(found.ranks.T.ravel(), pa.int32(), mask=unlabelled),
+            "confidence": pa.array(np.round(found.confidence[:, some].T.ravel().astype(np.float64), 4)),
+            "label_rank": pa.array(found.ranks[:, some].T.ravel(), pa.int32(), mask=unlabelled),
             "correct": pa.array((answers == labels).astype(np.int8), mask=unlabelled),
             "flipped": pa.array((answers != clean).astype(np.int8)),
         }
@@ -132,12 +137,20 @@ def _broken(found: Measured) -> Iterator[dict[str, Any]]:
             }
 
 
-def write_table(path: Path, table: Any) -> None:
-    """`path`.parquet and `path`.csv."""
+def write_table(path: Path, tables: Any) -> None:
+    """`path`.parquet and `path`.csv of an Arrow table, or of several of the same columns, one after the other."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import csv
 
-    with writing(path.with_suffix(".parquet")) as temporary:
-        pq.write_table(table, temporary)
-    with writing(path.with_suffix(".csv")) as temporary:
-        csv.write_csv(table, temporary, csv.WriteOptions(quoting_style="needed"))
+    pieces = iter([tables] if isinstance(tables, pa.Table) else tables)
+    first = next(pieces)
+    with writing(path.with_suffix(".parquet")) as parquet, writing(path.with_suffix(".csv")) as text:
+        options = csv.WriteOptions(quoting_style="needed")
+        with (
+            pq.ParquetWriter(parquet, first.schema) as one,
+            csv.CSVWriter(text, first.schema, write_options=options) as two,
+        ):
+            for piece in chain([first], pieces):
+                one.write_table(piece)
+                two.write_table(piece)
