@@ -218,30 +218,6 @@ def area_under(values: ArrayLike, severities: ArrayLike) -> float:
     return float(steps @ (y[1:] + y[:-1]) / 2 / (x[-1] - x[0]))
 
 
-def top_k_correct(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """bool [n]: whether the label is among the k classes of the highest scores.
-
-    scores: [n, classes], logits or probabilities; labels: int [n], -1 where there is none: False there, and not to be
-    counted. Among equal scores the lower class index comes first, as in `argmax`, so that exactly k classes count.
-    Raises ValueError for other shapes, a label or a k that isn't there, and NaN.
-    """
-    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
-        raise ValueError(f"scores [n, classes] and labels [n] are needed, not {scores.shape} and {labels.shape}")
-    n, classes = scores.shape
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be integers, not {labels.dtype}")
-    if not 1 <= k <= classes:
-        raise ValueError(f"k must lie in 1…{classes}, not {k}")
-    if np.any((labels < -1) | (labels >= classes)):
-        raise ValueError(f"labels must lie in -1…{classes - 1}")
-    if np.isnan(scores).any():
-        raise ValueError("scores must not be NaN")
-    own = scores[np.arange(n), labels][:, None]
-    earlier = np.arange(classes) < labels[:, None]
-    ahead = np.count_nonzero((scores > own) | ((scores == own) & earlier), axis=1)
-    return (ahead < k) & (labels != -1)
-
-
 def _shares(name: str, values: ArrayLike) -> np.ndarray:
     """float64 [n] of numbers that must lie in 0…1, n ≥ 1."""
     array = np.asarray(values, np.float64)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import scipy.stats
 from scipy.stats import binom, binomtest, norm
-from sklearn.metrics import top_k_accuracy_score
 
 from hw4fast import stats
 from hw4fast.stats import (
@@ -22,7 +21,6 @@ from hw4fast.stats import (
     mcnemar,
     paired_bootstrap,
     percent,
-    top_k_correct,
     wilson,
 )
 
@@ -344,41 +342,3 @@ def test_area_under():
 def test_curves_that_are_none(values, severities, message):
     with pytest.raises(ValueError, match=message):
         area_under(values, severities)
-
-
-@pytest.mark.parametrize("k", [1, 2, 5, 10])
-def test_top_k_is_scikit_learns_without_ties_and_a_stable_sort_with_them(k):
-    rng = np.random.default_rng(k)
-    scores, labels = rng.random((400, 10)), rng.integers(0, 10, 400)
-    expected = top_k_accuracy_score(labels, scores, k=k, labels=range(10)) if k < 10 else 1.0
-    assert top_k_correct(scores, labels, k).mean() == pytest.approx(expected)
-    tied = rng.integers(0, 4, (400, 10)).astype(np.float32)
-    first = np.argsort(-tied, axis=1, kind="stable")[:, :k]
-    assert np.array_equal(top_k_correct(tied, labels, k), (first == labels[:, None]).any(axis=1))
-
-
-def test_of_equal_scores_the_lower_class_comes_first_and_no_label_is_not_right():
-    scores = np.zeros((5, 3))
-    labels = np.array([0, 1, 2, -1, -1])
-    assert top_k_correct(scores, labels, 1).tolist() == [True, False, False, False, False]
-    assert top_k_correct(scores, labels, 2).tolist() == [True, True, False, False, False]
-    assert top_k_correct(scores, labels, 3).tolist() == [True, True, True, False, False]
-    assert np.array_equal(top_k_correct(scores, labels, 1), scores.argmax(axis=1) == labels)
-
-
-@pytest.mark.parametrize(
-    ("scores", "labels", "k", "message"),
-    [
-        (np.ones((2, 3)), np.array([0, 1]), 0, "k must lie in 1…3, not 0"),
-        (np.ones((2, 3)), np.array([0, 1]), 4, "k must lie in 1…3, not 4"),
-        (np.ones((2, 3)), np.array([0, 3]), 1, "labels must lie in -1…2"),
-        (np.ones((2, 3)), np.array([0, -2]), 1, "labels must lie in -1…2"),
-        (np.ones((2, 3)), np.array([0.0, 1.0]), 1, "integers, not float64"),
-        (np.ones((2, 3)), np.array([0]), 1, r"not \(2, 3\) and \(1,\)"),
-        (np.ones(3), np.array([0]), 1, r"not \(3,\)"),
-        (np.array([[1, np.nan]]), np.array([0]), 1, "NaN"),
-    ],
-)
-def test_scores_that_are_none(scores, labels, k, message):
-    with pytest.raises(ValueError, match=message):
-        top_k_correct(scores, labels, k)

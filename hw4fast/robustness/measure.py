@@ -15,7 +15,7 @@ from hw4fast.errors import UserError
 from hw4fast.inference.workers import in_order
 from hw4fast.paths import printable
 from hw4fast.robustness.asking import Asked, Done, Plan, ask_about
-from hw4fast.robustness.breaking import GRID, ROUNDS, Broken, swept
+from hw4fast.robustness.breaking import Broken, swept
 from hw4fast.robustness.metrics import Row, summarise
 from hw4fast.robustness.points import Point
 from hw4fast.robustness.source import Source
@@ -82,9 +82,9 @@ def measure(
     broken: list[tuple[tuple[Broken, ...], ...]] = []
     failures: list[tuple[str, str]] = []
     reused = 0
-    with _bar(_asked(plan, chosen), source.name, progress) as bar:
+    with _bar(len(chosen), source.name, progress) as bar:
         for done in _answered(source, chosen, plan, store, workers):
-            bar.update(_asked(plan, [done.number]))
+            bar.update()
             if done.failure is not None:
                 failures.append((source.names[done.number], done.failure))
                 continue
@@ -122,12 +122,6 @@ def _sought(chosen: np.ndarray, breaking: int) -> frozenset[int]:
     return frozenset(map(int, chosen[some]))
 
 
-def _asked(plan: Plan, numbers: Sequence[int] | np.ndarray) -> int:
-    """How many answers those pictures take, at most."""
-    each, more = len(plan.points), len(plan.swept) * (GRID + ROUNDS)
-    return len(plan.models) * sum(each + more * (int(number) in plan.sought) for number in numbers)
-
-
 def _note(done: Done, arrays: Sequence[tuple[np.ndarray, ...]], column: int) -> None:
     for (answers, confidence, ranks), found in zip(arrays, done.answers, strict=True):
         answers[:, column] = [a.answer for a in found]
@@ -155,7 +149,6 @@ def _bar(total: int, name: str, progress: bool) -> Any:
         total=total,
         desc=f"study {printable(name)}",
         unit=" images",
-        unit_scale=True,
         disable=None if progress else True,
         file=sys.stderr,
     )

@@ -92,11 +92,13 @@ def points_of(transforms: Sequence[str] | None) -> tuple[Point, ...]:
     names = list(TRANSFORMS) if transforms is None else [_known_as(name) for name in transforms]
     if not names:
         raise UsageError(f"no transform to study; name one or more of: {', '.join(TRANSFORMS)}")
-    points = [CLEAN]
+    points, asked = [CLEAN], dict[tuple[str, ...], str]()
     for name in names:
         series = _series(name)
-        if series[0].series in {point.series for point in points}:
-            raise UsageError(f"the transform '{series[0].series}' is asked for twice; once is enough")
+        first = asked.setdefault(tuple(point.key for point in series), name)  # however it is written
+        if first is not name or series[0].series in {point.series for point in points}:
+            same = "" if first == name else f" ('{first}' is the same)"
+            raise UsageError(f"the transform '{name}' is asked for twice{same}; once is enough")
         points += series
     return tuple(points)
 

@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from sklearn.metrics import top_k_accuracy_score
 
 from hw4fast.data.preprocessing import Preprocessing
 from hw4fast.errors import UserError
 from hw4fast.files import alone
 from hw4fast.inference.card import Card
+from hw4fast.robustness.asking import _rank
 from hw4fast.robustness.study import study
 from tests.conftest import write_linear_onnx
 
@@ -142,3 +144,15 @@ def test_a_failed_study_leaves_the_users_own_folders(photos, tmp_path):
         with pytest.raises(UserError, match="NaN"):
             quietly(photos, bad, ["flip"], tmp_path / out)
     assert list((tmp_path / "results").iterdir()) == [] and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_ranks_are_scikit_learns_top_k_without_ties_and_a_stable_sort_with_them(k):
+    rng = np.random.default_rng(k)
+    scores, labels = rng.random((400, 10)), rng.integers(0, 10, 400)
+    ranks = np.array([_rank(row, label) for row, label in zip(scores, labels, strict=True)])
+    assert (ranks < k).mean() == pytest.approx(top_k_accuracy_score(labels, scores, k=k, labels=range(10)))
+    tied = rng.integers(0, 4, (400, 10)).astype(np.float32)
+    first = np.argsort(-tied, axis=1, kind="stable")[:, :k]
+    ranks = np.array([_rank(row, label) for row, label in zip(tied, labels, strict=True)])
+    assert np.array_equal(ranks < k, (first == labels[:, None]).any(axis=1))

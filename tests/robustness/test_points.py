@@ -40,8 +40,9 @@ def test_a_specification_with_a_level_is_one_point_and_one_without_is_five():
     [
         (["blurr"], "unknown transform 'blurr'; did you mean blur"),
         (["blur", "noise", "blur"], "'blur' is asked for twice"),
-        (["noise", "gaussian_noise"], "'gaussian_noise' is asked for twice"),
-        (["blur51", "blur:size=51"], "'blur51' is asked for twice"),
+        (["noise", "gaussian_noise"], "'gaussian_noise' is asked for twice; once"),
+        (["blur51", "blur:size=51"], r"'blur:size=51' is asked for twice \('blur51' is the same\)"),
+        (["rotate", "rotate:fill=edge"], r"'rotate:fill=edge' is asked for twice \('rotate' is the same\)"),
         ([], "no transform to study; name one or more of: "),
         (["blur4"], "must be odd"),
     ],
