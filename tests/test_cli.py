@@ -103,12 +103,23 @@ def test_every_option_is_explained(verb, capsys):
         (("bench", "nowhere", "--batches", "1,none"), 2, "'none' is no positive whole number"),
     ],
 )
-def test_mistakes(arguments, code, words, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == code
-    assert words in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr and done.stdout == ""
+def test_mistakes(arguments, code, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        found = main(list(arguments))
+    except SystemExit as stop:  # argparse's way
+        found = stop.code
+    assert found == code
+    said = capsys.readouterr()
+    assert words in said.err.splitlines()[-1]
+    assert "Traceback" not in said.err and said.out == ""
     assert not list(tmp_path.iterdir())  # and nothing is left behind
+
+
+def test_a_mistake_as_a_process(tmp_path):
+    done = run("train", "digitz", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "did you mean digits" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ say "the kernels' tests on $loaded"
 # The reports go past Python to the terminal: pytest must not keep them. They are looked for, too: a process that fails
 # while it ends has told pytest already that all is well.
 log=build/sanitize.log code=0
-run_tests -x --import-mode=append --capture=sys -p no:cacheprovider "$@" tests/kernels tests/exporter/test_fuse.py 2>&1 |
+others="not numba and not references_agree and not fused_run"  # which don't run csrc/, or train first
+run_tests -x --import-mode=append --capture=sys -p no:cacheprovider -k "$others" "$@" tests/kernels \
+  tests/exporter/test_fuse.py 2>&1 |
   tee "$log" || code=$?
 unset LD_PRELOAD PYTHONPATH
 if grep -qE "runtime error:|ERROR: AddressSanitizer" "$log"; then fail "the sanitizers found something"; fi

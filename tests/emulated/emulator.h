@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <setjmp.h>
 #include <stdexcept>
 #include <string>
 #include <ucontext.h>
@@ -36,7 +37,9 @@ constexpr std::size_t stack_bytes = 128 << 10;
 enum class Wait { none, warp, block, finished };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;   // enters it
+  jmp_buf place;        // where it waits: swapcontext would ask the system
+  bool entered = false; // each time
   uint3 thread;
   int number = 0;
   Wait wait = Wait::none;
@@ -55,7 +58,7 @@ struct State {
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   std::vector<unsigned char> shared;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   Fiber *current = nullptr;
   std::function<void()> kernel;
   uint3 block;
@@ -72,7 +75,20 @@ inline void yield(Wait why, unsigned mask = ~0u) {
   State &s = state();
   s.current->wait = why;
   s.current->mask = mask;
-  swapcontext(&s.current->context, &s.scheduler);
+  if (!_setjmp(s.current->place))
+    _longjmp(s.scheduler, 1);
+}
+
+// Comes back when the fiber yields.
+__attribute__((noinline)) inline void go_on(Fiber &fiber) {
+  State &s = state();
+  s.current = &fiber;
+  if (_setjmp(s.scheduler))
+    return;
+  if (fiber.entered)
+    _longjmp(fiber.place, 1);
+  fiber.entered = true;
+  setcontext(&fiber.context);
 }
 
 inline void enter() {
@@ -155,6 +171,7 @@ inline void run_block(const char *name, std::size_t n) {
                     k / (s.threads.x * s.threads.y)};
     fiber.number = static_cast<int>(i);
     fiber.wait = Wait::none, fiber.exchanges = 0, fiber.vote = 0;
+    fiber.entered = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = stack_bytes;
@@ -169,8 +186,7 @@ inline void run_block(const char *name, std::size_t n) {
     for (std::size_t i : order) {
       if (s.fibers[i].wait != Wait::none)
         continue;
-      s.current = &s.fibers[i];
-      swapcontext(&s.scheduler, &s.current->context);
+      go_on(s.fibers[i]);
       s.live -= s.current->wait == Wait::finished;
     }
     if (s.live && !release())
