@@ -215,10 +215,11 @@ def classes_of(measured: Measured) -> list[ClassRow]:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two models at one point, on the same labelled pictures (without labels: whether the answer is the clean one).
+    """Two models at one point, on the same labelled pictures. labelled: False where no picture has a label; "right"
+    then means that the answer is the clean one.
 
     only_first, only_second: pictures that only one of them gets right; p: McNemar's exact test; difference: of the
-    accuracies, first − second, with a 95 % interval from a paired bootstrap."""
+    accuracies, first − second, with the 95 % interval of `paired_bootstrap`."""
 
     point: Point
     n: int
@@ -226,6 +227,7 @@ class Compared:
     only_second: int
     p: float
     difference: PairedDifference
+    labelled: bool = True
 
 
 def compare(first: Measured, second: Measured) -> list[Compared]:
@@ -244,5 +246,5 @@ def compare(first: Measured, second: Measured) -> list[Compared]:
             ]
             a, b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
             difference = paired_bootstrap(right[0], right[1], samples=2000)
-            found.append(Compared(point, int(kept.sum()), a, b, mcnemar(a, b), difference))
+            found.append(Compared(point, int(kept.sum()), a, b, mcnemar(a, b), difference, bool(some)))
     return found

@@ -13,7 +13,7 @@ from hw4fast.paths import printable
 from hw4fast.robustness.analysis import Breaking
 from hw4fast.robustness.findings import by_series, labelled_part
 from hw4fast.robustness.metrics import Row, breaks, harm
-from hw4fast.stats import CalibrationBin
+from hw4fast.stats import CalibrationBin, half_up
 from hw4fast.transforms.spec import Sweep
 
 ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
@@ -103,7 +103,7 @@ def save_heat(path: Path, rows: Sequence[Row], title: str) -> None:
     for y, group in enumerate(graded):
         for x, row in enumerate(group):
             value = row.flip_rate if row.accuracy is None else row.accuracy
-            axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=8)
+            axes.text(x, y, half_up(100 * value, 0), ha="center", va="center", fontsize=8)
             if breaks(row, clean):
                 axes.add_patch(plt.Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, linewidth=0.9))
     axes.set_xticks(range(len(graded[0])), [row.point.label for row in graded[0]])
@@ -112,7 +112,7 @@ def save_heat(path: Path, rows: Sequence[Row], title: str) -> None:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
-    what = "answers that changed" if clean.accuracy is None else f"right (clean: {100 * clean.accuracy:.0f} %)"
+    what = "answers that changed" if clean.accuracy is None else f"right (clean: {half_up(100 * clean.accuracy, 0)} %)"
     axes.set_xlabel(f"severity; % of pictures {what}; framed: it breaks")
     figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
     _save(figure, path)

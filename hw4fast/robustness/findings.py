@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from hw4fast.robustness.metrics import LOST, Row, breaks, harm, loss_bound
+from hw4fast.stats import half_up
 
 FIXED, NEVER = 6, 7  # the places, after severities 1…5, of what has no severity and of what doesn't break
 NAMED = 4  # of a list in a sentence
@@ -80,15 +81,23 @@ def first_break(group: Sequence[Row], clean: Row) -> Row | None:
     return next((row for row in group if breaks(row, clean)), None)
 
 
-def share(value: float | None) -> str:
+def share(value: float | None, digits: int = 1) -> str:
     """0.611 → `61.1 %` with a space that doesn't break; `–` for None; `100.0 %` and `0.0 %` only of all and none."""
     if value is None:
         return "–"
-    if 0.9995 <= value < 1:
-        return ">\u00a099.9\u00a0%"
-    if 0 < value < 0.0005:
-        return "<\u00a00.1\u00a0%"
-    return f"{100 * value:.1f}\u00a0%"
+    least = 10.0**-digits
+    text = half_up(100 * value, digits)
+    if value < 1 and text == half_up(100, digits):
+        return f">\u00a0{half_up(100 - least, digits)}\u00a0%"
+    if value > 0 and text == half_up(0, digits):
+        return f"<\u00a0{half_up(least, digits)}\u00a0%"
+    return f"{text}\u00a0%"
+
+
+def points(value: float) -> str:
+    """A difference of two shares in points, with its sign: 0.0625 → `+6.3`."""
+    size = half_up(100 * abs(value), 1)
+    return size if size == "0.0" else f"{'-' if value < 0 else '+'}{size}"
 
 
 def labelled_part(clean: Row) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from hw4fast.robustness.album import Album
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL
+from hw4fast.stats import half_up
 
 SMALL = 64  # pixels: pictures up to here are embedded as they are and enlarged without smoothing
 
@@ -78,7 +79,7 @@ def short(label: str) -> str:
 def sure(confidence: float) -> str:
     """`62 %`; never `100 %` or `0 %`: no softmax is that sure, only float32 rounds to it."""
     percent = 100 * float(confidence)
-    return "> 99 %" if percent > 99 else "< 1 %" if percent < 1 else f"{percent:.0f} %"
+    return "> 99 %" if percent > 99 else "< 1 %" if percent < 1 else f"{half_up(percent, 0)} %"
 
 
 def data_uri(picture: np.ndarray, side: int) -> str:

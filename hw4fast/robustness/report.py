@@ -17,6 +17,7 @@ from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import LOST, Row, breaks
 from hw4fast.robustness.pictures import Prints, short
 from hw4fast.robustness.points import Point
+from hw4fast.stats import half_up
 
 LARGEST = 4_500_000  # bytes of a page
 SIDES = (192, 144, 112, 80, 56)  # pixels of an embedded picture: the largest that keeps the page below LARGEST
@@ -265,7 +266,7 @@ def _bar(value: float, kind: str) -> str:
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{100 * interval[0]:.1f}\u00a0…\u00a0{100 * interval[1]:.1f}"
+    return "–" if interval is None else "\u00a0…\u00a0".join(half_up(100 * end, 1) for end in interval)
 
 
 def _n(clean: Row) -> str:

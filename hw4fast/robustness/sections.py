@@ -17,13 +17,14 @@ from hw4fast.robustness.analysis import (
     pooled,
 )
 from hw4fast.robustness.drawings import calibration, histogram
-from hw4fast.robustness.findings import share
+from hw4fast.robustness.findings import points, share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import Row, breaks, harm
-from hw4fast.stats import calibration_bins
+from hw4fast.stats import FEW_PAIRS, calibration_bins, half_up
 from hw4fast.transforms import TRANSFORMS
 from hw4fast.transforms.spec import SEVERITIES, shown
 
+FEWEST = 6  # pictures: of fewer the median has no 95 % interval from order statistics
 MOST_CLASSES = 25  # of a table on the page; classes.csv holds them all
 
 
@@ -61,7 +62,7 @@ def _heat_cell(row: Row, clean: Row) -> str:
     lost = max(0.0, harm(row) - harm(clean)) / max(1e-9, 1 - harm(clean))
     kinds = [name for name, true in (("deep", lost > 0.85), ("broken", breaks(row, clean))) if true]
     told = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f'<td{told} style="--harm:{80 * min(lost, 1):.0f}%">{100 * _value(row):.0f}</td>'
+    return f'<td{told} style="--harm:{80 * min(lost, 1):.0f}%">{half_up(100 * _value(row), 0)}</td>'
 
 
 def breaking_section(found: Sequence[Breaking]) -> str:
@@ -91,25 +92,30 @@ def _unit(one: Breaking) -> str:
 
 
 def _told(one: Breaking) -> str:
-    unit = _unit(one)
     back = f"; {one.not_monotone} change back on the way" if one.not_monotone else ""
     never = f"; {one.never} of {one.n} never" if one.never else ""
     if one.median is None:
         return f"fewer than half change up to the end of the sweep{never}{back}"
+    return f"half change by {_median(one)}{never}{back}"
+
+
+def _median(one: Breaking) -> str:
+    """`degrees 7.73 (95 % interval 5.2 … 11)`; no interval of fewer than FEWEST pictures."""
+    said = f"{one.parameter} {one.median:.3g}{_unit(one)}"
+    if one.n < FEWEST:
+        return f"{said} (too few pictures for an interval)"
     low, high = ("–" if end is None else f"{end:.3g}" for end in one.interval)
-    return f"half change by {one.parameter} {one.median:.3g}{unit} (95 %: {low} … {high}){never}{back}"
+    return f"{said} (95 % interval {low} … {high})"
 
 
 def breaking_line(found: Sequence[Breaking]) -> str:
-    """The sentence for the top of the page: the two that take least; empty without any."""
-    halved = [one for one in found if one.median is not None]
+    """The sentence for the top of the page: the three that take least. Empty without any, and where there are too few
+    pictures for an interval of a median."""
+    halved = [one for one in found if one.median is not None and one.n >= FEWEST]
     if not halved:
         return ""
-    parts = []
-    for one in halved[:3]:
-        unit = _unit(one)
-        parts.append(f"{one.transform} at {one.parameter} {one.median:.3g}{unit}")
-    return f"Half of the pictures get another answer by {findings.joined(parts)}."
+    parts = [f"{one.transform} at {_median(one)}" for one in halved[:3]]
+    return f"Of {halved[0].n} pictures half get another answer by {findings.joined(parts)}."
 
 
 def calibration_section(measured: Measured) -> str:
@@ -181,7 +187,8 @@ def alexnet_line(one: ModelRow) -> str:
         return ""
     part = "" if one.compared_with_alexnet == 15 else f" (over {one.compared_with_alexnet} of its 15 transforms)"
     return (
-        f"Its errors are {100 * one.mean_corruption_error:.0f} % of AlexNet’s published ones on ImageNet-C{part}. "
+        f"Its errors are {half_up(100 * one.mean_corruption_error, 0)} % of AlexNet’s published ones on "
+        f"ImageNet-C{part}: its mean corruption error (mCE; a CE is one transform’s). "
         "That is comparable only for ImageNet’s validation pictures at 224 pixels; frost and elastic, which are other "
         "ones here, are left out."
     )
@@ -196,22 +203,35 @@ def comparison_section(names: Sequence[str], measured: Sequence[Measured]) -> st
 
 
 def _compared(first: str, second: str, found: Sequence[Compared]) -> str:
+    """In words of accuracy; without labels, of answers that stay as they were when clean: then clean is no test."""
+    found = found if found[0].labelled else [one for one in found if one.point.chain is not None]
+    if not found:
+        return ""
     clear = [one.p < 0.05 / len(found) for one in found]
     lines = "".join(
         f'<tr{" class=broken" if tint else ""}><th scope="row">{escape(one.point.spec or "clean")}</th>'
-        f"<td>{100 * one.difference.difference:+.1f}</td>"
-        f"<td>{100 * one.difference.low:+.1f}\u00a0…\u00a0{100 * one.difference.high:+.1f}</td>"
+        f"<td>{points(one.difference.difference)}</td>"
+        f"<td>{points(one.difference.low)}\u00a0…\u00a0{points(one.difference.high)}</td>"
         f"<td>{one.only_first}</td><td>{one.only_second}</td><td>{_p(one.p)}</td></tr>"
         for one, tint in zip(found, clear, strict=True)
     )
-    better = sum(tint and one.difference.difference > 0 for one, tint in zip(found, clear, strict=True))
+    more = sum(tint and one.difference.difference > 0 for one, tint in zip(found, clear, strict=True))
     names = escape(first), escape(second)
+    counts = f"at {more} of {len(found)} points and clearly {{}} at {sum(clear) - more}"
+    if found[0].labelled:
+        claim = f"{names[0]} is clearly better {counts.format('worse')}. Difference of accuracy in points"
+        only = "pictures that only one of them gets right"
+    else:
+        claim = (
+            f"{names[0]} clearly keeps more of its clean answers {counts.format('fewer')}. Without labels this tells "
+            "how steady a model is, not how right. Difference of the shares of kept answers in points"
+        )
+        only = "pictures whose clean answer only one of them keeps"
     return f"""<section class="comparison"><h2>{names[0]} against {names[1]}</h2>
-<p class="note">On the same {found[0].n} pictures, {names[0]} is clearly better at {better} of {len(found)} points and
-clearly worse at {sum(clear) - better}. Difference of accuracy in points with a 95 % interval (paired bootstrap);
-pictures that only one of them gets right; McNemar’s exact test. A tinted line is significant at 5 % after Bonferroni’s
-correction for {len(found)} tests.</p>
-<div class="numbers scroll" tabindex="0" role="group" aria-label="Comparison"><table>
+<p class="note">On the same {found[0].n} pictures, {claim} with a 95 % interval (paired bootstrap; Bonett and Price’s
+where fewer than {FEW_PAIRS} pictures tell the two apart); {only}; McNemar’s exact test. A tinted line is significant at
+5 % after Bonferroni’s correction for {len(found)} tests.</p>
+<div class="numbers halves scroll" tabindex="0" role="group" aria-label="Comparison"><table>
 <thead><tr><th scope="col" class="left">Transform</th><th scope="col">Difference</th><th scope="col">95 % interval</th>
 <th scope="col">Only first</th><th scope="col">Only second</th><th scope="col">p</th></tr></thead>
 <tbody>{lines}</tbody></table></div></section>"""

@@ -12,6 +12,7 @@ from hw4fast.robustness.breaking import Broken
 from hw4fast.robustness.corruption_error import ALEXNET
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.points import points_of
+from hw4fast.robustness.sections import breaking_line, breaking_section, comparison_section
 from hw4fast.transforms import TRANSFORMS
 from tests.robustness.rows import measured_of
 
@@ -125,3 +126,25 @@ def test_quartiles_of_pictures_that_never_break(shares, median, quartiles):
 
 def test_no_picture_that_was_sought_could_be_read():
     assert breaking_points(replace(some(), swept=(TRANSFORMS.get("rotate"),), broken=())) == []
+
+
+def test_without_labels_the_comparison_speaks_of_kept_answers_and_clean_is_no_test():
+    first, second = some(0, unlabelled=40), some(1, unlabelled=40)
+    text = comparison_section(["a", "b"], [first, second])
+    assert "clearly keeps more of its clean answers" in text and "gets right" not in text and "accuracy" not in text
+    assert f"correction for {len(POINTS) - 1} tests" in text and '<th scope="row">clean' not in text
+    labels = comparison_section(["a", "b"], [some(0), measured_of(POINTS, some(1).answers.T, some(0).labels)])
+    assert "is clearly better" in labels and f"correction for {len(POINTS)} tests" in labels
+    assert "Bonett and Price’s" in labels
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 24])
+def test_the_first_lines_say_a_median_only_with_its_interval(n):
+    broken = [(Broken(share, 180 * share, 1),) for share in np.linspace(0.1, 0.9, n)]
+    found = breaking_points(replace(some(), swept=(TRANSFORMS.get("rotate"),), broken=tuple(broken)))
+    line = breaking_line(found)
+    if n < 6:
+        assert line == "" and "too few pictures" in breaking_section(found)
+    else:
+        assert line.startswith(f"Of {n} pictures half get another answer by rotate at degrees ")
+        assert "(95 % interval " in line
