@@ -31,7 +31,7 @@ class Measured:
     the probability of the answer; ranks: int32 [P, n], how many classes come before the label (−1 without one);
     failures: (name, reason) of each picture that could not be read; swept: transforms whose breaking points were
     sought; broken: those of the pictures `sought` (which of the n), [sought, swept];
-    reused: how many answers of all models were in the store.
+    reused: how many answers of all models were in the store; classes: of the model, 0 where it isn't known.
     """
 
     points: tuple[Point, ...]
@@ -46,12 +46,15 @@ class Measured:
     sought: tuple[int, ...] = ()
     broken: tuple[tuple[Broken, ...], ...] = ()
     reused: int = 0
+    classes: int = 0
 
     def rows(self) -> list[Row]:
         """One row per point, clean first."""
         return [
-            summarise(point, self.answers[at], self.confidence[at], self.answers[0], self.labels, self.ranks[at])
-            for at, point in enumerate(self.points)
+            summarise(point, answers, confidence, self.answers[0], self.labels, ranks, self.classes)
+            for point, answers, confidence, ranks in zip(
+                self.points, self.answers, self.confidence, self.ranks, strict=True
+            )
         ]
 
 
@@ -111,6 +114,7 @@ def measure(
             sought=tuple(at for at, number in enumerate(numbers) if number in sought),
             broken=tuple(of_all[place] for of_all in broken),
             reused=reused,
+            classes=len(model.classifier.card.labels),
         )
         for place, (model, (answers, confidence, ranks)) in enumerate(zip(models, arrays, strict=True))
     ]

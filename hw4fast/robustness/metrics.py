@@ -21,7 +21,7 @@ class Row:
 
     n: pictures; flips: how many of them are answered otherwise than clean; labelled: how many have a label;
     correct: how many of those are answered right; correct_top5: among the five best; mean_confidence: of the
-    probability of the answer, over n.
+    probability of the answer, over n; classes: of the model, 0 where it isn't known.
     """
 
     point: Point
@@ -31,6 +31,7 @@ class Row:
     correct: int
     mean_confidence: float
     correct_top5: int = 0
+    classes: int = 0
 
     @property
     def accuracy(self) -> float | None:
@@ -40,6 +41,16 @@ class Row:
     def accuracy_interval(self) -> tuple[float, float] | None:
         """95 % Wilson interval; None without labels."""
         return wilson(self.correct, self.labelled) if self.labelled else None
+
+    @property
+    def top5(self) -> float | None:
+        """Top-5 accuracy; None without labels, and of five classes or fewer, which are all among the best five."""
+        return self.correct_top5 / self.labelled if self.labelled and self.classes > 5 else None
+
+    @property
+    def top5_interval(self) -> tuple[float, float] | None:
+        """95 % Wilson interval; None where `top5` is."""
+        return None if self.top5 is None else wilson(self.correct_top5, self.labelled)
 
     @property
     def flip_rate(self) -> float:
@@ -53,6 +64,7 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """A line of `summary.csv`: shares as fractions of 1; None for what there is not."""
         right, flipped = self.accuracy_interval or (None, None), self.flip_interval
+        top5 = self.top5_interval or (None, None)
         return {
             "transform": self.point.series,
             "severity": self.point.severity,
@@ -64,6 +76,9 @@ class Row:
             "accuracy_low": right[0],
             "accuracy_high": right[1],
             "correct_top5": self.correct_top5 if self.labelled else None,
+            "accuracy_top5": self.top5,
+            "accuracy_top5_low": top5[0],
+            "accuracy_top5_high": top5[1],
             "flips": self.flips,
             "flip_rate": self.flip_rate,
             "flip_low": flipped[0],
@@ -79,9 +94,10 @@ def summarise(
     clean: np.ndarray,
     labels: np.ndarray,
     ranks: np.ndarray | None = None,
+    classes: int = 0,
 ) -> Row:
     """One Row from one prediction per picture. ranks: int [n], how many classes come before the label; if None, no
-    answer but the first counts.
+    answer but the first counts; classes: of the model.
 
     answers, clean: int [n], the answers at `point` and without any transform; confidence: float [n];
     labels: int [n], NO_LABEL where there is none. Raises ValueError for n = 0.
@@ -96,6 +112,7 @@ def summarise(
         correct=int(np.count_nonzero((answers == labels) & (labels != NO_LABEL))),
         mean_confidence=float(np.mean(confidence, dtype=np.float64)),
         correct_top5=int(np.count_nonzero((labels != NO_LABEL) & (answers == labels if ranks is None else ranks < 5))),
+        classes=classes,
     )
 
 

@@ -68,3 +68,15 @@ def test_without_labels_flips_are_what_breaks():
     assert not breaks(row("blur", 1, 360, flips=35, correct=None), clean)
     assert breaks(row("blur", 1, 360, flips=36, correct=None), clean)
     assert not breaks(row("blur", 1, 3, flips=1, correct=None), row("clean", 0, 3, flips=0, correct=None))
+
+
+def test_top_five_has_an_interval_where_there_are_more_classes():
+    labels, ranks = np.array([1, 0, 3, 4, NO_LABEL]), np.array([0, 4, 5, 1, -1])
+    found = summarise(CLEAN, ANSWERS, CONFIDENCE, CLEAN_ANSWERS, labels, ranks, classes=10)
+    assert (found.correct_top5, found.top5) == (3, 0.75)
+    # Wilson, by hand with z = 1.96: 3 of 4 → 0.3006 … 0.9544
+    assert found.top5_interval == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    line = found.to_json()
+    assert [line[f"accuracy_top5{end}"] for end in ("", "_low", "_high")] == [0.75, *found.top5_interval]
+    few = summarise(CLEAN, ANSWERS, CONFIDENCE, CLEAN_ANSWERS, labels, ranks, classes=5)
+    assert few.top5 is few.top5_interval is few.to_json()["accuracy_top5"] is None
