@@ -27,7 +27,7 @@ def page(title: str, kicker: str, headline: str, header: str, main: str, css: st
 <body>
 <header>
 <p class="kicker">{kicker}</p>
-<h1>{escape(headline)}</h1>
+<h1>{breakable(headline)}</h1>
 {header}
 </header>
 <main>
@@ -37,6 +37,11 @@ def page(title: str, kicker: str, headline: str, header: str, main: str, css: st
 </body>
 </html>
 """
+
+
+def breakable(text: str) -> str:
+    """`text`, escaped, with places to break long names at: after `_`, `/`, `:`, `+` and `,`."""
+    return "<wbr>".join(map(escape, re.split(r"(?<=[_/:+,])(?=[^\s_/:+,])", text)))
 
 
 def repeat(command: str, record: list[tuple[str, str]]) -> str:
@@ -93,15 +98,17 @@ header { padding-top: clamp(1.5rem, 5vw, 3.5rem); }
 .kicker { margin: 0; color: var(--soft); font-size: .9rem; overflow-wrap: anywhere; }
 .kicker b { color: var(--ink); }
 h1 {
-  font-size: clamp(1.6rem, 4.2vw, 2.6rem); line-height: 1.18; letter-spacing: -.018em; font-weight: 680;
-  max-width: 25em; margin: .5rem 0 .8rem; text-wrap: balance; overflow-wrap: anywhere;
+  font-size: clamp(1.4rem, 4.2vw, 2.6rem); line-height: 1.18; letter-spacing: -.018em; font-weight: 680;
+  max-width: 25em; margin: .5rem 0 .8rem; text-wrap: balance; overflow-wrap: break-word;
 }
-.lede { font-size: 1.08rem; max-width: 42em; margin: 0 0 1.5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.35rem; letter-spacing: -.01em; line-height: 1.25; margin: 3.2rem 0 .4rem; }
-h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
+.lede { font-size: 1.08rem; max-width: 42em; margin: 0 0 1.5rem; overflow-wrap: break-word; }
+h2 {
+  font-size: 1.35rem; letter-spacing: -.01em; line-height: 1.25; margin: 3.2rem 0 .4rem; overflow-wrap: break-word;
+}
+h3 { font-size: 1rem; margin: 0; overflow-wrap: break-word; }
 p.note, figcaption, .soft { color: var(--soft); font-size: .875rem; }
-figcaption { overflow-wrap: anywhere; }
-p.note { max-width: 48em; margin: 0 0 1.1rem; }
+figcaption { overflow-wrap: break-word; }
+p.note { max-width: 48em; margin: 0 0 1.1rem; overflow-wrap: break-word; }
 a { color: inherit; text-underline-offset: .2em; text-decoration-color: var(--soft); }
 a:focus-visible, .scroll:focus-visible { outline: 2px solid var(--accuracy); outline-offset: 2px; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1.6rem 0 0; font-size: .925rem; }
@@ -109,9 +116,9 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 1.6rem 0 0; fon
   display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 1px; margin: 0;
   background: var(--line); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden;
 }
-.facts div { background: var(--card); padding: .8rem 1rem; }
+.facts div { background: var(--card); padding: .8rem 1rem; min-width: 0; }
 .facts dt { color: var(--soft); font-size: .8rem; }
-.facts dd { margin: 0; font-size: 1.3rem; font-weight: 640; line-height: 1.3; overflow-wrap: anywhere; }
+.facts dd { margin: 0; font-size: 1.3rem; font-weight: 640; line-height: 1.3; overflow-wrap: break-word; }
 .facts small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); line-height: 1.35; }
 .grid { display: grid; gap: 1rem; }
 .grid.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
@@ -158,7 +165,7 @@ img {
   background: var(--tint);
 }
 img.small { image-rendering: pixelated; }
-.answer { display: block; font-size: .78rem; line-height: 1.3; margin-top: .15rem; overflow-wrap: anywhere; }
+.answer { display: block; font-size: .78rem; line-height: 1.3; margin-top: .15rem; overflow-wrap: break-word; }
 .answer small { font-size: .95em; color: var(--soft); white-space: nowrap; }
 .off img { border: 2px solid var(--flips); }
 .off .answer { font-weight: 700; }
@@ -172,6 +179,9 @@ img.small { image-rendering: pixelated; }
 .wide svg { max-width: none; min-width: 40rem; }
 .claims tbody th { font-weight: 400; max-width: 22rem; }
 .claims b { font-weight: 680; }
+.model > summary { cursor: pointer; font-weight: 600; margin-top: 1rem; overflow-wrap: break-word; }
+.model h3.plots { font-size: 1.1rem; margin: 1.6rem 0 .3rem; }
+.paper { display: none; }
 ul.why { padding-left: 1.2rem; max-width: 56em; }
 .numbers table { font-size: .9rem; min-width: 44rem; }
 .numbers + * { margin-top: 1.5rem; }
@@ -181,7 +191,7 @@ ul.why { padding-left: 1.2rem; max-width: 56em; }
   vertical-align: bottom;
 }
 .numbers tbody th { vertical-align: top; font-weight: 640; max-width: 14rem; }
-.numbers tbody th, .numbers td.spec { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+.numbers tbody th, .numbers td.spec { white-space: normal; overflow-wrap: break-word; min-width: 8rem; }
 .numbers td.spec { color: var(--soft); max-width: 14rem; }
 .numbers .left, .numbers tbody th, .numbers td.spec { text-align: left; }
 .numbers tbody { border-top: 1px solid var(--line); }
@@ -213,6 +223,7 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: 
   .numbers th, .numbers td { padding: .34rem .55rem; }
   .bar { width: 2rem; margin-left: .4rem; }
   .numbers td.spec { white-space: nowrap; max-width: none; }
+  .numbers td.spec wbr { display: none; }
   .numbers tbody th, .numbers thead th:first-child {
     position: sticky; left: 0; background: var(--card); min-width: 6.8rem; max-width: 8.5rem;
   }
@@ -221,6 +232,7 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: 
   .card { padding: .75rem .8rem .85rem; }
   .card .scroll { margin: 0 -.8rem; padding: 0 .8rem; }
   .facts { grid-template-columns: 1fr 1fr; }
+  .facts div { padding: .6rem .7rem; }
   .grid.flips { grid-template-columns: 1fr 1fr; gap: .6rem; }
   .grid.flips h3 { font-size: .875rem; }
   .grid.flips .card { padding: .6rem; }
@@ -230,23 +242,64 @@ footer { margin-top: 3rem; padding-bottom: 3rem; color: var(--soft); font-size: 
   .record dd { margin-bottom: .5rem; }
 }
 @media print {
+  @page { margin: 11mm 10mm; }
   :root {
     --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #eee;
     --accuracy: #0072b2; --flips: #d55e00;
   }
-  body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  nav { display: none; }
-  .card, .facts, tbody, tr { break-inside: avoid; }
-  h2, p.note { break-after: avoid; }
-  h2 { margin-top: 1.6rem; }
-  .scroll { overflow: visible; background: none; }
-  .strip.wide { min-width: 0; }
-  .grid.charts { grid-template-columns: repeat(3, 1fr); }
+  body { font-size: 9pt; line-height: 1.35; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  header, main, footer { max-width: none; padding: 0; }
+  h1 { font-size: 19pt; }
+  .lede { font-size: 9pt; max-width: none; margin-bottom: .5rem; }
+  .kicker { font-size: 8pt; }
+  h2 { font-size: 13pt; margin: 1.1rem 0 .2rem; }
+  h3 { font-size: 8pt; }
+  p.note, figcaption, .soft { font-size: 7.5pt; line-height: 1.3; }
+  p.note { max-width: none; margin-bottom: .4rem; }
+  nav, p.swipe { display: none; }
+  .paper { display: inline; }
+  .card, .facts, figure, tr, pre, .record, p, h2, h3 { break-inside: avoid; }
+  h2, h3, summary, p.note, .legend, thead { break-after: avoid; }
+  .card { border-radius: .3rem; padding: .3rem .4rem; }
+  .scroll, .card .scroll { overflow: visible; background: none; margin: 0; padding: 0; }
+  .facts { border-radius: .3rem; grid-template-columns: repeat(auto-fit, minmax(28mm, 1fr)); }
+  .facts div { padding: .4rem .6rem; }
+  .facts dd { font-size: 12pt; }
+  .facts dt, .facts small { font-size: 7.5pt; }
+  .legend { font-size: 8pt; margin-bottom: .4rem; }
+  .charts figcaption { font-size: 5.5pt; line-height: 1.2; }
+  .model h3.plots { font-size: 10pt; margin: .5rem 0 .2rem; }
+  .grid { gap: 1.6mm; }
+  .grid.charts { grid-template-columns: repeat(5, 1fr); }
   .grid.strips { grid-template-columns: repeat(2, 1fr); }
-  .grid.flips { grid-template-columns: repeat(4, 1fr); }
-  .numbers table { min-width: 0; font-size: 8.5pt; }
-  .numbers th, .numbers td { padding: .15rem .35rem; }
-  .numbers tbody th, .numbers td.spec { min-width: 0; }
-  .bar { width: 2rem; margin-left: .3rem; }
+  .grid.flips { grid-template-columns: repeat(6, 1fr); }
+  .strip.wide { min-width: 0; }
+  .strip th, .strip th small, .answer { font-size: 5.5pt; line-height: 1.15; }
+  .strip th { padding: 0 .1rem .1rem; }
+  .strip td { padding: 0 .1rem .15rem; }
+  .strip thead ~ tbody tr:nth-child(n + 3) { display: none; } /* two of the pictures tell as much as four */
+  .card > .soft { margin: 0 0 .15rem; font-size: 6.5pt; line-height: 1.2; }
+  .pair { gap: .15rem; margin-top: .15rem; }
+  .pair > .arrow { font-size: 8pt; padding-bottom: .6rem; }
+  .grid.flips figcaption { font-size: 5.5pt; line-height: 1.15; margin-top: .1rem; }
+  .grid.flips h3 { font-size: 6.5pt; }
+  .numbers { margin-top: .3rem; border: 0; border-radius: 0; }
+  .numbers table { min-width: 0; font-size: 7pt; line-height: 1.2; }
+  .numbers th, .numbers td { padding: .06rem .22rem; }
+  .numbers thead th { font-size: 6.5pt; white-space: normal; }
+  .numbers tbody th, .numbers td.spec { min-width: 0; max-width: none; }
+  .halves { columns: 2; column-gap: 6mm; }
+  .numbers td.spec { white-space: nowrap; font-size: 6pt; }
+  .numbers td.spec wbr, .halves wbr { display: none; }
+  .halves table { font-size: 5.6pt; line-height: 1.12; }
+  .halves thead th { font-size: 5.6pt; }
+  .halves th, .halves td { padding: .04rem .15rem; }
+  .halves tbody th { white-space: nowrap; font-weight: 400; }
+  .strip tbody th ~ td img { max-width: 11mm; margin: 0 auto; }
+  .bar { width: 1.2rem; height: .35rem; margin-left: .25rem; }
+  .record, pre { font-size: 7.5pt; }
+  details.model::details-content { content-visibility: visible; display: block; height: auto; }
+  details.model > summary { list-style: none; }
+  footer { margin-top: 1rem; padding-bottom: 0; }
 }
 """

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from math import log
 
 import numpy as np
 
 from hw4fast.robustness.analysis import Breaking
 from hw4fast.robustness.metrics import Row
+from hw4fast.robustness.scales import axis_name, round_ticks, share_of
 from hw4fast.stats import CalibrationBin
 from hw4fast.transforms.spec import Sweep
 
@@ -101,9 +101,8 @@ def histogram(found: Breaking, sweep: Sweep, told: str) -> str:
     step = next(s for s in (0.02, 0.05, 0.1, 0.2, 0.25) if top / s <= 5)
     up = [(s * step / top, f"{100 * s * step:.0f}") for s in range(int(top / step) + 1)]
     wide = 0.82  # of the sweep; the rest is for "never"
-    ticks = [(wide * share, _short(sweep.at(share))) for share in (0, 0.25, 0.5, 0.75, 1)]
-    unit = f", {found.unit}" if found.unit else ""
-    body = PLANE.axes([*ticks, (0.955, "never")], up, f"{found.parameter}{unit}", "% of pictures")
+    ticks = [(wide * share_of(sweep, value), f"{value:g}") for value in round_ticks(sweep)]
+    body = PLANE.axes([*ticks, (0.955, "never")], up, axis_name(found.parameter, found.unit), "% of pictures")
     for at, height in enumerate(heights):
         begin = wide * at / BARS if at < BARS else 0.92
         end = wide * (at + 0.88) / BARS if at < BARS else 0.99
@@ -114,40 +113,26 @@ def histogram(found: Breaking, sweep: Sweep, told: str) -> str:
     if found.median is not None:
         place = wide * found.shares[(found.n - 1) // 2]
         body += f'<path d="M{PLANE.x(place)} {PLANE.y(0)}V{TOP}" class="median"/>'
-        ends = [_share(sweep, value) for value in found.interval]
-        if all(end is not None for end in ends):
-            low, high = (wide * float(end or 0) for end in ends)
+        ends = [share_of(sweep, value) for value in found.interval if value is not None]
+        if len(ends) == 2:
+            low, high = (wide * end for end in ends)
             body += f'<path d="M{PLANE.x(low)} {TOP + 4}H{PLANE.x(high)}" class="median-interval"/>'
     return _svg(f'<g class="bars">{body}</g>', told)
 
 
 def calibration(series: Sequence[tuple[str, Sequence[CalibrationBin]]], told: str) -> str:
-    """Accuracy of the answers against the confidence in them, in %, with 95 % Wilson intervals; on the diagonal a model
-    is as often right as it thinks. series: (`accuracy` or `flips`, its bins)."""
+    """Accuracy of the answers against the confidence in them, in %, with the bins' 95 % intervals; on the diagonal a
+    model is as often right as it thinks. series: (`accuracy` or `flips`, its bins)."""
     body = PLANE.axes(PERCENT, PERCENT, "confidence, %", "% right")
     body += f'<path d="M{PLANE.x(0)} {PLANE.y(0)}L{PLANE.x(1)} {PLANE.y(1)}" class="reference"/>'
     for kind, bins in series:
         points = [(b.confidence, b.accuracy, b.interval) for b in bins if b.n]
-        shown = [(c, a, i) for c, a, i in points if c is not None and a is not None and i is not None]
-        body += "".join(PLANE.whisker(c, *interval, kind) for c, _, interval in shown)
+        shown = [(c, a, i) for c, a, i in points if c is not None and a is not None]
+        body += "".join(PLANE.whisker(c, *interval, kind) for c, _, interval in shown if interval is not None)
         if len(shown) > 1:
             body += PLANE.line([(c, a) for c, a, _ in shown], kind, "" if kind == "accuracy" else "5 3")
         body += "".join(PLANE.mark(c, a, kind) for c, a, _ in shown)
     return _svg(body, told)
-
-
-def _share(sweep: Sweep, value: float | None) -> float | None:
-    """Where in the sweep a level lies; the inverse of Sweep.at."""
-    if value is None:
-        return None
-    if sweep.logarithmic:
-        return log(value / sweep.start) / log(sweep.stop / sweep.start)
-    return (value - sweep.start) / (sweep.stop - sweep.start)
-
-
-def _short(value: float) -> str:
-    """Two digits that count, without a useless zero."""
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 CSS = """
@@ -161,6 +146,7 @@ CSS = """
 .plot .bars rect.never { fill: none; stroke: currentColor; stroke-dasharray: 2 2; }
 .plot .median { stroke: currentColor; stroke-width: 1.4; fill: none; }
 .plot .median-interval { stroke: currentColor; stroke-width: 3.5; fill: none; }
+.map { width: fit-content; max-width: 100%; }
 .heat { border-collapse: separate; border-spacing: 2px; width: auto; font-size: .85rem; }
 .heat th { font-weight: 500; padding: .1rem .5rem .1rem 0; text-align: left; white-space: nowrap; }
 .heat thead th { text-align: center; color: var(--soft); font-size: .78rem; padding: 0 .3rem; }
@@ -170,5 +156,19 @@ CSS = """
 }
 @media screen and (prefers-color-scheme: dark) { .heat td.deep { color: #101215; } }
 .heat td.broken { outline: 2px solid var(--ink); outline-offset: -2px; }
-@media print { .heat { font-size: 8pt; } .heat td { min-width: 0; padding: .05rem .3rem; } }
+@media (max-width: 30rem) {
+  .map { width: auto; }
+  .heat { width: 100%; font-size: .78rem; border-spacing: 1px; }
+  .heat th { padding-right: .2rem; }
+  .heat td { min-width: 0; padding: .18rem .2rem; }
+  .heat thead th { padding: 0 .1rem; }
+}
+@media print {
+  .map { width: auto; }
+  .heat, .heat thead th { font-size: 6.5pt; line-height: 1.25; }
+  .heat { border-spacing: 1px; width: 100%; }
+  .heat th, .heat thead th { padding: 0 .3rem 0 0; }
+  .heat td { min-width: 0; padding: .06rem .25rem; border-radius: 0; }
+  .heat td.broken { outline-width: 1px; outline-offset: -1px; }
+}
 """

@@ -10,9 +10,10 @@ import numpy as np
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
 from hw4fast.paths import printable
-from hw4fast.robustness.analysis import Breaking
+from hw4fast.robustness.analysis import Breaking, median_rank
 from hw4fast.robustness.findings import by_series, labelled_part
 from hw4fast.robustness.metrics import Row, breaks, harm
+from hw4fast.robustness.scales import share_of
 from hw4fast.stats import CalibrationBin, half_up
 from hw4fast.transforms.spec import Sweep
 
@@ -89,13 +90,13 @@ def _save(figure: Any, path: Path) -> None:
     pyplot().close(figure)
 
 
-def save_heat(path: Path, rows: Sequence[Row], title: str) -> None:
+def save_heat(path: Path, rows: Sequence[Row], title: str) -> bool:
     """`heat`: accuracy (or the share of changed answers) in % as a number per transform and severity, on a tint that
-    deepens with what is lost; a frame where the model breaks. Nothing without severities."""
+    deepens with what is lost; a frame where the model breaks. False, and nothing, without severities."""
     clean = rows[0]
     graded = [group for group in by_series(rows) if group[0].point.severity is not None]
     if not graded:
-        return
+        return False
     plt = pyplot()
     lost = np.array([[max(0.0, harm(row) - harm(clean)) for row in group] for group in graded])
     figure, axes = plt.subplots(figsize=(NARROWEST, 0.235 * len(graded) + 1.3), layout="constrained")
@@ -116,6 +117,7 @@ def save_heat(path: Path, rows: Sequence[Row], title: str) -> None:
     axes.set_xlabel(f"severity; % of pictures {what}; framed: it breaks")
     figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
     _save(figure, path)
+    return True
 
 
 def _tints() -> Any:
@@ -124,50 +126,62 @@ def _tints() -> Any:
     return LinearSegmentedColormap.from_list("harm", ["white", "#f3b98f", OKABE_ITO[1]])
 
 
-def save_breaking(path: Path, found: Sequence[Breaking], sweeps: Mapping[str, Sweep], title: str) -> None:
+def save_breaking(path: Path, found: Sequence[Breaking], sweeps: Mapping[str, Sweep], title: str) -> bool:
     """`breaking`: along each transform's sweep the middle half of the breaking points, and their median with its 95 %
-    interval. Nothing without any."""
+    interval, which stands at the right in numbers, too. False, and nothing, without any."""
     if not found:
-        return
+        return False
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(NARROWEST + 1.6, 0.27 * len(found) + 1.2), layout="constrained")
+    width = NARROWEST + 3
+    figure, axes = plt.subplots(figsize=(width, 0.27 * len(found) + 1.4), layout="constrained")
     for y, one in enumerate(found):
-        shares = np.array([*one.shares, *[np.nan] * one.never])
-        quarter = [shares[min(k * (one.n - 1) // 4, one.n - 1)] for k in (1, 2, 3)]
-        low, middle, high = (1.0 if np.isnan(share) else share for share in quarter)
+
+        def place(value: float | None, sweep: Sweep = sweeps[one.transform]) -> float:
+            return 1.0 if value is None else share_of(sweep, value)  # None: beyond the end
+
+        low, high = map(place, one.quartiles)
         axes.barh(y, high - low, left=low, height=0.55, color=OKABE_ITO[5], edgecolor="black", linewidth=0.5)
+        said = "fewer than half"
         if one.median is not None:
-            axes.plot([middle, middle], [y - 0.38, y + 0.38], color="black", marker="", linewidth=2)
-        unit = "" if one.median is None or one.unit in ("", one.parameter) or " " in one.unit else f" {one.unit}"
-        said = "fewer than half" if one.median is None else f"{one.parameter} {one.median:.3g}{unit}"
+            axes.plot([place(one.median)] * 2, [y - 0.38, y + 0.38], color="black", marker="", linewidth=2)
+            said = f"{one.parameter} {one.median:.3g}"
+            if median_rank(one.n) is not None:
+                ends = list(map(place, one.interval))
+                axes.plot(ends, [y, y], color="black", marker="|", markersize=6, linewidth=1.1)
+                said += f" ({' … '.join('–' if end is None else f'{end:.3g}' for end in one.interval)})"
         axes.text(1.02, y, said, va="center", fontsize=8)
     axes.set_yticks(range(len(found)), [_text(one.transform) for one in found])
     axes.set_xlim(0, 1)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xticks([0, 0.5, 1], ["harmless", "half of its sweep", "the end"])
-    axes.set_xlabel(f"where the answer changes (box: middle half, line: median; n = {found[0].n}); right: the median")
-    figure.suptitle(_text(wrapped(title, NARROWEST + 1.4)), fontsize=10)
+    interval = "" if median_rank(found[0].n) is None else " with its 95 % interval"
+    told = f"where the answer changes; box: middle half, line: median{interval}, the same at the right in numbers"
+    axes.set_xlabel(wrapped(told, width - 2.6, 9))
+    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
     _save(figure, path)
+    return True
 
 
-def save_calibration(path: Path, series: Sequence[tuple[str, Sequence[CalibrationBin]]], title: str) -> None:
-    """`calibration`: accuracy against confidence in %, with 95 % Wilson intervals. series: (its name, bins)."""
+def save_calibration(path: Path, series: Sequence[tuple[str, Sequence[CalibrationBin]]], title: str) -> bool:
+    """`calibration`: accuracy against confidence in %, with the bins' 95 % intervals. series: (its name, bins). False,
+    and nothing, without any."""
+    if not series:
+        return False
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(NARROWEST, NARROWEST), layout="constrained")
     axes.plot([0, 100], [0, 100], color="black", linestyle=":", marker="", linewidth=1, label="as often right as sure")
     for (name, bins), colour, marker, style in zip(series, OKABE_ITO, MARKERS, ("-", "--"), strict=False):
-        kept = [b for b in bins if b.n and b.confidence is not None and b.accuracy is not None and b.interval]
-        x, y = ([100 * float(value or 0) for value in values] for values in _columns(kept))
-        errors = [[100 * abs((b.accuracy or 0) - (b.interval or (0, 0))[end]) for b in kept] for end in (0, 1)]
-        axes.errorbar(x, y, errors, color=colour, marker=marker, linestyle=style, capsize=2, label=name)
+        kept = [(100 * (b.confidence or 0), 100 * (b.accuracy or 0), b) for b in bins if b.n]
+        x, y = [one for one, _, _ in kept], [one for _, one, _ in kept]
+        ends = [(value, value) if b.interval is None else [100 * end for end in b.interval] for _, value, b in kept]
+        errors = [[value - low for value, (low, _) in zip(y, ends, strict=True)]]
+        errors.append([high - value for value, (_, high) in zip(y, ends, strict=True)])
+        axes.errorbar(x, y, np.maximum(errors, 0), color=colour, marker=marker, linestyle=style, capsize=2, label=name)
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="confidence, %", ylabel="% right", aspect="equal")
     axes.legend(frameon=False, loc="upper left")
     figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
     _save(figure, path)
-
-
-def _columns(bins: Sequence[CalibrationBin]) -> tuple[list[float | None], list[float | None]]:
-    return [b.confidence for b in bins], [b.accuracy for b in bins]
+    return True
 
 
 def _legend(plt: Any, clean: Row) -> list[Any]:
