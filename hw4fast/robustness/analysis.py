@@ -13,7 +13,16 @@ from hw4fast.robustness.findings import by_series
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL, Row
 from hw4fast.robustness.points import Point
-from hw4fast.stats import PairedDifference, area_under, expected_calibration_error, mcnemar, paired_bootstrap
+from hw4fast.stats import (
+    CalibrationBin,
+    PairedDifference,
+    area_under,
+    calibration_bins,
+    clustered_calibration_bins,
+    expected_calibration_error,
+    mcnemar,
+    paired_bootstrap,
+)
 from hw4fast.transforms import TRANSFORMS
 from hw4fast.transforms.spec import SEVERITIES
 
@@ -129,6 +138,34 @@ def calibration_error(measured: Measured, at: Sequence[int]) -> float | None:
     return expected_calibration_error(confidence, right)
 
 
+def calibration_of(measured: Measured) -> list[tuple[str, list[CalibrationBin]]]:
+    """Bins of the clean answers and of all spoiled ones together; nothing without labels. Each picture is answered at
+    all points, so that the intervals of the spoiled ones resample pictures."""
+    labelled = measured.labels != NO_LABEL
+    if not labelled.any():
+        return []
+    at = counted(measured.points)
+    sure, right = (array.reshape(len(at), -1) for array in pooled(measured, at))
+    return [
+        ("clean", calibration_bins(*pooled(measured, [0]))),
+        ("spoiled", clustered_calibration_bins(sure, right, samples=1000)),
+    ]
+
+
+def doubles(points: Sequence[Point]) -> list[Point]:
+    """Those of a fixed strength whose transform is studied over its severities, too, such as `blur51` beside `blur`:
+    means over all points leave them out, or a transform would count more than others."""
+    graded = {p.chain.links[0].transform.name for p in points if p.chain and p.severity and len(p.chain.links) == 1}
+    fixed = [point for point in points if point.chain is not None and point.severity is None]
+    return [p for p in fixed if p.chain and len(p.chain.links) == 1 and p.chain.links[0].transform.name in graded]
+
+
+def counted(points: Sequence[Point]) -> list[int]:
+    """The places of the points that means over all transforms count: all but clean and `doubles`."""
+    left_out = doubles(points)
+    return [at for at, point in enumerate(points) if point.chain is not None and point not in left_out]
+
+
 def pooled(measured: Measured, at: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Confidences and whether the answer is right, float and bool, of the labelled pictures at those points."""
     labelled = measured.labels != NO_LABEL
@@ -140,7 +177,7 @@ def pooled(measured: Measured, at: Sequence[int]) -> tuple[np.ndarray, np.ndarra
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model over the whole study. clean: its row without a transform; accuracy: the mean over all points but that
+    """A model over the whole study. clean: its row without a transform; accuracy: the mean over all `counted` points
     (None without labels); flip_rate: likewise; area: the mean of its transforms' areas; calibration and
     spoiled_calibration: expected calibration errors; mean_corruption_error: over those of ImageNet-C's transforms that
     were studied and whose note doesn't say that they are other ones (`compared_with_alexnet` of 15); worst: the
@@ -162,7 +199,8 @@ class ModelRow:
 def model_row(name: str, measured: Measured, rows: Sequence[Row], classes: int) -> ModelRow:
     """classes: of the model; with another number than ImageNet's it isn't compared with AlexNet."""
     series = series_of(rows, classes)
-    right = [row.accuracy for row in rows[1:] if row.accuracy is not None]
+    spoiled = [rows[at] for at in counted(measured.points)]
+    right = [row.accuracy for row in spoiled if row.accuracy is not None]
     areas = {one.name: one.area if one.area is not None else 1 - (one.flip_area or 0) for one in series}
     graded = {one.name: areas[one.name] for one in series if one.flip_area is not None}
     worst = min(graded, key=lambda one: graded[one]) if graded else ""
@@ -172,10 +210,10 @@ def model_row(name: str, measured: Measured, rows: Sequence[Row], classes: int) 
         model=name,
         clean=rows[0],
         accuracy=float(np.mean(right)) if right else None,
-        flip_rate=float(np.mean([row.flip_rate for row in rows[1:]])),
+        flip_rate=float(np.mean([row.flip_rate for row in spoiled])),
         area=float(np.mean(known)) if known else None,
         calibration=calibration_error(measured, [0]),
-        spoiled_calibration=calibration_error(measured, range(1, len(measured.points))),
+        spoiled_calibration=calibration_error(measured, counted(measured.points)),
         mean_corruption_error=float(np.mean(errors)) if errors else None,
         compared_with_alexnet=len(errors),
         worst=worst,
@@ -186,7 +224,7 @@ def model_row(name: str, measured: Measured, rows: Sequence[Row], classes: int) 
 @dataclass(frozen=True)
 class ClassRow:
     """label: the class; n: its pictures; clean: how many of them are right without a transform; spoiled: the share that
-    is right over all other points; worst: the series with the least accuracy, and that."""
+    is right over all `counted` points; worst: the series with the least accuracy, and that."""
 
     label: int
     n: int
@@ -198,7 +236,7 @@ class ClassRow:
 
 def classes_of(measured: Measured) -> list[ClassRow]:
     """Each class of a label, the one that suffers most first."""
-    right = measured.answers == measured.labels
+    right, counts = measured.answers == measured.labels, counted(measured.points)
     series: dict[str, list[int]] = {}
     for at, point in enumerate(measured.points):
         if point.chain is not None:
@@ -208,7 +246,7 @@ def classes_of(measured: Measured) -> list[ClassRow]:
         own = measured.labels == label
         shares = {name: float(right[places][:, own].mean()) for name, places in series.items()}
         worst = min(shares, key=lambda name: shares[name])
-        spoiled = float(right[1:][:, own].mean())
+        spoiled = float(right[counts][:, own].mean())
         found.append(ClassRow(int(label), int(own.sum()), int(right[0, own].sum()), spoiled, worst, shares[worst]))
     return sorted(found, key=lambda row: (row.spoiled - row.clean / row.n, row.label))
 

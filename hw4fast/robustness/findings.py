@@ -50,11 +50,11 @@ def details(rows: Sequence[Row]) -> list[str]:
     if later:
         later = sorted(later, key=lambda pair: (pair[1].point.severity or FIXED, -harm(pair[1])))
         parts = [f"{name} at severity {row.point.severity} ({_level(row)})" for name, row in later[:NAMED]]
-        more = f", and {len(later) - NAMED} others" if len(later) > NAMED else ""
+        more = f", and {_others(len(later) - NAMED)}" if len(later) > NAMED else ""
         sentences.append(f"Then {'come' if len(later) > 1 else 'comes'} {joined(parts)}{more}.")
     bears = [name for name, row in breaking if row is None]
     if bears and any(row for _, row in breaking):
-        bears = bears if len(bears) <= NAMED else [*bears[:NAMED], f"{len(bears) - NAMED} others"]
+        bears = bears if len(bears) <= NAMED else [*bears[:NAMED], _others(len(bears) - NAMED)]
         what = "takes 10 points off the accuracy" if clean.accuracy is not None else "changes one answer in ten"
         sentences.append(f"No severity of {joined(bears, 'or')} clearly {what}.")
     fixed = [group[0] for group in groups if group[0].point.severity is None and group is not groups[0]]
@@ -104,6 +104,13 @@ def labelled_part(clean: Row) -> str:
     """` (of 3 labelled pictures)` where that isn't all of them: what a share of right answers is a share of."""
     some = 0 < clean.labelled < clean.n
     return f" (of {clean.labelled} labelled picture{'s' * (clean.labelled > 1)})" if some else ""
+
+
+def pictures(clean: Row) -> str:
+    """`40 pictures`, and how many of them accuracy counts."""
+    if clean.accuracy is None or clean.labelled == clean.n:
+        return f"{clean.n} pictures"
+    return f"{clean.n} pictures ({clean.labelled} of them labelled, which accuracy counts)"
 
 
 def _broken(broken: Row, clean: Row, *, alone: bool) -> str:
@@ -190,6 +197,10 @@ def _rank(group: Sequence[Row], clean: Row) -> tuple[int, float, float]:
 
 def _at(row: Row) -> str:
     return "" if row.point.severity is None else f" at severity {row.point.severity} of 5,"
+
+
+def _others(count: int) -> str:
+    return f"{count} other{'s' * (count > 1)}"
 
 
 def _level(row: Row) -> str:

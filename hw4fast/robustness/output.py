@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from hw4fast.files import write_json, write_text
 from hw4fast.record import now, processor, versions
 from hw4fast.robustness import findings
 from hw4fast.robustness.album import Album, make_album
-from hw4fast.robustness.analysis import ModelRow, breaking_points, model_row, pooled
+from hw4fast.robustness.analysis import ModelRow, breaking_points, calibration_of, model_row
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.breaking import PICTURES
 from hw4fast.robustness.figures import save_breaking, save_calibration, save_curves, save_grid, save_heat
@@ -26,11 +27,12 @@ from hw4fast.robustness.pictures import Prints
 from hw4fast.robustness.report import Report, render
 from hw4fast.robustness.source import Source
 from hw4fast.robustness.tables import further_tables, prediction_tables, summary_table, write_table
-from hw4fast.stats import calibration_bins
 
 if TYPE_CHECKING:
     from hw4fast.inference.classifier import Classifier
 
+TABLES = ("predictions", "summary", "transforms", "models", "classes", "breaking", "comparison")
+PLOTS = ("accuracy", "heat", "breaking", "calibration")
 USED = ("python", "hw4fast", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime")  # shown
 
 
@@ -82,28 +84,49 @@ class Outcome:
 
 
 def write_files(folder: Path, outcome: Outcome) -> None:
-    """All that a study leaves, into a folder that is there; `study.json` last: what it says stands there, does."""
-    title = f"{outcome.source.name} · {outcome.models[0].name} · n = {outcome.rows[0][0].n} pictures"
+    """All that a study leaves, into a folder that is there; `study.json` last: what it says stands there, does. What an
+    earlier study left there of such files, and this one has not, goes."""
     tables = {"predictions": prediction_tables(outcome.models, outcome.measured), "summary": summary_table(outcome)}
-    for name, table in (tables | further_tables(outcome)).items():
+    tables |= further_tables(outcome)
+    for name, table in tables.items():
         write_table(folder / name, table)
-    _save_pictures(folder, outcome, title)
+    plots = _save_pictures(folder, outcome)
     write_text(folder / "report.html", render(_report(outcome)))
+    _remove_stale(folder, tables, plots)
     write_json(folder / RECORD, _record(outcome))
 
 
-def _save_pictures(folder: Path, outcome: Outcome, title: str) -> None:
-    """Every plot of the page as .png and .svg, of the first model; `transforms.png`, which is photographs."""
-    rows, measured = outcome.rows[0], outcome.measured[0]
-    save_curves(folder / "accuracy", rows[0], findings.by_series(rows), title)
-    save_heat(folder / "heat", rows, title)
-    sweeps = {transform.name: transform.sweep for transform in measured.swept if transform.sweep is not None}
-    save_breaking(folder / "breaking", breaking_points(measured), sweeps, title)
-    if rows[0].labelled:
-        spoiled = range(1, len(rows))
-        bins = [(name, calibration_bins(*pooled(measured, at))) for name, at in (("clean", [0]), ("spoiled", spoiled))]
-        save_calibration(folder / "calibration", bins, title)
+def _remove_stale(folder: Path, tables: Iterable[str], plots: Iterable[str]) -> None:
+    """Tables and plots of names that only a study writes, other than these."""
+    kept = {f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")}
+    kept |= {f"{name}.{kind}" for name in plots for kind in ("png", "svg")}
+    ours = re.compile(rf"({'|'.join(TABLES)})\.(csv|parquet)|({'|'.join(PLOTS)})(-[1-9]\d*)?\.(png|svg)")
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and path.name not in kept and path.is_file():
+            path.unlink()
+
+
+def _save_pictures(folder: Path, outcome: Outcome) -> list[str]:
+    """Every plot of the page as .png and .svg, of the second model as `heat-2` and so on; `transforms.png`, which is
+    photographs, of the first one. The names of the plots that there are."""
+    saved: list[str] = []
+    for number, (model, rows, measured) in enumerate(zip(outcome.models, outcome.rows, outcome.measured, strict=True)):
+        mark = f"-{number + 1}" if number else ""
+        named = f"{outcome.source.name} · {model.name}"
+        title = f"{named} · n = {rows[0].n} pictures"
+        few = f"{named} · n = {len(measured.sought)} of {rows[0].n} pictures"
+        sweeps = {transform.name: transform.sweep for transform in measured.swept if transform.sweep is not None}
+        accuracy, heat, breaking, calibration = (folder / f"{name}{mark}" for name in PLOTS)
+        save_curves(accuracy, rows[0], findings.by_series(rows), title)
+        there = {
+            accuracy: True,
+            heat: save_heat(heat, rows, title),
+            breaking: save_breaking(breaking, breaking_points(measured), sweeps, few),
+            calibration: save_calibration(calibration, calibration_of(measured), title),
+        }
+        saved += [path.name for path, drawn in there.items() if drawn]
     _save_transforms(folder / "transforms.png", outcome)
+    return saved
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:

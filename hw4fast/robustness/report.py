@@ -9,9 +9,8 @@ from html import escape
 from hw4fast import page
 from hw4fast.robustness import findings, sections
 from hw4fast.robustness.album import FLIPS_PER_SERIES, Album
-from hw4fast.robustness.analysis import ModelRow, breaking_points, classes_of, series_of
-from hw4fast.robustness.drawings import CSS, curve
-from hw4fast.robustness.figures import legend_svg
+from hw4fast.robustness.analysis import ModelRow, breaking_points, classes_of, doubles, series_of
+from hw4fast.robustness.drawings import CSS
 from hw4fast.robustness.findings import share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import LOST, Row, breaks
@@ -61,10 +60,37 @@ def _plots(report: Report) -> tuple[str, str, str]:
     heat = sections.heat_map(report.rows, series_of(report.rows, len(report.model_labels)))
     broken = sections.breaking_section(breaking_points(measured))
     classes = sections.classes_section(classes_of(measured), report.model_labels)
-    listed = sections.models_section(report.models)
+    left_out = [point.spec for point in doubles(measured.points)]
+    listed = sections.models_section(report.models, left_out)
     names, others = [report.model, *(name for name, _ in report.others)], [measured, *(m for _, m in report.others)]
-    compared = sections.comparison_section(names, others)
-    return listed + heat + broken + _charts(report), sections.calibration_section(measured) + classes, compared
+    compared = _further(report) + sections.comparison_section(names, others)
+    return (
+        listed + heat + broken + sections.curves_section(report.rows),
+        sections.calibration_section(measured) + classes,
+        compared,
+    )
+
+
+def _further(report: Report) -> str:
+    """The plots of each further model, collapsed on a screen."""
+    models = []
+    for number, (name, found) in enumerate(report.others, 2):
+        rows = found.rows()
+        plots = (
+            sections.heat_map(rows, series_of(rows, found.classes), sections.part),
+            sections.breaking_section(breaking_points(found), sections.part),
+            sections.curves_section(rows, sections.part),
+            sections.calibration_section(found, sections.part),
+        )
+        models.append(
+            f'<details class="model" id="model-{number}"><summary>{page.breakable(name)}: '
+            f"{escape(findings.headline(rows))}</summary>{''.join(plots)}</details>"
+        )
+    if not models:
+        return ""
+    return f"""<section id="further"><h2>The other model{"s" * (len(models) > 1)}</h2>
+<p class="note">The same plots of every further model, as explained above; open what you want to see.</p>
+{"".join(models)}</section>"""
 
 
 def _page(report: Report, plots: tuple[str, str, str], strips: str, flips: str) -> str:
@@ -77,6 +103,7 @@ def _page(report: Report, plots: tuple[str, str, str], strips: str, flips: str) 
         ("breaking", "Breaking points"),
         ("calibration", "Calibration"),
         ("classes", "Classes"),
+        ("further", "Other models"),
     )
     links = "".join(f'<a href="#{name}">{text}</a> ' for name, text in places if f'id="{name}"' in "".join(plots))
     more = '<a href="#failures">Unreadable pictures</a>' if failures else ""
@@ -104,6 +131,9 @@ def _facts(report: Report) -> str:
     if clean.accuracy is not None:
         of = f"{clean.correct} of {clean.labelled}; 95 % interval {_interval(clean.accuracy_interval)}"
         facts.append(("Accuracy on clean pictures", share(clean.accuracy), of))
+    if clean.top5 is not None:
+        of = f"{clean.correct_top5} of {clean.labelled}; 95 % interval {_interval(clean.top5_interval)}"
+        facts.append(("Right among the top 5, clean", share(clean.top5), of))
     worst = max(rows[1:], key=lambda row: row.flip_rate)
     changes = f"each clean and changed in {len(rows) - 1} ways"
     by = f"by {worst.point.spec}" if worst.flips else "not one changed"
@@ -115,34 +145,10 @@ def _facts(report: Report) -> str:
         ("Lowest mean confidence", share(least.mean_confidence), least_note),
     ]
     cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{page.breakable(note)}</small></dd></div>"
         for name, value, note in facts
     )
     return f'<dl class="facts">{cells}</dl>'
-
-
-def _charts(report: Report) -> str:
-    clean = report.rows[0]
-    labelled = clean.accuracy is not None
-    cards = []
-    for group in findings.by_series(report.rows):
-        name = group[0].point.series
-        told = "; ".join(f"{row.point.label}: {_told(row)}" for row in group)
-        cards.append(f'<figure class="card"><h3>{escape(name)}</h3>{curve(clean, group, f"{name}. {told}")}</figure>')
-    keys = [("accuracy", f"Accuracy: answers that are right{findings.labelled_part(clean)}")] if labelled else []
-    keys.append(("flips", "Flip rate: answers that differ from the clean picture’s"))
-    legend = "".join(f"<li>{legend_svg(kind)}<span>{text}</span></li>" for kind, text in keys)
-    dotted = "; the dotted line is the accuracy on clean pictures" if labelled else ""
-    return f"""<section id="curves"><h2>How fast it breaks</h2>
-<p class="note">Each panel is one transform, the most harmful first; from left to right it grows stronger.
-n = {_n(clean)} at every point; bands are 95 % Wilson intervals{dotted}.</p>
-<ul class="legend">{legend}</ul>
-<div class="grid charts">{"".join(cards)}</div></section>"""
-
-
-def _told(row: Row) -> str:
-    right = "" if row.accuracy is None else f"accuracy {share(row.accuracy)}, "
-    return f"{right}flipped {share(row.flip_rate)}"
 
 
 def _strips(report: Report, prints: Prints) -> str:
@@ -151,18 +157,19 @@ def _strips(report: Report, prints: Prints) -> str:
     longest = max(len(prints.answer(number, at)) for number in examples for at in range(len(points)))
     cards = []
     for group in findings.by_series(report.rows):
-        name = escape(group[0].point.series)
+        name, shown = escape(group[0].point.series), page.breakable(group[0].point.series)
         places = [0, *(points.index(row.point) for row in group)]
         cards.append(
-            f'<div class="card"><h3>{name}</h3><p class="soft">{escape(group[0].point.summary)}</p>'
+            f'<div class="card"><h3>{shown}</h3><p class="soft">{escape(group[0].point.summary)}</p>'
             f'<div class="scroll" tabindex="0" role="group" aria-label="Pictures: {name}">'
             f'<table class="{"strip wide" if longest > 7 else "strip"}">'
             f"{_strip(prints, examples, places)}</table></div></div>"
         )
     key = "✓ right, ✗ wrong" if report.rows[0].accuracy is not None else "= as when clean, ≠ answered otherwise"
     return f"""<section id="pictures"><h2>What the model sees</h2>
-<p class="note">The same {len(examples)} pictures under every transform, at the size the network reads. Below each: the
-model’s answer and the probability it gives it. {key}; those that are off stand in a thick frame.</p>
+<p class="note">The same {len(examples)} pictures under every transform, at the size the network reads<span
+class="paper"> (on paper two of them)</span>. Below each: the model’s answer and the probability it gives it.
+{key}; those that are off stand in a thick frame.</p>
 <div class="grid strips">{"".join(cards)}</div></section>"""
 
 
@@ -196,11 +203,13 @@ def _flips(report: Report, prints: Prints) -> str:
     cards = []
     for flip in flips:
         point = points[flip.at]
+        name = page.breakable(report.measured.names[flip.number])
         where = f"{point.series}, severity {point.severity}" if point.severity else point.series
         cards.append(
-            f'<figure class="card"><h3>{escape(where)}</h3><div class="pair">{_cell(prints, flip.number, 0, "div")}'
+            f'<figure class="card"><h3>{page.breakable(where)}</h3>'
+            f'<div class="pair">{_cell(prints, flip.number, 0, "div")}'
             f'<span class="arrow" aria-label="becomes">→</span>{_cell(prints, flip.number, flip.at, "div")}</div>'
-            f"<figcaption>{escape(report.measured.names[flip.number])}{_truth(report, flip.number)}</figcaption>"
+            f"<figcaption>{name}{_truth(report, flip.number)}</figcaption>"
             "</figure>"
         )
     knew = "knew when clean" if report.rows[0].labelled else "was asked about"
@@ -226,15 +235,20 @@ def _numbers(report: Report) -> str:
     labelled = clean.accuracy is not None
     bodies = [_body([clean], clean)] + [_body(group, clean) for group in findings.by_series(report.rows)]
     right = '<th scope="col">Accuracy</th><th scope="col">95 % interval</th>' if labelled else ""
+    if clean.top5 is not None:
+        right += '<th scope="col">Top 5</th><th scope="col">95 % interval</th>'
     least = f"{100 * LOST:.0f}"
+    top = (
+        " Top 5: the label is among the five classes that the model holds likeliest." if clean.top5 is not None else ""
+    )
     tinted = (
         f"breaks the model: its accuracy is at least {least} points below clean"
         if labelled
         else f"changes the model’s mind: at least {least} % of its answers differ from clean"
     )
     return f"""<section id="numbers"><h2>Every number</h2>
-<p class="note">n = {_n(clean)} in every line; 95 % Wilson intervals. A tinted line {tinted}, and the intervals lie
-apart.</p>
+<p class="note">n = {findings.pictures(clean)} in every line; 95 % Wilson intervals. A tinted line {tinted}, and the
+intervals lie apart.{top}</p>
 <p class="note swipe">The table is wider than the screen: swipe sideways for the other columns.</p>
 <div class="numbers scroll" tabindex="0" role="group" aria-label="Every number"><table>
 <thead><tr><th scope="col" class="left">Transform</th><th scope="col" class="left">Severity</th>{right}
@@ -247,16 +261,20 @@ apart.</p>
 def _body(group: Sequence[Row], clean: Row) -> str:
     lines = []
     for place, row in enumerate(group):
-        name = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(row.point.series)}</th>' if place == 0 else ""
+        name = (
+            f'<th scope="rowgroup" rowspan="{len(group)}">{page.breakable(row.point.series)}</th>' if place == 0 else ""
+        )
         severity = "–" if not row.point.severity else str(row.point.severity)
         right = ""
         if row.accuracy is not None:
             right = f"<td>{share(row.accuracy)}{_bar(row.accuracy, '')}</td><td>{_interval(row.accuracy_interval)}</td>"
+        if row.top5 is not None:
+            right += f"<td>{share(row.top5)}</td><td>{_interval(row.top5_interval)}</td>"
         broken = ' class="broken"' if breaks(row, clean) else ""
         lines.append(
             f'<tr{broken}>{name}<td class="left">{severity}</td>{right}'
             f"<td>{share(row.flip_rate)}{_bar(row.flip_rate, ' f')}</td><td>{_interval(row.flip_interval)}</td>"
-            f'<td>{share(row.mean_confidence)}</td><td class="spec">{escape(row.point.spec)}</td></tr>'
+            f'<td>{share(row.mean_confidence)}</td><td class="spec">{page.breakable(row.point.spec)}</td></tr>'
         )
     return f"<tbody>{''.join(lines)}</tbody>"
 
@@ -267,12 +285,6 @@ def _bar(value: float, kind: str) -> str:
 
 def _interval(interval: tuple[float, float] | None) -> str:
     return "–" if interval is None else "\u00a0…\u00a0".join(half_up(100 * end, 1) for end in interval)
-
-
-def _n(clean: Row) -> str:
-    if clean.accuracy is None or clean.labelled == clean.n:
-        return f"{clean.n} pictures"
-    return f"{clean.n} pictures ({clean.labelled} of them labelled, which accuracy counts)"
 
 
 def _failures(report: Report) -> str:

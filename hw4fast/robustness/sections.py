@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Protocol
 
+from hw4fast.page import breakable
 from hw4fast.robustness import findings
 from hw4fast.robustness.analysis import (
     Breaking,
@@ -13,14 +15,16 @@ from hw4fast.robustness.analysis import (
     ModelRow,
     Series,
     calibration_error,
+    calibration_of,
     compare,
-    pooled,
+    counted,
 )
-from hw4fast.robustness.drawings import calibration, histogram
+from hw4fast.robustness.drawings import calibration, curve, histogram
+from hw4fast.robustness.figures import legend_svg
 from hw4fast.robustness.findings import points, share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import Row, breaks, harm
-from hw4fast.stats import FEW_PAIRS, calibration_bins, half_up
+from hw4fast.stats import FEW_CLUSTERS, FEW_PAIRS, half_up
 from hw4fast.transforms import TRANSFORMS
 from hw4fast.transforms.spec import SEVERITIES, shown
 
@@ -28,7 +32,25 @@ FEWEST = 6  # pictures: of fewer the median has no 95 % interval from order stat
 MOST_CLASSES = 25  # of a table on the page; classes.csv holds them all
 
 
-def heat_map(rows: Sequence[Row], series: Sequence[Series]) -> str:
+class Frame(Protocol):
+    """How a plot stands on the page: in its own section, or among those of a further model."""
+
+    def __call__(self, ident: str, head: str, note: str, body: str) -> str: ...
+
+
+def section(ident: str, head: str, note: str, body: str) -> str:
+    """note, body: HTML."""
+    return f"""<section id="{ident}"><h2>{head}</h2>
+<p class="note">{note}</p>
+{body}</section>"""
+
+
+def part(ident: str, head: str, note: str, body: str) -> str:
+    """Of a further model, where what is drawn was explained before."""
+    return f'<h3 class="plots">{head}</h3>{body}'
+
+
+def heat_map(rows: Sequence[Row], series: Sequence[Series], frame: Frame = section) -> str:
     """Transform × severity: accuracy (or the share of changed answers) as a number on a tint that deepens with harm."""
     clean = rows[0]
     labelled = clean.accuracy is not None
@@ -45,13 +67,16 @@ def heat_map(rows: Sequence[Row], series: Sequence[Series]) -> str:
         name = escape(one.name)
         lines.append(f'<tr><th scope="row">{name}</th>{cells}<td class="area">{share(area)}</td></tr>')
     what = "Accuracy" if labelled else "Share of answers that changed"
-    mean = "the area under the curve from clean to severity 5, as a share"
-    return f"""<section id="heat"><h2>Where it hurts</h2>
-<p class="note">{what} in %, transform by severity, the most harmful transform first; clean: {share(_value(clean))}. The
-deeper the tint, the more is lost; a framed cell breaks the model. Mean: {mean}.</p>
-<div class="scroll" tabindex="0" role="group" aria-label="Heat map"><table class="heat">
+    return frame(
+        "heat",
+        "Where it hurts",
+        f"""{what} in %, transform by severity, the most harmful transform first; clean: {share(_value(clean))}. The
+deeper the tint, the more is lost; a framed cell breaks the model. Mean: the area under the curve from clean to
+severity 5 divided by its width, which is the mean height of the curve.""",
+        f"""<div class="map halves scroll" tabindex="0" role="group" aria-label="Heat map"><table class="heat">
 <thead><tr><th scope="col"></th>{heads}<th scope="col">mean</th></tr></thead>
-<tbody>{"".join(lines)}</tbody></table></div></section>"""
+<tbody>{"".join(lines)}</tbody></table></div>""",
+    )
 
 
 def _value(row: Row) -> float:
@@ -65,7 +90,7 @@ def _heat_cell(row: Row, clean: Row) -> str:
     return f'<td{told} style="--harm:{80 * min(lost, 1):.0f}%">{half_up(100 * _value(row), 0)}</td>'
 
 
-def breaking_section(found: Sequence[Breaking]) -> str:
+def breaking_section(found: Sequence[Breaking], frame: Frame = section) -> str:
     """A histogram per transform, and the medians in words."""
     if not found:
         return ""
@@ -78,17 +103,51 @@ def breaking_section(found: Sequence[Breaking]) -> str:
             f'<figure class="card"><h3>{escape(one.transform)}</h3>{histogram(one, sweep, told)}'
             f"<figcaption>{escape(_told(one))}</figcaption></figure>"
         )
-    return f"""<section id="breaking"><h2>How much it takes</h2>
-<p class="note">For each of {found[0].n} pictures the smallest strength that changes the answer, by bisection between
-the places of a grid; the transform that does it soonest on its own scale first. The line is the median with its 95 %
-interval (order statistics); the dashed bar counts pictures whose answer never changes. breaking.csv holds every point,
-and how often an answer changes back on the way.</p>
-<div class="grid charts">{"".join(cards)}</div></section>"""
+    return frame(
+        "breaking",
+        "How much it takes",
+        f"""The breaking point of a picture is the smallest strength that changes the answer to it: of each of
+{found[0].n} pictures, by bisection between the places of a grid; the transform that does it soonest on its own scale
+first. The line is the median with its 95 % interval (order statistics); the dashed bar counts pictures whose answer
+never changes. breaking.csv holds every point, and how often an answer changes back on the way.""",
+        f'<div class="grid charts">{"".join(cards)}</div>',
+    )
+
+
+def curves_section(rows: Sequence[Row], frame: Frame = section) -> str:
+    """A panel per transform: accuracy and flip rate against severity."""
+    clean = rows[0]
+    labelled = clean.accuracy is not None
+    cards = []
+    for group in findings.by_series(rows):
+        name = group[0].point.series
+        told = "; ".join(f"{row.point.label}: {_rates(row)}" for row in group)
+        drawn = curve(clean, group, f"{name}. {told}")
+        cards.append(f'<figure class="card"><h3>{breakable(name)}</h3>{drawn}</figure>')
+    keys = [("accuracy", f"Accuracy: answers that are right{findings.labelled_part(clean)}")] if labelled else []
+    keys.append(("flips", "Flip rate: answers that differ from the clean picture’s"))
+    legend = "".join(f"<li>{legend_svg(kind)}<span>{text}</span></li>" for kind, text in keys)
+    dotted = "; the dotted line is the accuracy on clean pictures" if labelled else ""
+    return frame(
+        "curves",
+        "How fast it breaks",
+        f"""Each panel is one transform, the most harmful first; from left to right it grows stronger. n =
+{findings.pictures(clean)} at every point; bands are 95 % Wilson intervals: the shares among all
+pictures like these that so many of them leave plausible{dotted}.""",
+        f'<ul class="legend">{legend}</ul>\n<div class="grid charts">{"".join(cards)}</div>',
+    )
+
+
+def _rates(row: Row) -> str:
+    right = "" if row.accuracy is None else f"accuracy {share(row.accuracy)}, "
+    return f"{right}flipped {share(row.flip_rate)}"
 
 
 def _unit(one: Breaking) -> str:
-    """` px`, but ` (of the range)`, and nothing after `degrees 30`."""
-    return "" if not one.unit or one.unit == one.parameter else f" ({one.unit})" if " " in one.unit else f" {one.unit}"
+    """` px`, but ` (of the range)`; after `degrees 30` only what else there is to say: ` counter-clockwise`."""
+    if one.unit.startswith(one.parameter):
+        return one.unit.removeprefix(one.parameter)
+    return "" if not one.unit else f" ({one.unit})" if " " in one.unit else f" {one.unit}"
 
 
 def _told(one: Breaking) -> str:
@@ -118,21 +177,24 @@ def breaking_line(found: Sequence[Breaking]) -> str:
     return f"Of {halved[0].n} pictures half get another answer by {findings.joined(parts)}."
 
 
-def calibration_section(measured: Measured) -> str:
+def calibration_section(measured: Measured, frame: Frame = section) -> str:
     """Reliability of the confidences, clean and spoiled; nothing without labels."""
-    places = [list(range(1)), list(range(1, len(measured.points)))]
-    errors = [calibration_error(measured, at) for at in places]
-    if errors[0] is None:
+    clean, spoiled = (calibration_error(measured, at) for at in ([0], counted(measured.points)))
+    if clean is None:
         return ""
-    bins = [
-        (kind, calibration_bins(*pooled(measured, at))) for kind, at in zip(("accuracy", "flips"), places, strict=True)
-    ]
-    told = f"calibration error {share(errors[0])} on clean pictures, {share(errors[1])} on spoiled ones"
-    return f"""<section id="calibration"><h2>Does it know when it is wrong?</h2>
-<p class="note">How often answers are right (up) that the model is so sure of (across), in 15 bins with 95 % Wilson
-intervals; on the dotted diagonal it is as often right as it thinks. Circles and full line: clean pictures; squares and
-dashes: all spoiled ones together. Expected calibration error (Guo et al. 2017): {escape(told)}.</p>
-<div class="grid charts"><figure class="card">{calibration(bins, told)}</figure></div></section>"""
+    bins = [(kind, found) for kind, (_, found) in zip(("accuracy", "flips"), calibration_of(measured), strict=True)]
+    told = f"{share(clean)} on clean pictures, {share(spoiled)} on spoiled ones"
+    return frame(
+        "calibration",
+        "Does it know when it is wrong?",
+        f"""How often answers are right (up) that the model is so sure of (across), in 15 bins; on the dotted diagonal
+it is as often right as it thinks. Circles and full line: clean pictures, with 95 % Wilson intervals; squares and
+dashes: all spoiled ones together, with 95 % intervals that resample whole pictures, as the answers to one picture hang
+together (none where a bin holds fewer than {FEW_CLUSTERS} pictures). Expected calibration error (ECE: how far
+confidence and share of right answers lie apart on average; Guo et al. 2017): {told}.""",
+        f'<div class="grid charts"><figure class="card">{calibration(bins, f"calibration error {told}")}'
+        f"<figcaption>ECE {told}</figcaption></figure></div>",
+    )
 
 
 def classes_section(classes: Sequence[ClassRow], labels: Sequence[str]) -> str:
@@ -145,7 +207,11 @@ def classes_section(classes: Sequence[ClassRow], labels: Sequence[str]) -> str:
         f'<td class="left">{escape(row.worst)}</td><td>{share(row.worst_accuracy)}</td></tr>'
         for row in classes[:MOST_CLASSES]
     )
-    rest = f" The first {MOST_CLASSES} of {len(classes)}; classes.csv holds all." if len(classes) > MOST_CLASSES else ""
+    rest = (
+        f" These are {MOST_CLASSES} of {len(classes)}; the other {len(classes) - MOST_CLASSES} are in classes.csv."
+        if len(classes) > MOST_CLASSES
+        else ""
+    )
     return f"""<section id="classes"><h2>Which classes suffer</h2>
 <p class="note">Accuracy on the pictures of each class, clean and over all transforms and severities; the class that
 loses most first. Few pictures of a class say little of it: n stands beside.{rest}</p>
@@ -155,13 +221,13 @@ loses most first. Few pictures of a class say little of it: n stands beside.{res
 <tbody>{lines}</tbody></table></div></section>"""
 
 
-def models_section(models: Sequence[ModelRow]) -> str:
-    """All models side by side, the one that bears most first; nothing for a single one."""
+def models_section(models: Sequence[ModelRow], left_out: Sequence[str] = ()) -> str:
+    """All models side by side, the one that bears most first; nothing for a single one. left_out: of the means."""
     if len(models) < 2:
         return ""
     labelled = all(one.accuracy is not None for one in models)
     lines = "".join(
-        f'<tr><th scope="row">{escape(one.model)}</th>'
+        f'<tr><th scope="row">{breakable(one.model)}</th>'
         + (f"<td>{share(one.clean.accuracy)}</td><td>{share(one.accuracy)}</td>" if labelled else "")
         + f"<td>{share(one.flip_rate)}</td>"
         + (f"<td>{share(one.calibration)}</td><td>{share(one.spoiled_calibration)}</td>" if labelled else "")
@@ -170,11 +236,20 @@ def models_section(models: Sequence[ModelRow]) -> str:
     )
     right = '<th scope="col">Clean</th><th scope="col">Spoiled</th>' if labelled else ""
     error = '<th scope="col">ECE, clean</th><th scope="col">ECE, spoiled</th>' if labelled else ""
+    explained = (
+        "Spoiled: the mean accuracy over all of them; ECE: expected calibration error, how far confidence and share of "
+        "right answers lie apart on average; "
+    )
+    uncounted = (
+        f"The means leave out {escape(findings.joined(left_out))}, a point of a transform that counts already. "
+        if left_out
+        else ""
+    )
     return f"""<section id="models"><h2>Which model bears most</h2>
-<p class="note">Every model on the same {models[0].clean.n} pictures under the same transforms. Spoiled: the mean
-accuracy over all of them; flipped: the mean share of answers that differ from the clean ones; ECE: expected calibration
-error; worst: the transform with the least area under its curve, and that. The rest of this page is about
-{escape(models[0].model)}.</p>
+<p class="note">Every model on the same {models[0].clean.n} pictures under the same transforms.
+{explained if labelled else ""}flipped (flip rate): the mean share of answers that differ from the clean ones; worst:
+the transform with the least area under its curve (mean height from clean to severity 5), and that. {uncounted}The
+rest of this page is about {breakable(models[0].model)}, but for the plots and comparisons of the others at its end.</p>
 <div class="numbers scroll" tabindex="0" role="group" aria-label="Models"><table>
 <thead><tr><th scope="col" class="left">Model</th>{right}<th scope="col">Flipped</th>{error}
 <th scope="col" class="left">Worst</th><th scope="col">there</th></tr></thead>
@@ -209,14 +284,14 @@ def _compared(first: str, second: str, found: Sequence[Compared]) -> str:
         return ""
     clear = [one.p < 0.05 / len(found) for one in found]
     lines = "".join(
-        f'<tr{" class=broken" if tint else ""}><th scope="row">{escape(one.point.spec or "clean")}</th>'
+        f'<tr{" class=broken" if tint else ""}><th scope="row">{breakable(one.point.spec or "clean")}</th>'
         f"<td>{points(one.difference.difference)}</td>"
         f"<td>{points(one.difference.low)}\u00a0…\u00a0{points(one.difference.high)}</td>"
         f"<td>{one.only_first}</td><td>{one.only_second}</td><td>{_p(one.p)}</td></tr>"
         for one, tint in zip(found, clear, strict=True)
     )
     more = sum(tint and one.difference.difference > 0 for one, tint in zip(found, clear, strict=True))
-    names = escape(first), escape(second)
+    names = breakable(first), breakable(second)
     counts = f"at {more} of {len(found)} points and clearly {{}} at {sum(clear) - more}"
     if found[0].labelled:
         claim = f"{names[0]} is clearly better {counts.format('worse')}. Difference of accuracy in points"

@@ -7,7 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw4fast.robustness.analysis import breaking_points, calibration_error, classes_of, compare, median_rank, series_of
+from hw4fast.robustness.analysis import (
+    breaking_points,
+    calibration_error,
+    classes_of,
+    compare,
+    doubles,
+    median_rank,
+    model_row,
+    series_of,
+)
 from hw4fast.robustness.breaking import Broken
 from hw4fast.robustness.corruption_error import ALEXNET
 from hw4fast.robustness.metrics import NO_LABEL
@@ -64,6 +73,24 @@ def test_classes_are_counted_each():
         assert row.worst_accuracy == pytest.approx(min(noise, frost, blur))
     losses = [row.spoiled - row.clean / row.n for row in classes_of(measured)]
     assert losses == sorted(losses)
+
+
+def test_a_point_of_a_transform_that_is_studied_anyway_counts_once():
+    points = points_of(["blur", "blur51", "rotate30", "blur51+rotate30"])
+    assert [point.spec for point in doubles(points)] == ["blur51"]
+    rng = np.random.Generator(np.random.PCG64(5))
+    measured = measured_of(points, rng.integers(0, 3, (30, len(points))), rng.integers(0, 3, 30))
+    rows = measured.rows()
+    without = [row for row in rows[1:] if row.point.spec != "blur51"]
+    assert len(rows) == 1 + len(without) + 2  # blur at severity 5 is blur51, too
+    found = model_row("m", measured, rows, 3)
+    kept = [row for row in rows[1:] if row.point.series != "blur51"]
+    assert found.accuracy == pytest.approx(np.mean([row.accuracy for row in kept]))
+    assert found.flip_rate == pytest.approx(np.mean([row.flip_rate for row in kept]))
+    (one,) = [row for row in classes_of(measured) if row.label == 0]
+    right, own = measured.answers == measured.labels, measured.labels == 0
+    places = [at for at, point in enumerate(points) if point.chain and point.series != "blur51"]
+    assert one.spoiled == pytest.approx(right[places][:, own].mean())
 
 
 def test_calibration_error_of_a_model_that_is_always_half_sure():

@@ -6,13 +6,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from hw4fast.page import breakable
 from hw4fast.robustness.album import make_album
 from hw4fast.robustness.pictures import sure
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.report import LARGEST, Report, render
 from tests.robustness.rows import measured_of
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "wbr", "br", "link", "input", "hr"}
 NASTY = "<script>alert(\"1\")</script> & 'x'.png"
 
 
@@ -54,7 +55,7 @@ def measured(n=6, size=(12, 10, 1), labels=(0, 1, 2, 0, 1, -1), transforms=("blu
     return found, make_album(found, lambda number: (pictures[number], {}))
 
 
-def page_of(found, title="digits", labels=("zero, nought", "<one>", "two"), date=""):
+def page_of(found, title="digits", labels=("zero, nought", "<one>", "two"), date="", others=()):
     return render(
         Report(
             title=title,
@@ -67,6 +68,7 @@ def page_of(found, title="digits", labels=("zero, nought", "<one>", "two"), date
             command="hw4fast study 'a b' --model <model>.onnx",
             record=[("Seed", "0"), ("Versions", "a < b")],
             date=date,
+            others=others,
         )
     )
 
@@ -84,6 +86,22 @@ def test_tags_are_balanced_and_ids_are_unique(text):
     assert anchors
     assert set(anchors) <= set(ids)
     assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+
+
+def test_each_further_model_has_its_plots_collapsed_on_a_screen_and_open_on_paper():
+    found = measured()
+    text = page_of(found, others=[("<second>.onnx", found[0]), ("third.onnx", measured()[0])])
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert [a for tag, a in page.seen if tag == "details"] == [
+        {"class": "model", "id": f"model-{number}"} for number in (2, 3)
+    ]
+    charts = [a for tag, a in page.seen if tag == "svg" and a.get("role") == "img"]
+    assert len(charts) == 3 * (3 + 1)
+    assert text.count('<table class="heat">') == 3
+    assert "&lt;second&gt;.onnx: " in text
+    assert "details.model::details-content { content-visibility: visible;" in text
 
 
 def test_nothing_is_fetched(text):
@@ -127,9 +145,9 @@ def test_it_can_be_read_without_eyes_or_colours_and_on_a_phone(text):
 
 def test_each_transform_and_severity_has_its_pictures_and_its_numbers(text):
     for name in ("blur", "gaussian_noise", "rotate30"):
-        assert f"<h3>{name}</h3>" in text
+        assert f"<h3>{breakable(name)}</h3>" in text
     for point in points_of(["blur", "gaussian_noise", "rotate30"])[1:]:
-        assert f'<td class="spec">{point.spec}</td>' in text
+        assert f'<td class="spec">{breakable(point.spec)}</td>' in text
     assert text.count("<tr class=") + text.count("<tr><") >= 12
     assert "n = 6 pictures (5 of them labelled, which accuracy counts)" in text
 

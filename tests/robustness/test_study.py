@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -211,6 +212,28 @@ def test_what_stands_there_is_kept(centroid_onnx, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     (tmp_path / "empty").mkdir()
     assert study("digits", centroid_onnx, ["blur51"], "empty", limit=2, progress=False).out.name == "empty"
+
+
+def test_files_of_an_earlier_study_that_this_one_has_not_go(centroid_onnx, tmp_path):
+    digit_files(tmp_path / "mine", 6)
+    labels = "".join(f"{i}.png,{load('digits').test.labels[i]}\n" for i in range(6))
+    (tmp_path / "mine" / "labels.csv").write_text("file,label\n" + labels)
+    out = tmp_path / "out"
+    other = onnx.load(centroid_onnx)
+    other.doc_string = "another file"
+    onnx.save(other, tmp_path / "other.onnx")
+    study(tmp_path / "mine", [centroid_onnx, tmp_path / "other.onnx"], ["rotate"], out, progress=False)
+    names = {path.name for path in out.iterdir()}
+    plots = {f"{name}{mark}.{kind}" for name in PLOTS for mark in ("", "-2") for kind in ("png", "svg")}
+    tables = {f"{name}.{kind}" for name in (*TABLES[1:], "comparison") for kind in ("csv", "parquet")}
+    assert plots | tables <= names
+    (out / "heat-map.png").write_bytes(b"the user's own")
+    (tmp_path / "mine" / "labels.csv").unlink()
+    study(tmp_path / "mine", centroid_onnx, ["rotate30"], out, breaking=0, resume=True, progress=False)
+    left = {path.name for path in out.iterdir()}
+    gone = {f"{name}.{kind}" for name in ("classes", "breaking", "comparison") for kind in ("csv", "parquet")}
+    gone |= {name for name in plots if not name.startswith("accuracy.")}
+    assert names - left == gone and left - names == {"heat-map.png"}
 
 
 def test_a_strength_of_the_users_own_has_no_severity(centroid_onnx, tmp_path):
