@@ -89,8 +89,10 @@ def _print_rows(result: Any) -> None:
 
 def _side_by_side(answers: Sequence[Any]) -> list[str]:
     """One column per answer: its transform, then its classes with their probabilities."""
+    from hw4fast.stats import half_up
+
     columns = [
-        [answer.transform, *(f"{100 * share:5.1f} %  {shown(label)}" for _, label, share in answer.top)]
+        [answer.transform, *(f"{half_up(100 * share, 1):>5} %  {shown(label)}" for _, label, share in answer.top)]
         for answer in answers
     ]
     widths = [max(map(len, column)) for column in columns]

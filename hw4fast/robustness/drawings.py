@@ -12,7 +12,7 @@ from html import escape
 
 import numpy as np
 
-from hw4fast.robustness.analysis import Breaking
+from hw4fast.robustness.analysis import Breaking, median_rank
 from hw4fast.robustness.metrics import Row
 from hw4fast.robustness.scales import axis_name, round_ticks, share_of
 from hw4fast.stats import CalibrationBin
@@ -113,9 +113,8 @@ def histogram(found: Breaking, sweep: Sweep, told: str) -> str:
     if found.median is not None:
         place = wide * found.shares[(found.n - 1) // 2]
         body += f'<path d="M{PLANE.x(place)} {PLANE.y(0)}V{TOP}" class="median"/>'
-        ends = [share_of(sweep, value) for value in found.interval if value is not None]
-        if len(ends) == 2:
-            low, high = (wide * end for end in ends)
+        if median_rank(found.n) is not None:
+            low, high = (wide * (1.0 if end is None else share_of(sweep, end)) for end in found.interval)
             body += f'<path d="M{PLANE.x(low)} {TOP + 4}H{PLANE.x(high)}" class="median-interval"/>'
     return _svg(f'<g class="bars">{body}</g>', told)
 

@@ -148,7 +148,7 @@ def save_breaking(path: Path, found: Sequence[Breaking], sweeps: Mapping[str, Sw
             if median_rank(one.n) is not None:
                 ends = list(map(place, one.interval))
                 axes.plot(ends, [y, y], color="black", marker="|", markersize=6, linewidth=1.1)
-                said += f" ({' … '.join('–' if end is None else f'{end:.3g}' for end in one.interval)})"
+                said += f" ({' … '.join('never' if end is None else f'{end:.3g}' for end in one.interval)})"
         axes.text(1.02, y, said, va="center", fontsize=8)
     axes.set_yticks(range(len(found)), [_text(one.transform) for one in found])
     axes.set_xlim(0, 1)

@@ -109,7 +109,8 @@ def breaking_section(found: Sequence[Breaking], frame: Frame = section) -> str:
         f"""The breaking point of a picture is the smallest strength that changes the answer to it: of each of
 {found[0].n} pictures, by bisection between the places of a grid; the transform that does it soonest on its own scale
 first. The line is the median with its 95 % interval (order statistics); the dashed bar counts pictures whose answer
-never changes. breaking.csv holds every point, and how often an answer changes back on the way.""",
+never changes up to the end of the sweep. breaking.csv holds every point, and how often an answer
+changes back on the way.""",
         f'<div class="grid charts">{"".join(cards)}</div>',
     )
 
@@ -143,13 +144,6 @@ def _rates(row: Row) -> str:
     return f"{right}flipped {share(row.flip_rate)}"
 
 
-def _unit(one: Breaking) -> str:
-    """` px`, but ` (of the range)`; after `degrees 30` only what else there is to say: ` counter-clockwise`."""
-    if one.unit.startswith(one.parameter):
-        return one.unit.removeprefix(one.parameter)
-    return "" if not one.unit else f" ({one.unit})" if " " in one.unit else f" {one.unit}"
-
-
 def _told(one: Breaking) -> str:
     back = f"; {one.not_monotone} change back on the way" if one.not_monotone else ""
     never = f"; {one.never} of {one.n} never" if one.never else ""
@@ -159,12 +153,15 @@ def _told(one: Breaking) -> str:
 
 
 def _median(one: Breaking) -> str:
-    """`degrees 7.73 (95 % interval 5.2 … 11)`; no interval of fewer than FEWEST pictures."""
-    said = f"{one.parameter} {one.median:.3g}{_unit(one)}"
-    if one.n < FEWEST:
-        return f"{said} (too few pictures for an interval)"
-    low, high = ("–" if end is None else f"{end:.3g}" for end in one.interval)
-    return f"{said} (95 % interval {low} … {high})"
+    """`sigma 7.73 px (95 % interval 5.2 … 11)`, `factor 0.6 (of the range; 95 % interval 0.7 … never)`; no interval of
+    fewer than FEWEST pictures."""
+    unit, low, high = one.unit, *("never" if end is None else f"{end:.3g}" for end in one.interval)
+    said = "too few pictures for an interval" if one.n < FEWEST else f"95 % interval {low} … {high}"
+    if unit.startswith(one.parameter):  # `degrees 30 counter-clockwise`
+        return f"{one.parameter} {one.median:.3g}{unit.removeprefix(one.parameter)} ({said})"
+    return f"{one.parameter} {one.median:.3g}" + (
+        f" ({unit}; {said})" if " " in unit else f"{unit and ' '}{unit} ({said})"
+    )
 
 
 def breaking_line(found: Sequence[Breaking]) -> str:
