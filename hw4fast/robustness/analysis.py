@@ -269,7 +269,7 @@ class Compared:
 
 
 def compare(first: Measured, second: Measured) -> list[Compared]:
-    """One per point that both have, clean first."""
+    """One per point that both have, clean first; `blur51` and severity 5 of `blur` are one."""
     places = {point.key: at for at, point in enumerate(second.points)}
     # each model's own class indices may differ: right is right
     labelled = (first.labels != NO_LABEL) & (second.labels != NO_LABEL)
@@ -277,7 +277,7 @@ def compare(first: Measured, second: Measured) -> list[Compared]:
     kept = labelled if some else np.ones(len(labelled), bool)
     found = []
     for at, point in enumerate(first.points):
-        if point.key in places:
+        if point.key in places and point.key not in {earlier.key for earlier in first.points[:at]}:
             right = [
                 (m.answers[place] == (m.labels if some else m.answers[0]))[kept]
                 for m, place in ((first, at), (second, places[point.key]))

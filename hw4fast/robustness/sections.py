@@ -103,14 +103,14 @@ def breaking_section(found: Sequence[Breaking], frame: Frame = section) -> str:
             f'<figure class="card"><h3>{escape(one.transform)}</h3>{histogram(one, sweep, told)}'
             f"<figcaption>{escape(_told(one))}</figcaption></figure>"
         )
+    pictures = f"{found[0].n} picture{'s' * (found[0].n > 1)}"
     return frame(
         "breaking",
         "How much it takes",
-        f"""The breaking point of a picture is the smallest strength that changes the answer to it: of each of
-{found[0].n} pictures, by bisection between the places of a grid; the transform that does it soonest on its own scale
-first. The line is the median with its 95 % interval (order statistics); the dashed bar counts pictures whose answer
-never changes up to the end of the sweep. breaking.csv holds every point, and how often an answer
-changes back on the way.""",
+        f"""The breaking point of a picture is the smallest strength that changes the answer to it: here of {pictures}, by
+bisection between the places of a grid; the transform that does it soonest on its own scale first. The line is the
+median with its 95 % interval (order statistics); the dashed bar counts pictures whose answer never changes up to the
+end of the sweep. breaking.csv holds every point, and how often an answer changes back on the way.""",
         f'<div class="grid charts">{"".join(cards)}</div>',
     )
 
@@ -149,7 +149,8 @@ def _told(one: Breaking) -> str:
     never = f"; {one.never} of {one.n} never" if one.never else ""
     if one.median is None:
         return f"fewer than half change up to the end of the sweep{never}{back}"
-    return f"half change by {_median(one)}{never}{back}"
+    half = "half change by" if one.n >= FEWEST else "median:"
+    return f"{half} {_median(one)}{never}{back}"
 
 
 def _median(one: Breaking) -> str:
@@ -235,8 +236,9 @@ def models_section(models: Sequence[ModelRow], left_out: Sequence[str] = ()) -> 
     error = '<th scope="col">ECE, clean</th><th scope="col">ECE, spoiled</th>' if labelled else ""
     explained = (
         "Spoiled: the mean accuracy over all of them; ECE: expected calibration error, how far confidence and share of "
-        "right answers lie apart on average; "
+        "right answers lie apart on average; flipped"
     )
+    kept = "" if labelled else "; of answers that stay"
     uncounted = (
         f"The means leave out {escape(findings.joined(left_out))}, a point of a transform that counts already. "
         if left_out
@@ -244,8 +246,8 @@ def models_section(models: Sequence[ModelRow], left_out: Sequence[str] = ()) -> 
     )
     return f"""<section id="models"><h2>Which model bears most</h2>
 <p class="note">Every model on the same {models[0].clean.n} pictures under the same transforms.
-{explained if labelled else ""}flipped (flip rate): the mean share of answers that differ from the clean ones; worst:
-the transform with the least area under its curve (mean height from clean to severity 5), and that. {uncounted}The
+{explained if labelled else "Flipped"} (flip rate): the mean share of answers that differ from the clean ones; worst:
+the transform with the least area under its curve (mean height from clean to severity 5{kept}), and that. {uncounted}The
 rest of this page is about {breakable(models[0].model)}, but for the plots and comparisons of the others at its end.</p>
 <div class="numbers scroll" tabindex="0" role="group" aria-label="Models"><table>
 <thead><tr><th scope="col" class="left">Model</th>{right}<th scope="col">Flipped</th>{error}

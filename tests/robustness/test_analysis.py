@@ -112,6 +112,13 @@ def test_two_models_are_compared_on_what_both_were_asked():
     assert [one.p for one in compare(first, first)] == [1.0] * len(POINTS)
 
 
+def test_a_point_that_stands_twice_is_one_test():
+    points = points_of(["blur", "blur51"])
+    rng = np.random.Generator(np.random.PCG64(7))
+    first, second = (measured_of(points, rng.integers(0, 3, (20, len(points))), [0, 1] * 10) for _ in range(2))
+    assert [one.point.spec for one in compare(first, second)] == ["", "blur3", "blur7", "blur13", "blur25", "blur51"]
+
+
 def test_models_without_labels_are_compared_by_their_changed_answers():
     first, second = some(0, unlabelled=40), some(1, unlabelled=40)
     found = compare(first, second)
