@@ -107,8 +107,8 @@ def breaking_section(found: Sequence[Breaking], frame: Frame = section) -> str:
     return frame(
         "breaking",
         "How much it takes",
-        f"""The breaking point of a picture is the smallest strength that changes the answer to it: here of {pictures}, by
-bisection between the places of a grid; the transform that does it soonest on its own scale first. The line is the
+        f"""The breaking point of a picture is the smallest strength that changes the answer to it: here of {pictures},
+by bisection between the places of a grid; the transform that does it soonest on its own scale first. The line is the
 median with its 95 % interval (order statistics); the dashed bar counts pictures whose answer never changes up to the
 end of the sweep. breaking.csv holds every point, and how often an answer changes back on the way.""",
         f'<div class="grid charts">{"".join(cards)}</div>',
