@@ -13,6 +13,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <setjmp.h>
+#include <ucontext.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -22,10 +24,8 @@
 #include <functional>
 #include <memory>
 #include <random>
-#include <setjmp.h>
 #include <stdexcept>
 #include <string>
-#include <ucontext.h>
 #include <vector>
 
 namespace hw4fast {
@@ -37,16 +37,15 @@ constexpr std::size_t stack_bytes = 128 << 10;
 enum class Wait { none, warp, block, finished };
 
 struct Fiber {
-  ucontext_t context;   // enters it
-  jmp_buf place;        // where it waits: swapcontext would ask the system
-  bool entered = false; // each time
+  ucontext_t context;    // enters it
+  jmp_buf place;         // where it waits: swapcontext would ask the system
+  bool entered = false;  // each time
   uint3 thread;
   int number = 0;
   Wait wait = Wait::none;
-  unsigned mask = 0; // of the warp's lanes that it waits for
-  std::int64_t exchanges =
-      0;        // of its warp so far: the parity says which slots are in use
-  int vote = 0; // for __syncthreads_or and its like
+  unsigned mask = 0;           // of the warp's lanes that it waits for
+  std::int64_t exchanges = 0;  // of its warp so far: the parity says which slots are in use
+  int vote = 0;                // for __syncthreads_or and its like
   std::unique_ptr<char[]> stack;
 };
 
@@ -75,18 +74,15 @@ inline void yield(Wait why, unsigned mask = ~0u) {
   State &s = state();
   s.current->wait = why;
   s.current->mask = mask;
-  if (!_setjmp(s.current->place))
-    _longjmp(s.scheduler, 1);
+  if (!_setjmp(s.current->place)) _longjmp(s.scheduler, 1);
 }
 
 // Comes back when the fiber yields.
 __attribute__((noinline)) inline void go_on(Fiber &fiber) {
   State &s = state();
   s.current = &fiber;
-  if (_setjmp(s.scheduler))
-    return;
-  if (fiber.entered)
-    _longjmp(fiber.place, 1);
+  if (_setjmp(s.scheduler)) return;
+  if (fiber.entered) _longjmp(fiber.place, 1);
   fiber.entered = true;
   setcontext(&fiber.context);
 }
@@ -110,10 +106,7 @@ template <class T> const T *exchange(unsigned mask, const T &mine) {
 }
 template <class T> T taken(unsigned mask, T mine, int from) {
   T value;
-  std::memcpy(&value,
-              reinterpret_cast<const unsigned char *>(exchange(mask, mine)) +
-                  16 * from,
-              sizeof(T));
+  std::memcpy(&value, reinterpret_cast<const unsigned char *>(exchange(mask, mine)) + 16 * from, sizeof(T));
   return value;
 }
 
@@ -123,36 +116,28 @@ inline bool release() {
   State &s = state();
   bool any = false, all_at_block = true;
   for (std::size_t w = 0; w < s.warps.size(); ++w) {
-    const std::size_t begin = w * lanes,
-                      end = std::min(begin + lanes, s.fibers.size());
+    const std::size_t begin = w * lanes, end = std::min(begin + lanes, s.fibers.size());
     for (std::size_t i = begin; i < end; ++i) {
       Fiber &fiber = s.fibers[i];
-      if (fiber.wait != Wait::warp)
-        continue;
+      if (fiber.wait != Wait::warp) continue;
       bool ready = true;
       for (std::size_t k = begin; k < end; ++k)
         if (fiber.mask >> (k - begin) & 1 && alive(s.fibers[k]))
-          ready &= s.fibers[k].wait == Wait::warp &&
-                   s.fibers[k].mask == fiber.mask &&
+          ready &= s.fibers[k].wait == Wait::warp && s.fibers[k].mask == fiber.mask &&
                    s.fibers[k].exchanges == fiber.exchanges;
-      if (!ready)
-        continue;
+      if (!ready) continue;
       const unsigned mask = fiber.mask;
       for (std::size_t k = begin; k < end; ++k)
-        if (mask >> (k - begin) & 1 && alive(s.fibers[k]))
-          s.fibers[k].wait = Wait::none;
+        if (mask >> (k - begin) & 1 && alive(s.fibers[k])) s.fibers[k].wait = Wait::none;
       any = true;
     }
   }
-  for (const Fiber &fiber : s.fibers)
-    all_at_block &= !alive(fiber) || fiber.wait == Wait::block;
+  for (const Fiber &fiber : s.fibers) all_at_block &= !alive(fiber) || fiber.wait == Wait::block;
   if (all_at_block && s.live) {
     s.counted = 0;
-    for (const Fiber &fiber : s.fibers)
-      s.counted += alive(fiber) && fiber.vote;
+    for (const Fiber &fiber : s.fibers) s.counted += alive(fiber) && fiber.vote;
     for (Fiber &fiber : s.fibers)
-      if (alive(fiber))
-        fiber.wait = Wait::none;
+      if (alive(fiber)) fiber.wait = Wait::none;
     any = true;
   }
   return any;
@@ -160,15 +145,13 @@ inline bool release() {
 
 inline void run_block(const char *name, std::size_t n) {
   State &s = state();
-  std::fill(s.shared.begin(), s.shared.end(), 0xff); // NaN
+  std::fill(s.shared.begin(), s.shared.end(), 0xff);  // NaN
   s.live = static_cast<int>(n);
   for (std::size_t i = 0; i < n; ++i) {
     Fiber &fiber = s.fibers[i];
-    if (!fiber.stack)
-      fiber.stack.reset(new char[stack_bytes]);
+    if (!fiber.stack) fiber.stack.reset(new char[stack_bytes]);
     const unsigned k = static_cast<unsigned>(i);
-    fiber.thread = {k % s.threads.x, k / s.threads.x % s.threads.y,
-                    k / (s.threads.x * s.threads.y)};
+    fiber.thread = {k % s.threads.x, k / s.threads.x % s.threads.y, k / (s.threads.x * s.threads.y)};
     fiber.number = static_cast<int>(i);
     fiber.wait = Wait::none, fiber.exchanges = 0, fiber.vote = 0;
     fiber.entered = false;
@@ -179,19 +162,16 @@ inline void run_block(const char *name, std::size_t n) {
     makecontext(&fiber.context, enter, 0);
   }
   std::vector<std::size_t> order(n);
-  for (std::size_t i = 0; i < n; ++i)
-    order[i] = i;
+  for (std::size_t i = 0; i < n; ++i) order[i] = i;
   while (s.live) {
     std::shuffle(order.begin(), order.end(), s.random);
     for (std::size_t i : order) {
-      if (s.fibers[i].wait != Wait::none)
-        continue;
+      if (s.fibers[i].wait != Wait::none) continue;
       go_on(s.fibers[i]);
       s.live -= s.current->wait == Wait::finished;
     }
     if (s.live && !release())
-      throw std::runtime_error(std::string(name) +
-                               ": its threads wait for each other for ever");
+      throw std::runtime_error(std::string(name) + ": its threads wait for each other for ever");
   }
 }
 
@@ -201,32 +181,30 @@ inline unsigned counted_at_barrier(int vote) {
   return static_cast<unsigned>(state().counted);
 }
 
-} // namespace emulator
+}  // namespace emulator
 
 struct Grid;
 template <class... Parameters, class... Arguments>
-void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid,
-            Arguments... arguments);
+void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments);
 
 inline int attribute(cudaDeviceAttr which) {
   switch (which) {
-  case cudaDevAttrMultiProcessorCount:
-    return 3;
-  case cudaDevAttrComputeCapabilityMajor:
-    return 8;
-  case cudaDevAttrComputeCapabilityMinor:
-    return 0;
-  case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-    return 163 << 10;
-  case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-    return 164 << 10;
-  default:
-    throw std::runtime_error(
-        "the emulator doesn't know this property of a device");
+    case cudaDevAttrMultiProcessorCount:
+      return 3;
+    case cudaDevAttrComputeCapabilityMajor:
+      return 8;
+    case cudaDevAttrComputeCapabilityMinor:
+      return 0;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      return 163 << 10;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      return 164 << 10;
+    default:
+      throw std::runtime_error("the emulator doesn't know this property of a device");
   }
 }
 
-} // namespace hw4fast
+}  // namespace hw4fast
 
 #undef __global__
 #undef __device__
@@ -249,68 +227,43 @@ inline int attribute(cudaDeviceAttr which) {
 #define blockDim (hw4fast::emulator::state().threads)
 #define gridDim (hw4fast::emulator::state().blocks)
 #define warpSize 32
-#define HW4FAST_SHARED(NAME)                                                   \
-  unsigned char *NAME = hw4fast::emulator::state().shared.data()
+#define HW4FAST_SHARED(NAME) unsigned char *NAME = hw4fast::emulator::state().shared.data()
 
 inline void __syncthreads() { hw4fast::emulator::counted_at_barrier(0); }
-inline int __syncthreads_count(int vote) {
-  return static_cast<int>(hw4fast::emulator::counted_at_barrier(vote != 0));
-}
-inline int __syncthreads_or(int vote) {
-  return hw4fast::emulator::counted_at_barrier(vote != 0) > 0;
-}
-inline int __syncthreads_and(int vote) {
-  return hw4fast::emulator::counted_at_barrier(vote == 0) == 0;
-}
-inline void __syncwarp(unsigned mask = ~0u) {
-  hw4fast::emulator::exchange(mask, 0);
-}
+inline int __syncthreads_count(int vote) { return static_cast<int>(hw4fast::emulator::counted_at_barrier(vote != 0)); }
+inline int __syncthreads_or(int vote) { return hw4fast::emulator::counted_at_barrier(vote != 0) > 0; }
+inline int __syncthreads_and(int vote) { return hw4fast::emulator::counted_at_barrier(vote == 0) == 0; }
+inline void __syncwarp(unsigned mask = ~0u) { hw4fast::emulator::exchange(mask, 0); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
-template <class T>
-T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
+template <class T> T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
   const int lane = hw4fast::emulator::lane();
-  return hw4fast::emulator::taken(mask, value,
-                                  (lane & ~(width - 1)) | (from & (width - 1)));
+  return hw4fast::emulator::taken(mask, value, (lane & ~(width - 1)) | (from & (width - 1)));
 }
-template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int other, int width = 32) {
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int other, int width = 32) {
   const int lane = hw4fast::emulator::lane(), from = lane ^ other;
-  return hw4fast::emulator::taken(mask, value,
-                                  from / width == lane / width ? from : lane);
+  return hw4fast::emulator::taken(mask, value, from / width == lane / width ? from : lane);
 }
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
-  const int lane = hw4fast::emulator::lane(),
-            from = lane + static_cast<int>(by);
-  return hw4fast::emulator::taken(mask, value,
-                                  from / width == lane / width ? from : lane);
+template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
+  const int lane = hw4fast::emulator::lane(), from = lane + static_cast<int>(by);
+  return hw4fast::emulator::taken(mask, value, from / width == lane / width ? from : lane);
 }
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
-  const int lane = hw4fast::emulator::lane(),
-            from = lane - static_cast<int>(by);
-  return hw4fast::emulator::taken(
-      mask, value, from >= 0 && from / width == lane / width ? from : lane);
+template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
+  const int lane = hw4fast::emulator::lane(), from = lane - static_cast<int>(by);
+  return hw4fast::emulator::taken(mask, value, from >= 0 && from / width == lane / width ? from : lane);
 }
 inline unsigned __ballot_sync(unsigned mask, int vote) {
   unsigned bits = 0;
-  const unsigned char *all = reinterpret_cast<const unsigned char *>(
-      hw4fast::emulator::exchange(mask, vote));
+  const unsigned char *all = reinterpret_cast<const unsigned char *>(hw4fast::emulator::exchange(mask, vote));
   for (int i = 0; i < 32; ++i) {
     int one;
     std::memcpy(&one, all + 16 * i, sizeof one);
-    if (mask >> i & 1 && one)
-      bits |= 1u << i;
+    if (mask >> i & 1 && one) bits |= 1u << i;
   }
   return bits;
 }
-inline int __any_sync(unsigned mask, int vote) {
-  return __ballot_sync(mask, vote) != 0;
-}
-inline int __all_sync(unsigned mask, int vote) {
-  return __ballot_sync(mask, !vote) == 0;
-}
+inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
+inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, !vote) == 0; }
 
 template <class T> T __ldg(const T *p) { return *p; }
 template <class T> T __ldcs(const T *p) { return *p; }
@@ -338,20 +291,12 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1 / x; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-inline int __float2int_rn(float x) {
-  return static_cast<int>(std::nearbyint(x));
-}
-inline unsigned __float2uint_rn(float x) {
-  return static_cast<unsigned>(std::nearbyint(x));
-}
+inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
+inline unsigned __float2uint_rn(float x) { return static_cast<unsigned>(std::nearbyint(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __clz(int x) {
-  return x ? __builtin_clz(static_cast<unsigned>(x)) : 32;
-}
-inline unsigned __umulhi(unsigned a, unsigned b) {
-  return static_cast<unsigned>((std::uint64_t{a} * b) >> 32);
-}
+inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((std::uint64_t{a} * b) >> 32); }
 template <class To, class From> To bits_as(From x) {
   static_assert(sizeof(To) == sizeof(From), "bits");
   To y;
@@ -362,9 +307,7 @@ inline unsigned __float_as_uint(float x) { return bits_as<unsigned>(x); }
 inline int __float_as_int(float x) { return bits_as<int>(x); }
 inline float __uint_as_float(unsigned x) { return bits_as<float>(x); }
 inline float __int_as_float(int x) { return bits_as<float>(x); }
-inline std::size_t __cvta_generic_to_shared(const void *p) {
-  return reinterpret_cast<std::size_t>(p);
-}
+inline std::size_t __cvta_generic_to_shared(const void *p) { return reinterpret_cast<std::size_t>(p); }
 using std::max;
 using std::min;
 
@@ -376,27 +319,19 @@ struct Grid {
   unsigned cluster = 1;
   bool overlapping = false;
 };
-inline int multiprocessors() {
-  return attribute(cudaDevAttrMultiProcessorCount);
-}
+inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 inline int compute_capability() { return 80; }
 inline void wait_for_previous() {}
 inline void let_next_begin() {}
 
 template <class... Parameters, class... Arguments>
-void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid,
-            Arguments... arguments) {
+void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {
   emulator::State &s = emulator::state();
-  const std::size_t n =
-      std::size_t{grid.threads.x} * grid.threads.y * grid.threads.z;
-  if (grid.cluster > 1)
-    throw std::runtime_error(std::string(name) +
-                             ": there are no clusters here");
-  if (n == 0 || n > 1024 || grid.blocks.x == 0 || grid.blocks.y == 0 ||
-      grid.blocks.z == 0 || grid.blocks.y > 65535 || grid.blocks.z > 65535 ||
-      grid.shared > (163 << 10))
-    throw std::runtime_error(std::string(name) +
-                             ": invalid configuration argument");
+  const std::size_t n = std::size_t{grid.threads.x} * grid.threads.y * grid.threads.z;
+  if (grid.cluster > 1) throw std::runtime_error(std::string(name) + ": there are no clusters here");
+  if (n == 0 || n > 1024 || grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0 || grid.blocks.y > 65535 ||
+      grid.blocks.z > 65535 || grid.shared > (163 << 10))
+    throw std::runtime_error(std::string(name) + ": invalid configuration argument");
   s.fibers = std::vector<emulator::Fiber>(n);
   s.warps.resize((n + emulator::lanes - 1) / emulator::lanes);
   s.shared.assign(grid.shared, 0xff);
@@ -409,4 +344,4 @@ void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid,
         emulator::run_block(name, n);
       }
 }
-} // namespace hw4fast
+}  // namespace hw4fast
