@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hw4fast.paths import one_line
 
 WHOLE, PARTS = "answers.parquet", "answers"
 SECONDS = 3.0  # between two parts: what a kill may cost
+ROWS = 1 << 17  # read and written at once
 KEYS = ("model", "pixels", "spec", "seed")
 NUMBERS = {
     "pixels": np.uint64,
@@ -95,24 +97,19 @@ class Store:
     def finish(self) -> None:
         """All in one sorted file; the parts go."""
         self.flush()
-        self._columns = c = {}  # what was read before isn't needed beside it
-        c.update(self._read())
-        for name, words in (("model", self._models), ("spec", self._specs)):  # numbered as they are sorted
-            places = {word: place for place, word in enumerate(sorted(words))}
-            c[name] = np.array([places[word] for word in words], np.int32)[c[name]]
-            words.sort()
+        self._columns, self._places = {}, None  # what was read before isn't needed beside it
+        self._columns = c = self._read()
         if len(c["answer"]):
             order = np.lexsort((c["spec"], c["seed"], c["pixels"], c["model"]))
             for name in c:
                 c[name] = c[name][order]
             last = np.ones(len(order), bool)  # of answers to the same, the newest: a label may have changed
-            last[:-1] = np.any([c[name][1:] != c[name][:-1] for name in KEYS], axis=0)
+            last[:-1] = _changes(c, KEYS)
             if not last.all():
                 for name in c:
                     c[name] = c[name][last]
             self._write(self.folder / WHOLE, c, {"model": self._models, "spec": self._specs})
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-        self._places = None
 
     def _parts(self) -> list[Path]:
         return sorted(path for path in (self.folder / PARTS).glob("*.parquet") if path.stem.isdecimal())
@@ -123,32 +120,35 @@ class Store:
         yield from self._parts()
 
     def _read(self) -> dict[str, np.ndarray]:
-        """Every column; model and spec as numbers of self._models and self._specs."""
-        self._models: list[str] = []
-        self._specs: list[str] = []
-        known: dict[str, dict[str, int]] = {"model": {}, "spec": {}}
-        found: dict[str, list[np.ndarray]] = {name: [] for name in ("model", "spec", *NUMBERS)}
-        for path in self._files():
-            for name, column in self._table(path).items():
-                found[name].append(_codes(column, known[name]) if name in known else column)
-        self._models, self._specs = list(known["model"]), list(known["spec"])
-        types = {"model": np.int32, "spec": np.int32} | NUMBERS
-        return {name: np.concatenate([np.zeros(0, types[name]), *parts]) for name, parts in found.items()}
-
-    def _table(self, path: Path) -> dict[str, Any]:
+        """Every column; model and spec as numbers of self._models and self._specs, which are sorted."""
         import pyarrow.parquet as pq
 
-        try:
-            table = pq.read_table(path)
-            setting = table.schema.metadata or {}
-            if any(setting.get(key.encode()) != value.encode() for key, value in self._setting.items()):
-                table = table.slice(0, 0)
-            columns = {name: table.column(name).to_numpy().astype(kind) for name, kind in NUMBERS.items()}
-            return columns | {name: table.column(name) for name in ("model", "spec")}
-        except Exception as error:  # pyarrow's have no common base but Exception
-            raise UserError(
-                f"'{path}' is damaged ({one_line(str(error))}): delete it, its answers are asked for again"
-            ) from None
+        rows = {path: self._rows(path) for path in self._files()}
+        types = {"model": np.int32, "spec": np.int32} | NUMBERS
+        found = {name: np.empty(sum(rows.values()), kind) for name, kind in types.items()}
+        models: dict[str, int] = {}
+        specs: dict[str, int] = {}
+        known, end = {"model": models, "spec": specs}, 0
+        for path in (path for path, n in rows.items() if n):
+            with _damaged(path), pq.ParquetFile(path, read_dictionary=list(known)) as file:
+                for batch in file.iter_batches(ROWS):  # all at once would take as much once more
+                    begin, end = end, end + len(batch)
+                    for name, column in found.items():
+                        cells = batch.column(name)
+                        column[begin:end] = _codes(cells, known[name]) if name in known else cells.to_numpy()
+        self._models, found["model"] = _in_order(list(models), found["model"])
+        self._specs, found["spec"] = _in_order(list(specs), found["spec"])
+        return found
+
+    def _rows(self, path: Path) -> int:
+        """How many answers of this setting a file holds."""
+        import pyarrow.parquet as pq
+
+        with _damaged(path):
+            about = pq.read_metadata(path)
+            setting = about.metadata or {}
+            of_this = all(setting.get(key.encode()) == value.encode() for key, value in self._setting.items())
+            return about.num_rows if of_this else 0
 
     def _write(self, path: Path, columns: Mapping[str, Any], words: Mapping[str, Sequence[str]] | None = None) -> None:
         """words: what the numbers in the columns model and spec mean, if these aren't words themselves."""
@@ -163,13 +163,13 @@ class Store:
             for name in ("model", "spec")
         }
         with writing(path) as temporary:
-            pq.write_table(pa.table(text | numbers, metadata=self._setting), temporary)
+            pq.write_table(pa.table(text | numbers, metadata=self._setting), temporary, row_group_size=ROWS)
 
     def _index(self) -> dict[tuple[str, int, int], np.ndarray]:
         c = self._columns
-        order = np.lexsort((c["spec"], c["seed"], c["pixels"], c["model"]))
-        keys = np.stack([c[name][order].astype(np.uint64) for name in ("model", "pixels", "seed")])
-        starts = np.flatnonzero(np.any(keys[:, 1:] != keys[:, :-1], axis=0)) + 1
+        order = np.lexsort((c["spec"], c["seed"], c["pixels"], c["model"])).astype(np.int32)
+        found = {name: c[name][order] for name in ("model", "pixels", "seed")}
+        starts = np.flatnonzero(_changes(found, tuple(found))) + 1
         groups = np.split(order, starts) if len(order) else []
         return {
             (self._models[c["model"][rows[0]]], int(c["pixels"][rows[0]]), int(c["seed"][rows[0]])): rows
@@ -177,10 +177,35 @@ class Store:
         }
 
 
+def _changes(columns: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
+    """bool [n − 1]: whether a row differs from the one before in one of the keys."""
+    found = np.zeros(max(len(columns[keys[0]]) - 1, 0), bool)
+    for key in keys:
+        found |= columns[key][1:] != columns[key][:-1]
+    return found
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """UserError for what is wrong with that file."""
+    try:
+        yield
+    except Exception as error:  # pyarrow's have no common base but Exception
+        raise UserError(
+            f"'{path}' is damaged ({one_line(str(error))}): delete it, its answers are asked for again"
+        ) from None
+
+
 def _codes(column: Any, known: dict[str, int]) -> np.ndarray:
-    """int32 numbers of the words of an Arrow column in `known`, which grows."""
-    words = column.combine_chunks().dictionary_encode()
-    own: Sequence[str] = words.dictionary.to_pylist()
-    numbers = np.array([known.setdefault(word, len(known)) for word in own], np.int32)
-    codes = words.indices.to_numpy(zero_copy_only=False)
-    return numbers[codes] if len(own) else np.zeros(0, np.int32)
+    """int32 numbers of the words of an Arrow DictionaryArray in `known`, which grows."""
+    words: Sequence[str] = column.dictionary.to_pylist()
+    numbers = np.array([known.setdefault(word, len(known)) for word in words], np.int32)
+    return numbers[column.indices.to_numpy()]
+
+
+def _in_order(words: Sequence[str], codes: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The words that rows have, sorted, and which one each row has: the same however the rows came together."""
+    there = np.bincount(codes, minlength=len(words)) > 0
+    found = sorted(word for word, is_there in zip(words, there, strict=True) if is_there)
+    places = {word: place for place, word in enumerate(found)}
+    return found, np.array([places.get(word, 0) for word in words], np.int32)[codes]
