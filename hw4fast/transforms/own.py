@@ -8,8 +8,10 @@ import inspect
 import linecache
 import marshal
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -140,68 +142,90 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-_imported: dict[Path, tuple[list[str], list[str]]] = {}  # file → its transforms, and the modules that it brought in
+OWN = "hw4fast_own_"  # how the names of such modules begin
+_imported: dict[Path, list[str]] = {}  # file → its transforms
+_brought: dict[str, Any] = {}  # modules beside such files that they brought in, by name
+_seen: dict[str, tuple[Any, bytes]] = {}  # modules beside such files, and what stood in them when they came
 
 
 def import_transforms(path: str | Path) -> list[str]:
     """Runs a Python file of the user's and gives the names of the transforms that it registers.
 
-    A file that was imported before is run again, with the modules beside it that it imports, and what it registers
-    takes the place of what it had. The transforms' fingerprint is of all these files, but not of what a function
-    imports when it is called. Raises UserError when it can't be read or run, UsageError when it registers none; then
-    what was registered before still is.
+    A file that was imported before is run again, and what it registers takes the place of what it had. So are the
+    modules beside it that such a file brought in; one that was in memory before is left as it is. The transforms'
+    fingerprint is of all these files, but not of what a function imports when it is called. Raises UserError when it
+    can't be read or run, UsageError when it registers none; then what was registered before still is.
     """
     path = Path(path)
-    specification = importlib.util.spec_from_file_location(f"hw4fast_own_{path.stem}", path)
+    specification = importlib.util.spec_from_file_location(OWN + path.stem, path)
     if not path.is_file() or specification is None or specification.loader is None:
         raise UserError(f"'{path}' is no Python file (NAME.py) that could be imported")
-    names, beside = _imported.get(path.resolve(), ([], []))
-    old = {name: TRANSFORMS.remove(name) for name in names if name in TRANSFORMS}
-    modules = {name: sys.modules.pop(name) for name in beside if name in sys.modules}
-    known, known_modules = set(TRANSFORMS), set(sys.modules)
-    linecache.checkcache(str(path))  # inspect reads the text from there
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # where dataclasses and inspect look for it
-    try:
-        specification.loader.exec_module(module)
+    with _all_or_nothing(path, module.__name__):
+        for name in _imported.get(path.resolve(), []):
+            if name in TRANSFORMS:
+                TRANSFORMS.remove(name)
+        for name in [name for name, other in _beside(path).items() if _brought.get(name) is other]:
+            del sys.modules[name]
+        known, before = set(TRANSFORMS), set(sys.modules)
+        linecache.checkcache(str(path))  # inspect reads the text from there
+        sys.modules[module.__name__] = module  # where dataclasses and inspect look for it
+        try:
+            specification.loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            why = f"{type(error).__name__}: {one_line(str(error))}"
+            raise UserError(f"'{path}' can't be imported: {why}") from None
         new = [name for name in TRANSFORMS if name not in known]
         if not new:
             raise UsageError(f"'{path}' registers no transform; put @hw4fast.transform(severities=…) over a function")
-    except BaseException as error:
-        for name in [name for name in TRANSFORMS if name not in known]:
-            TRANSFORMS.remove(name)
-        for name, entry in old.items():
-            TRANSFORMS.add(name, entry)
-        sys.modules.update(modules)
-        if isinstance(error, UsageError) or not isinstance(error, Exception | SystemExit):
-            raise
-        # whatever the user's code raises
-        raise UserError(f"'{path}' can't be imported: {type(error).__name__}: {one_line(str(error))}") from None
-    files = _beside(path)
+    beside = _beside(path)
+    _brought.update({name: other for name, other in beside.items() if name not in before})
     for name in new:
         entry = TRANSFORMS.remove(name)
-        TRANSFORMS.add(name, replace(entry, fingerprint=_digest(entry.fingerprint, files)))
-    _imported[path.resolve()] = new, [name for name in files if name not in known_modules]
+        TRANSFORMS.add(name, replace(entry, fingerprint=_digest(entry.fingerprint, beside)))
+    _imported[path.resolve()] = new
     return new
 
 
-def _beside(path: Path) -> dict[str, Path]:
-    """The modules in memory that lie in the file's folder or below, but for installed packages and this one."""
-    folder, package = path.resolve().parent, Path(__file__).parents[1]
+@contextmanager
+def _all_or_nothing(path: Path, own: str) -> Iterator[None]:
+    """Leaves the transforms, the module `own` and those beside the file as they were when something is raised."""
+    entries, modules = {name: TRANSFORMS.get(name) for name in TRANSFORMS}, dict(sys.modules)
+    try:
+        yield
+    except BaseException:
+        for name in list(TRANSFORMS):
+            TRANSFORMS.remove(name)
+        for name, entry in entries.items():
+            TRANSFORMS.add(name, entry)
+        for name in (own, *_beside(path)):
+            sys.modules.pop(name, None)
+        for name, module in modules.items():
+            sys.modules.setdefault(name, module)
+        raise
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """The modules in memory that lie in the file's folder or below, but for installed packages, this one, the program
+    that runs, and other files with transforms: they are imported by themselves."""
+    folder = path.resolve().parent
+    installed = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))]
     found = {}
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/").resolve()
-        installed = "site-packages" in file.parts or file.is_relative_to(package)
-        if file.is_relative_to(folder) and file.is_file() and file != path.resolve() and not installed:
-            found[name] = file
+        elsewhere = {"site-packages", "dist-packages"} & set(file.parts) or any(map(file.is_relative_to, installed))
+        of_its_own = name == "__main__" or name.startswith(OWN)
+        if file.is_relative_to(folder) and file.is_file() and not elsewhere and not of_its_own:
+            found[name] = module
     return found
 
 
-def _digest(own: str, files: Mapping[str, Path]) -> str:
-    """The fingerprint itself where there are no other files."""
-    if not files:
-        return own
+def _digest(own: str, beside: Mapping[str, Any]) -> str:
+    """The fingerprint itself where there are no other files. A module counts as it was when it was seen first: an edit
+    since then isn't what runs."""
     digest = hashlib.blake2b(own.encode(), digest_size=8)
-    for name in sorted(files):
-        digest.update(f"{name} ".encode() + files[name].read_bytes())
-    return digest.hexdigest()
+    for name in sorted(beside):
+        if name not in _seen or _seen[name][0] is not beside[name]:
+            _seen[name] = beside[name], Path(beside[name].__file__).read_bytes()
+        digest.update(f"{name} ".encode() + _seen[name][1])
+    return digest.hexdigest() if beside else own

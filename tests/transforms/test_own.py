@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import linecache
+import sys
 import textwrap
 
 import numpy as np
 import pytest
 
 from hw4fast.errors import UsageError, UserError
-from hw4fast.transforms import TRANSFORMS, Parameter, at_level, at_severity, parse
+from hw4fast.transforms import TRANSFORMS, Parameter, at_level, at_severity, own, parse
 from hw4fast.transforms.own import import_transforms, transform
 
 FIVE = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -207,6 +209,81 @@ def test_modules_beside_a_file_are_a_part_of_it(tmp_path, monkeypatch):
         marks.append(TRANSFORMS.get("tint").fingerprint)
         assert (parse("tint1")(PICTURE) == code).any()
     assert marks[0] == marks[1] != marks[2] and len(marks[0]) == 16
+
+
+HELPED = textwrap.dedent(TINT).replace("return", "picture[:] = helper.CODE\n    return")
+
+
+@pytest.fixture
+def helped(tmp_path, monkeypatch):
+    """write(name of a module, its code) → a file with the transform `name`, which gives that code."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def file(name, code, transform=None, more=""):
+        (tmp_path / f"{name}.py").write_text(f"CODE = {code}\n")
+        text = f"import {name} as helper\n{more}\n" + HELPED.replace("tint", transform or name)
+        return write(tmp_path, text, f"with_{transform or name}.py")
+
+    return file
+
+
+def seen(name):
+    return int(parse(f"{name}1")(PICTURE).max()), TRANSFORMS.get(name).fingerprint
+
+
+def test_what_a_failed_import_brought_in_is_read_anew(helped):
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        import_transforms(helped("half_done", 1, more="1 / 0"))
+    assert "half_done" not in sys.modules and "hw4fast_own_with_half_done" not in sys.modules
+    import_transforms(helped("half_done", 22))
+    assert seen("half_done")[0] == 22
+
+
+def test_a_failed_import_leaves_the_modules(helped):
+    import_transforms(helped("kept", 1))
+    before, mark = sys.modules["kept"], seen("kept")
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        import_transforms(helped("kept", 22, more="1 / 0"))
+    assert sys.modules["kept"] is before and seen("kept") == mark
+    import_transforms(helped("kept", 22))
+    assert seen("kept")[0] == 22 and seen("kept")[1] != mark[1]
+
+
+def test_a_module_that_two_files_import(helped):
+    """The second one was given the first one's, changed or not, and the new text's fingerprint."""
+    first, second = helped("shared", 1, "one"), helped("shared", 1, "two")
+    import_transforms(first)
+    import_transforms(second)
+    old = seen("one"), seen("two")
+    helped("shared", 22, "one")
+    import_transforms(second)
+    assert seen("one") == old[0] and seen("two")[0] == 22 and seen("two")[1] != old[1][1]
+    import_transforms(first)
+    assert seen("one")[0] == 22
+
+
+def test_a_module_that_was_there_before_counts_as_it_is_in_memory(helped):
+    path = helped("theirs", 1)
+    importlib.import_module("theirs")
+    import_transforms(path)
+    before = seen("theirs")
+    helped("theirs", 22)
+    import_transforms(path)
+    assert seen("theirs") == before  # what runs is as it was
+    del sys.modules["theirs"]  # another process
+    import_transforms(path)
+    assert seen("theirs")[0] == 22 and seen("theirs")[1] != before[1]
+
+
+def test_neither_other_files_of_transforms_nor_the_standard_library_are_beside_one(helped, tmp_path, monkeypatch):
+    path = helped("alone", 1)
+    import_transforms(path)
+    mark = seen("alone")
+    import_transforms(helped("another", 1))
+    import_transforms(path)
+    assert seen("alone") == mark
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))  # an own file in the folder around it
+    assert own._beside(path) == {}
 
 
 def test_a_file_may_hold_dataclasses_helpers_and_several_transforms(tmp_path):
