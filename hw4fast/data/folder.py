@@ -123,7 +123,7 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
 def _label(text: str | None, where: str) -> int | None:
     text = (text or "").strip()
     if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise UserError(f"{where}: a label is a class index (0, 1, 2, …) or empty, not '{text}'")
+        raise UserError(f"{where}: a label is a class index (0, 1, 2, …) or empty, not '{one_line(text)}'")
     return int(text) if text else None
 
 
@@ -181,24 +181,29 @@ def _mapping(path: Path, columns: set[str]) -> dict[str, int]:
         reader = csv.DictReader(lines)
         for row in reader:
             label = _label(row[numbers[0]], f"{path}, line {reader.line_num}")
-            name = (row[names[0]] or "").strip()
-            if label is None or not name:
-                continue
-            if known.setdefault(name, label) != label:
-                raise UserError(
-                    f"{path}, line {reader.line_num}: '{one_line(name)}' is {known[name]} above, {label} here"
-                )
+            if label is not None:
+                _note(known, row[names[0]] or "", label, f"{path}, line {reader.line_num}")
     return known
 
 
+def _note(known: dict[str, int], name: str, label: int, where: str) -> None:
+    """Enters a class; UserError where it has another label already."""
+    name = name.strip()
+    if name and known.setdefault(name, label) != label:
+        raise UserError(f"{where}: the class '{one_line(name)}' has index {known[name]} further up and {label} here")
+
+
 def _class_index(path: Path) -> dict[str, int]:
+    known: dict[str, int] = {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        known = {str(names[0]): int(index) for index, names in value.items()}
-        if any(index < 0 for index in known.values()):
-            raise ValueError("a class index is 0, 1, 2, …")
-        return known
+        for index, names in value.items():
+            label = _label(index, str(path))
+            if label is None or not isinstance(names, list):
+                raise ValueError(f"this is not: {one_line(json.dumps({index: names})[:99])}")
+            _note(known, str(names[0]), label, str(path))
     except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
         raise UserError(
             f'the labels \'{path}\' can\'t be read as JSON like {{"0": ["n01440764", "tench"], …}}: {error}'
         ) from None
+    return known
