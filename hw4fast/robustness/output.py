@@ -167,7 +167,7 @@ def command(arguments: dict[str, Any]) -> list[str]:
     words += ["--transforms", ",".join(arguments["transforms"])] if arguments["transforms"] else []
     words += ["--seed", str(arguments["seed"])]
     words += ["--provider", arguments["provider"]] if arguments["provider"] != "cpu" else []
-    for name in ("threads", "limit", "labels"):
+    for name in ("threads", "limit", "labels", "out"):
         words += [f"--{name}", str(arguments[name])] if arguments[name] is not None else []
     words += ["--breaking", str(arguments["breaking"])] if arguments["breaking"] != PICTURES else []
     for path in arguments["imports"]:

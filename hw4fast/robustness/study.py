@@ -139,6 +139,7 @@ def study(
         "limit": limit,
         "breaking": breaking,
         "labels": None if labels is None else str(labels),
+        "out": None if out is None else str(out),
         "imports": [str(path) for path in imports],
     }
     wanted = _wanted(out, opened)
@@ -195,7 +196,7 @@ def _setting(model: Asked) -> dict[str, str]:
 
 
 def _kept(arguments: dict[str, Any], folder: Path, made: Sequence[Path]) -> str:
-    again = shlex.join([*command(arguments), "--out", str(folder), "--resume"])
+    again = shlex.join([*command(arguments | {"out": str(folder)}), "--resume"])
     if forget(folder, made):
         return " before the first answers were kept; nothing was written"
     return f"; the answers so far are kept, go on with: {again}"

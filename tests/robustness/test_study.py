@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -16,10 +17,12 @@ import hw4fast.robustness.asking as asking_module
 import hw4fast.robustness.measure as measure_module
 import hw4fast.robustness.output as output_module
 import hw4fast.robustness.study as study_module
+from hw4fast.cli import main
 from hw4fast.data import load
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.classify import classify
+from hw4fast.robustness.output import command
 from hw4fast.robustness.source import choose
 from hw4fast.robustness.study import study
 from hw4fast.stats import wilson
@@ -128,7 +131,8 @@ def test_the_record_says_what_ran(digits, centroid_onnx):
     record = json.loads((digits.out / "study.json").read_text(encoding="utf-8"))
     assert record["arguments"]["limit"] == 40
     named = ",".join(SOME)
-    assert record["command"] == f"hw4fast study digits --model {centroid_onnx} --transforms {named} --seed 0 --limit 40"
+    wanted = f"hw4fast study digits --model {centroid_onnx} --transforms {named} --seed 0 --limit 40"
+    assert record["command"] == f"{wanted} --out {digits.out}"
     assert record["models"][0]["sha256"] == Classifier(centroid_onnx).sha256
     assert record["provider"] == "cpu"
     assert record["predictions"] == 40 * len(digits.rows)
@@ -338,6 +342,24 @@ def test_a_study_that_is_interrupted_at_its_page_keeps_its_answers(centroid_onnx
     monkeypatch.undo()
     again = study("digits", centroid_onnx, ["blur51"], tmp_path / "out", limit=2, progress=False, resume=True)
     assert (again.reused, again.predictions) == (4, 4)
+
+
+@pytest.mark.parametrize("out", [None, "a folder/it's"])
+def test_the_command_repeats_what_was_asked(out, monkeypatch):
+    """Typed into a shell it asks for the same."""
+    asked = {"source": "my pictures", "model": ["one net.onnx", "two.onnx"], "seed": 3, "provider": "cuda"}
+    asked |= {"transforms": ["translate:right=0.1,down=0.2+rotate10:fill=black", "blur", "jitter:hue=0.1,contrast=2"]}
+    asked |= {"threads": 2, "limit": 7, "labels": "none", "out": out, "breaking": 0, "imports": ["mine.py", "o.py"]}
+    seen = []
+
+    def study(source, model, transforms, **options):
+        seen.append({"source": source, "model": model, "transforms": transforms} | options)
+        raise UserError("enough")
+
+    monkeypatch.setattr(study_module, "study", study)
+    program, *words = shlex.split(shlex.join(command(asked)))
+    assert (program, main(words)) == ("hw4fast", 1)
+    assert seen == [asked | {"resume": False}]
 
 
 def test_where_nothing_can_be_written_nothing_is_measured(centroid_onnx, tmp_path, monkeypatch):
