@@ -1,4 +1,5 @@
-"""Corruption errors (CE, mCE): a model's errors on corrupted pictures, as a fraction of AlexNet's.
+"""Corruption errors (CE): a model's errors on corrupted pictures, as a fraction of AlexNet's. The mCE is the mean of
+those in MCE.
 
 After D. Hendrycks, T. Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
 ICLR 2019, arXiv:1903.12261, section 4.2. 1.0 is as bad as AlexNet; the paper prints 100 times these fractions.
@@ -19,7 +20,7 @@ bethgelab/game-of-noise (`evaluation_utils.py`). The four others stand in that R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -52,7 +53,6 @@ ALEXNET: Mapping[str, tuple[float, float, float, float, float]] = {
     "spatter": (0.47196, 0.62194, 0.75052, 0.84132, 0.90182),
     "saturate": (0.59342, 0.65514, 0.51174, 0.70834, 0.82260),
 }
-ALEXNET_CLEAN = 0.43478  # torchvision's AlexNet_Weights.IMAGENET1K_V1: 56.522 % right; the paper's table prints 43.5
 
 
 def corruption_error(errors: Sequence[float], name: str) -> float:
@@ -61,51 +61,6 @@ def corruption_error(errors: Sequence[float], name: str) -> float:
     errors: top-1 errors at severities 1, 2, 3, 4, 5, fractions of 1. name: a transform, a key of ALEXNET. Raises
     ValueError for another name, another number of errors, NaN, or an error outside 0…1.
     """
-    ours, theirs = _both(errors, name)
-    return float(ours.sum() / theirs.sum())
-
-
-def relative_corruption_error(errors: Sequence[float], clean_error: float, name: str) -> float:
-    """Relative CE: how much more a model errs than on clean pictures, over how much more AlexNet does.
-
-    As `corruption_error`, with the clean error subtracted from each; clean_error: top-1, a fraction of 1. Below 0
-    where the model errs less on corrupted pictures. Raises ValueError as `corruption_error` does.
-    """
-    ours, theirs = _both(errors, name)
-    if not 0 <= clean_error <= 1:
-        raise ValueError(f"the clean error must lie in 0…1, not {clean_error:g}")
-    return float((ours - clean_error).sum() / (theirs - ALEXNET_CLEAN).sum())
-
-
-def mean_corruption_error(errors: Mapping[str, Sequence[float]]) -> float:
-    """mCE: the mean CE of the 15 corruptions in MCE; what else is in `errors` doesn't count.
-
-    errors: transform name → errors at severities 1…5. Raises ValueError that names those of the 15 that are missing,
-    and as `corruption_error` does.
-    """
-    _all_there(errors)
-    return sum(corruption_error(errors[name], name) for name in MCE) / len(MCE)
-
-
-def mean_relative_corruption_error(errors: Mapping[str, Sequence[float]], clean_error: float) -> float:
-    """Relative mCE: the mean relative CE of the 15 corruptions in MCE. Arguments and errors as above."""
-    _all_there(errors)
-    return sum(relative_corruption_error(errors[name], clean_error, name) for name in MCE) / len(MCE)
-
-
-def missing(names: Iterable[str]) -> tuple[str, ...]:
-    """Which of the 15 corruptions of the mCE are not among `names`, in the paper's order."""
-    there = set(names)
-    return tuple(name for name in MCE if name not in there)
-
-
-def _all_there(names: Iterable[str]) -> None:
-    if absent := missing(names):
-        raise ValueError(f"an mCE needs all {len(MCE)} corruptions of ImageNet-C; missing: {', '.join(absent)}")
-
-
-def _both(errors: Sequence[float], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A model's and AlexNet's errors, float64 [5] each."""
     if name not in ALEXNET:
         raise ValueError(f"no errors of AlexNet are known for {name!r}; they are for {', '.join(ALEXNET)}")
     ours, theirs = np.asarray(errors, np.float64), np.asarray(ALEXNET[name])
@@ -113,4 +68,4 @@ def _both(errors: Sequence[float], name: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{name}: errors at severities 1…5 are needed, five numbers, not shape {ours.shape}")
     if not ((ours >= 0) & (ours <= 1)).all():
         raise ValueError(f"{name}: errors must lie in 0…1, not {ours.tolist()}")
-    return ours, theirs
+    return float(ours.sum() / theirs.sum())
