@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import hw4fast.robustness.measure as measure_module
+import hw4fast.robustness.study as study_module
+from hw4fast.cli import main
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.inference.classifier import Classifier
+from hw4fast.robustness.output import command
 from hw4fast.robustness.store import PARTS, WHOLE, Answer, Store
 from hw4fast.robustness.study import study
 from tests.conftest import write_linear_onnx
@@ -318,3 +322,21 @@ def test_memory_of_many_answers(tmp_path):
     again = Store(tmp_path, {})
     assert len(again) == 500 * 186 and set(again.find("0123456789abcdef", 499, 0)) == set(specs)
     assert store.find("0123456789abcdef", 7, 0) == again.find("0123456789abcdef", 7, 0)
+
+
+@pytest.mark.parametrize("out", [None, "a folder/it's"])
+def test_the_command_repeats_what_was_asked(out, monkeypatch):
+    """Typed into a shell it asks for the same."""
+    asked = {"source": "my pictures", "model": ["one net.onnx", "two.onnx"], "seed": 3, "provider": "cuda"}
+    asked |= {"transforms": ["translate:right=0.1,down=0.2+rotate10:fill=black", "blur", "jitter:hue=0.1,contrast=2"]}
+    asked |= {"threads": 2, "limit": 7, "labels": "none", "out": out, "breaking": 0, "imports": ["mine.py", "o.py"]}
+    seen = []
+
+    def study(source, model, transforms, **options):
+        seen.append({"source": source, "model": model, "transforms": transforms} | options)
+        raise UserError("enough")
+
+    monkeypatch.setattr(study_module, "study", study)
+    program, *words = shlex.split(shlex.join(command(asked)))
+    assert (program, main(words)) == ("hw4fast", 1)
+    assert seen == [asked | {"resume": False}]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -17,12 +16,10 @@ import hw4fast.robustness.asking as asking_module
 import hw4fast.robustness.measure as measure_module
 import hw4fast.robustness.output as output_module
 import hw4fast.robustness.study as study_module
-from hw4fast.cli import main
 from hw4fast.data import load
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.classify import classify
-from hw4fast.robustness.output import command
 from hw4fast.robustness.source import choose
 from hw4fast.robustness.study import study
 from hw4fast.stats import wilson
@@ -342,24 +339,6 @@ def test_a_study_that_is_interrupted_at_its_page_keeps_its_answers(centroid_onnx
     monkeypatch.undo()
     again = study("digits", centroid_onnx, ["blur51"], tmp_path / "out", limit=2, progress=False, resume=True)
     assert (again.reused, again.predictions) == (4, 4)
-
-
-@pytest.mark.parametrize("out", [None, "a folder/it's"])
-def test_the_command_repeats_what_was_asked(out, monkeypatch):
-    """Typed into a shell it asks for the same."""
-    asked = {"source": "my pictures", "model": ["one net.onnx", "two.onnx"], "seed": 3, "provider": "cuda"}
-    asked |= {"transforms": ["translate:right=0.1,down=0.2+rotate10:fill=black", "blur", "jitter:hue=0.1,contrast=2"]}
-    asked |= {"threads": 2, "limit": 7, "labels": "none", "out": out, "breaking": 0, "imports": ["mine.py", "o.py"]}
-    seen = []
-
-    def study(source, model, transforms, **options):
-        seen.append({"source": source, "model": model, "transforms": transforms} | options)
-        raise UserError("enough")
-
-    monkeypatch.setattr(study_module, "study", study)
-    program, *words = shlex.split(shlex.join(command(asked)))
-    assert (program, main(words)) == ("hw4fast", 1)
-    assert seen == [asked | {"resume": False}]
 
 
 def test_where_nothing_can_be_written_nothing_is_measured(centroid_onnx, tmp_path, monkeypatch):
