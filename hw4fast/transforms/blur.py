@@ -40,7 +40,8 @@ def gaussian_blur(picture: np.ndarray, *, sigma: float) -> np.ndarray:
 
 
 def glass_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, reach: int, turns: int) -> np.ndarray:
-    """Blurred, pixels moved about, blurred again. sigma, reach: px; at least one pixel is moved over."""
+    """Blurred, pixels moved about, blurred again. sigma, reach: px; they are moved over at least one pixel, `turns`
+    times."""
     width = sigma * px(picture)
     near = max(1, round(reach * px(picture)))
     return _gaussian(shuffle(_gaussian(picture, width), near, turns, key_of(rng)), width)
@@ -134,7 +135,7 @@ register(
         summary="The homework's trick: a blur of 51 pixels, sigma drawn from 0.1 … high (there: 2).",
         family="blur",
         suffix=False,
-        random=True,
+        random=True,  # and so no sweep: of the level, how strong it is is drawn
     )
 )
 register(
@@ -178,7 +179,7 @@ register(
         parameters={
             "sigma": Parameter(0.01, 50, unit="px"),
             "reach": Parameter(1, 50, whole=True, unit="px"),
-            "turns": Parameter(1, 20, whole=True),
+            "turns": Parameter(0, 20, whole=True),
         },
         level="severity",
         severities=(
@@ -188,6 +189,8 @@ register(
             {"sigma": 1.1, "reach": 3, "turns": 2},
             {"sigma": 1.5, "reach": 4, "turns": 2},
         ),
+        origin={"sigma": 0.01, "turns": 0},
+        sweep=Sweep(0, 4.99),  # not 5: at a whole severity the draws are its own
         summary="Frosted glass: blurred, pixels moved about, blurred again.",
         family="blur",
         random=True,

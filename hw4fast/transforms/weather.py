@@ -266,7 +266,9 @@ register(
                 (0.67, 0.4, 1, 0.65, 1.5, "mud"),
             )
         ),
-        summary="Drops on the lens: water, and from severity 4 on mud.",
+        origin={"std": 0},
+        sweep=Sweep(0, 4.99),
+        summary="Drops on the lens: water up to severity 3, and mud beyond.",
         family="weather",
         random=True,
     )
