@@ -4,6 +4,10 @@ output(y, x) = Σ weight[i] · input(y + rows[i], x + columns[i]), in fixed poin
 of a fraction such that their sum stays what it was, products and sums are exact, and the sum is rounded once. So it is
 within 1 grey level of the exact value (rounded the same way), and the same bytes on every machine. Where many weights
 are equal they stay so: taps that are the same on both sides take half the time or less.
+
+Of very many taps (a disk of a radius from some 15 pixels on) each weighs too little for 15 bits. These sums are made by
+Fourier transforms, of weights of up to 30 bits: so many that the transforms' errors stay below a half of the unit, and
+rounding gives the exact sum, whatever machine and library computed it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from hw4fast.kernels import compiled, isas
 BORDERS = ("mirror", "edge")  # about the end pixel (OpenCV's BORDER_REFLECT_101); the end pixel itself
 ROUNDINGS = ("nearest", "down")  # halves up; as a cast to uint8 does
 FARTHEST = 4096  # pixels of a tap
+MANY = 4096  # taps: of more, 15 bits are too coarse in any case
+LONG = 1024  # pixels of a block that is transformed at once, at least
 
 
 def correlate(
@@ -34,7 +40,8 @@ def correlate(
     """uint8 [h, w, c] with c in 1 … 4 → the same shape.
 
     rows, columns: pixels from the output to the input of each tap, at most FARTHEST either way. weights: from 0 on,
-    with a sum of at most 1. On one thread. Raises TypeError for a wrong dtype, ValueError for the rest.
+    with a sum of at most 1. isa: that variant of the compiled kernel, even where its weights are too coarse to be
+    within 1 grey level. On one thread. Raises TypeError for a wrong dtype, ValueError for the rest.
     """
     if picture.dtype != np.uint8:
         raise TypeError(f"a picture must be uint8, not {picture.dtype}")
@@ -42,10 +49,13 @@ def correlate(
         raise ValueError(f"a picture must be [h, w, 1 … 4], not {list(picture.shape)}")
     if border not in BORDERS or rounding not in ROUNDINGS:
         raise ValueError(f"border must be one of {BORDERS} and rounding one of {ROUNDINGS}")
-    lists = [np.asarray(a, t) for a, t in ((rows, np.int64), (columns, np.int64), (weights, np.float64))]
-    if any(a.ndim != 1 for a in lists):
+    down, across, shares = np.asarray(rows, np.int64), np.asarray(columns, np.int64), np.asarray(weights, np.float64)
+    if any(a.ndim != 1 for a in (down, across, shares)):
         raise ValueError("rows, columns and weights must be lists")
-    taps = _taps(*(a.tobytes() for a in lists))
+    few = len(shares) <= MANY
+    taps = _taps(down.tobytes(), across.tobytes(), shares.tobytes()) if isa or few else None
+    if taps is None or (taps[-1] and not isa):
+        return _by_fourier(picture, down, across, shares, border, rounding)
     h, w, c = picture.shape
     whole = picture.strides[2] == 1 and picture.strides[1] == c
     source = picture if whole else np.ascontiguousarray(picture)
@@ -55,7 +65,7 @@ def correlate(
         source.strides[0],
         output.ctypes.data,
         (h, w, c),
-        *taps,
+        *taps[:-1],
         border == "mirror",
         rounding == "nearest",
         isa,
@@ -64,20 +74,25 @@ def correlate(
 
 
 @lru_cache(64)
-def _taps(rows: bytes, columns: bytes, weights: bytes) -> tuple[list[int], list[int], list[int], int]:
-    """Rows, columns, weights and their unit, for the kernel: pictures that follow one another are blurred alike."""
-    fixed, unit = in_fixed_point(np.frombuffer(weights, np.float64))
-    return np.frombuffer(rows, np.int64).tolist(), np.frombuffer(columns, np.int64).tolist(), fixed.tolist(), unit
+def _taps(rows: bytes, columns: bytes, weights: bytes) -> tuple[list[int], list[int], list[int], int, bool]:
+    """Rows, columns, weights and their unit, for the kernel, and whether the weights are too coarse: pictures that
+    follow one another are blurred alike."""
+    exact = np.frombuffer(weights, np.float64)
+    fixed, unit = in_fixed_point(exact)
+    coarse = 255 / 2 * np.abs(fixed / 2**unit - exact).sum() > 0.5  # grey levels, of the worst picture
+    places = np.frombuffer(rows, np.int64).tolist(), np.frombuffer(columns, np.int64).tolist()
+    return *places, fixed.tolist(), unit, bool(coarse)
 
 
-def in_fixed_point(weights: np.ndarray) -> tuple[np.ndarray, int]:
+def in_fixed_point(weights: np.ndarray, unit: int | None = None) -> tuple[np.ndarray, int]:
     """int64 [n] in units of 2^−unit, and unit. What rounding takes from the sum, the largest remainders get back."""
     if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all():
         raise ValueError("weights must be a list of finite numbers")
     total = weights.sum()
     if weights.min() < 0 or total > 1 + 1e-6:
         raise ValueError(f"weights must not be negative, nor their sum more than 1; it is {total}")
-    unit = 15 if weights.max() < 0.999 else 14
+    if unit is None:
+        unit = 15 if weights.max() < 0.999 else 14
     exact = weights * 2**unit
     wanted = int(np.rint(min(total, 1.0) * 2**unit))
     fixed = _evenly(exact, wanted)
@@ -108,6 +123,67 @@ def _evenly(exact: np.ndarray, wanted: int) -> np.ndarray | None:
     return result if abs(lacking) <= 16 and result.min() >= 0 else None
 
 
+def _by_fourier(
+    picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, border: str, rounding: str
+) -> np.ndarray:
+    """Blocks of the output, a channel at a time."""
+    if not len(rows) == len(columns) == len(weights):
+        raise ValueError("correlate: rows, columns and weights must be as many")
+    if max(map(abs, (*map(int, (rows.min(), rows.max(), columns.min(), columns.max())), 0))) > FARTHEST:
+        raise ValueError("correlate: a tap is too far away")
+    output = np.empty(picture.shape, np.uint8)
+    if not output.size:
+        return output
+    ends = [(max(0, -int(at.min())), max(0, int(at.max()))) for at in (rows, columns)]  # how far they reach
+    blocks = [_blocks(n, sum(reach)) for n, reach in zip(picture.shape, ends, strict=False)]
+    sizes = [_fast(block[0][1] + sum(reach)) for block, reach in zip(blocks, ends, strict=True)]
+    fixed, unit = in_fixed_point(weights, _unit(weights, sizes))
+    taps = np.zeros(sizes)
+    np.add.at(taps, (rows + ends[0][0], columns + ends[1][0]), fixed)
+    spectrum = np.conj(np.fft.rfft2(taps))
+    half = 2 ** (unit - 1) if rounding == "nearest" else 0
+    for top, bottom in blocks[0]:
+        down = _places(top - ends[0][0], bottom + ends[0][1], picture.shape[0], border)
+        for left, right in blocks[1]:
+            across = _places(left - ends[1][0], right + ends[1][1], picture.shape[1], border)
+            for channel in range(picture.shape[2]):
+                part = np.fft.rfft2(picture[down[:, None], across, channel], sizes)
+                sums = np.fft.irfft2(np.multiply(part, spectrum, out=part), sizes)[: bottom - top, : right - left]
+                output[top:bottom, left:right, channel] = (np.rint(sums) + half) // 2**unit
+    return output
+
+
+def _unit(weights: np.ndarray, sizes: Sequence[int]) -> int:
+    """Bits of the weights: the error of three transforms, some eps · log2(n) of the norms, stays below 1/8."""
+    if not np.isfinite(weights).all():
+        raise ValueError("weights must be a list of finite numbers")
+    n = float(np.prod(sizes))
+    error = 4 * np.finfo(np.float64).eps * np.log2(n) * np.sqrt(n) * 255 * np.linalg.norm(weights)
+    return min(30, int(np.floor(-np.log2(8 * error))))
+
+
+def _blocks(n: int, reach: int) -> list[tuple[int, int]]:
+    """(begin, end) of equal parts of a line, the last of which may be shorter: as long as the reach or LONG."""
+    count = -(-n // max(LONG, reach))
+    size = -(-n // max(count, 1))
+    return [(begin, min(begin + size, n)) for begin in range(0, n, max(size, 1))]
+
+
+def _fast(n: int) -> int:
+    """The least product of 2, 3 and 5 from n on: transforms of such lengths are fast."""
+    powers = [3**three * 5**five for three in range(9) for five in range(6) if 3**three * 5**five < 2 * n]
+    return min(power << max(0, (-(-n // power) - 1).bit_length()) for power in powers)
+
+
+def _places(begin: int, end: int, n: int, border: str) -> np.ndarray:
+    """Where positions of a line of n lie that goes on beyond its ends."""
+    at = np.arange(begin, end)
+    if border == "edge":
+        return np.clip(at, 0, n - 1)
+    period = max(2 * (n - 1), 1)
+    return np.minimum(at % period, period - at % period)
+
+
 def correlate_reference(
     picture: np.ndarray, rows: Any, columns: Any, weights: Any, border: str = "mirror"
 ) -> np.ndarray:
@@ -115,12 +191,7 @@ def correlate_reference(
     h, w, _ = picture.shape
     total = np.zeros(picture.shape)
     for row, column, weight in zip(rows, columns, weights, strict=True):
-        at = [np.arange(n) + int(by) for n, by in ((h, row), (w, column))]
-        if border == "edge":
-            places = [np.clip(i, 0, n - 1) for i, n in zip(at, (h, w), strict=True)]
-        else:
-            periods = [max(2 * (n - 1), 1) for n in (h, w)]
-            places = [np.minimum(i % p, p - i % p) for i, p in zip(at, periods, strict=True)]
+        places = [_places(int(by), n + int(by), n, border) for n, by in ((h, row), (w, column))]
         total += weight * picture[np.ix_(*places)]
     return total
 

@@ -17,6 +17,8 @@ from hw4fast.transforms.pixels import px, rounded_down
 from hw4fast.transforms.randomness import key_of
 from hw4fast.transforms.spec import Parameter, Sweep, Transform, register
 
+WIDE = 100  # pixels of a disk's radius; from here on it isn't kept: it takes some 24 bytes a pixel
+
 
 def blur(picture: np.ndarray, *, size: int, sigma: float | None) -> np.ndarray:
     """Separable Gaussian blur, uint8 [h, w, c] → the same, at most 1 grey level beside the exact value rounded.
@@ -50,7 +52,8 @@ def glass_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, r
 def defocus_blur(picture: np.ndarray, *, radius: float, alias: float) -> np.ndarray:
     """The mean over a disk whose rim is softened by a Gaussian, from a radius of 8 pixels on a little brighter than it
     should be (`disk`). radius: px; alias: the Gaussian's sigma, pixels of the kernel."""
-    rows, columns, weights, gain = disk(radius * px(picture), alias)
+    wide = radius * px(picture)
+    rows, columns, weights, gain = (disk if wide < WIDE else disk.__wrapped__)(wide, alias)
     blurred = correlate(picture, rows, columns, weights, rounding="down")
     return look_up(blurred, rounded_down((np.arange(256) + 0.5) * gain)) if gain > 1 else blurred
 

@@ -1,5 +1,7 @@
 """Correlation with taps on every instruction set: the documented bytes, scipy's values, no other memory."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,8 @@ from scipy import ndimage
 
 from hw4fast import kernels
 from hw4fast.kernels import correlate as card
+from hw4fast.transforms import parse
+from hw4fast.transforms.blur import disk
 from tests.kernels.arrays import misaligned
 from tests.kernels.comparing import calls_during
 from tests.kernels.walls import walled
@@ -76,6 +80,72 @@ def test_any_taps_of_any_picture(shape, taps, share, border, rounding, extreme):
     assert_right(picture, rows, columns, weights, border, rounding)
 
 
+STEP = np.repeat(np.repeat([[[0]], [[255]]], 80, 0), 120, 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("border", card.BORDERS)
+@pytest.mark.parametrize("radius", [10, 14, 18.2, 33.4, 60])
+def test_of_many_taps_the_sum_is_as_exact_as_of_few(radius, border):
+    """Each of 12,000 taps weighs three units of 2^-15: where they were short the upper ones were given one more, which
+    was wrong by 5 grey levels beside an edge."""
+    rows, columns, weights, _ = disk(radius, 0.5)
+    exact = card.correlate_reference(STEP, rows, columns, weights, border)
+    assert np.abs(card.correlate(STEP, rows, columns, weights, border) - exact).max() < 1
+    down = card.correlate(STEP, rows, columns, weights, border, "down")
+    assert np.abs(down - np.floor(exact + 1e-9)).max() <= 1
+
+
+@pytest.mark.parametrize("rounding", card.ROUNDINGS)
+@pytest.mark.parametrize("border", card.BORDERS)
+@pytest.mark.parametrize("shape", [(61, 40, 3), (7, 90, 1), (1, 1, 4), (33, 2, 2)])
+def test_sums_by_fourier_transforms_are_whole_numbers(shape, border, rounding, monkeypatch):
+    """The bytes of the sum in fixed point, in one piece or in many; taps to one side, and far beyond the picture."""
+    rng = np.random.default_rng(shape)
+    for picture in (rng.integers(0, 256, shape, np.uint8), np.full(shape, 255, np.uint8)):
+        rows, columns = rng.integers(-5, 70, 1500), rng.integers(-90, 3, 1500)
+        weights = rng.random(1500) ** 3
+        weights /= weights.sum()
+        monkeypatch.setattr(card, "_unit", lambda *_: 26)
+        fixed, _ = card.in_fixed_point(weights, 26)
+        half = 2**25 if rounding == "nearest" else 0
+        wanted = np.floor((card.correlate_reference(picture, rows, columns, fixed, border) + half) / 2**26)
+        for long in (1024, 16):
+            monkeypatch.setattr(card, "LONG", long)
+            found = card.correlate(picture, rows, columns, weights, border, rounding)
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_unit_leaves_room_for_the_transforms_errors():
+    heavy = np.array([0.999, *[1e-3 / 9999] * 9999])
+    even = np.full(500_000, 2e-6)
+    assert card._unit(even, (2400, 2400)) == 30 and 20 <= card._unit(heavy, (10_000, 10_000)) < 24
+    picture = np.random.default_rng(0).integers(0, 256, (300, 280, 1), np.uint8)
+    rows, columns = np.random.default_rng(1).integers(-40, 41, (2, 10_000))
+    fixed, unit = card.in_fixed_point(heavy, card._unit(heavy, (400, 400)))
+    taps = np.zeros((81, 81))
+    np.add.at(taps, (rows + 40, columns + 40), fixed)
+    sums = ndimage.correlate(picture[..., 0].astype(np.float64), taps, mode="mirror")  # whole numbers below 2^53
+    found = card.correlate(picture, rows, columns, heavy, rounding="down")
+    np.testing.assert_array_equal(found[..., 0], np.floor(sums / 2**unit))
+
+
+def test_lengths_of_transforms():
+    for n in (1, 2, 7, 11, 31, 97, 1000, 1021, 2304):
+        fast = card._fast(n)
+        assert n <= fast < 1.25 * n + 2
+        for prime in (2, 3, 5):
+            while fast % prime == 0:
+                fast //= prime
+        assert fast == 1
+
+
+def test_a_large_picture_far_out_of_focus_takes_seconds_not_minutes():
+    picture = np.random.default_rng(0).integers(0, 256, (900, 1000, 3), np.uint8)
+    began = time.perf_counter()
+    assert np.abs(parse("defocus_blur60")(picture)[450, 500] - 127.0).max() < 3
+    assert time.perf_counter() - began < 5  # by taps it takes 9 s with AVX-512
+
+
 def test_fixed_weights_keep_their_sum():
     rng = np.random.default_rng(0)
     for n in (1, 2, 3, 31, 150, 1000):
@@ -129,8 +199,10 @@ def test_any_strides_and_empty_pictures():
         np.testing.assert_array_equal(card.correlate(view, *taps), wanted, err_msg=name)
     row = np.broadcast_to(picture[:1], (20, 31, 3))  # rows 0 bytes apart
     assert np.array_equal(card.correlate(row, *taps), card.correlate(row.copy(), *taps))
+    many = [np.resize(values, 5000) for values in (*taps[:2], taps[2] * 20 / 5000)]
     for shape in ((0, 5, 3), (5, 0, 3), (0, 0, 1)):
-        assert card.correlate(np.zeros(shape, np.uint8), *taps).shape == shape
+        for some in (taps, many):
+            assert card.correlate(np.zeros(shape, np.uint8), *some).shape == shape
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -168,6 +240,11 @@ def test_no_memory_beside_the_arrays_is_touched(shape, isa):
         ({"columns": [0, -4097]}, ValueError, "too far"),
         ({"columns": [0, -(2**63)]}, ValueError, "too far"),
         ({"columns": [0, 2**80]}, OverflowError, "too large"),
+        ({"rows": [0] * 5000, "columns": [0] * 4999, "weights": [1e-4] * 5000}, ValueError, "as many"),
+        ({"rows": [4097] * 5000, "columns": [0] * 5000, "weights": [1e-4] * 5000}, ValueError, "too far"),
+        ({"rows": [0] * 5000, "columns": [-(2**63)] * 5000, "weights": [1e-4] * 5000}, ValueError, "too far"),
+        ({"rows": [0] * 5000, "columns": [0] * 5000, "weights": [1e-3] * 5000}, ValueError, "nor their sum"),
+        ({"rows": [0] * 5000, "columns": [0] * 5000, "weights": [float("nan")] * 5000}, ValueError, "finite"),
         ({"isa": "sse9"}, ValueError, "'sse9' is not to be had here"),
     ],
 )
