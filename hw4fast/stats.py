@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from math import ceil, sqrt
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+Z = 1.959963984540054  # of a 95 % interval
 FEW = 16  # distinct differences, up to which a resample is drawn as their counts
 FEW_PAIRS = 25  # of different answers; below, percentiles of resamples lie too close together
 FEW_CLUSTERS = 10  # pictures; resamples of fewer say too little
 CHUNK = 1 << 20  # numbers drawn at once where it isn't: 8 MB of indices and 8 MB of what they point at
 
 
-def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(successes: int, n: int, z: float = Z) -> tuple[float, float]:
     """Wilson score interval of a proportion, 95 % by default; (0, 1) for n = 0.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
@@ -128,7 +128,7 @@ def _adjusted_wald(only_first: int, only_second: int, n: int) -> tuple[float, fl
     """95 % interval of (only_first − only_second) / n: a picture is added to both counts, two to n."""
     first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     middle = first - second
-    reach = NormalDist().inv_cdf(0.975) * sqrt((first + second - middle**2) / (n + 2))
+    reach = Z * sqrt((first + second - middle**2) / (n + 2))
     return max(-1.0, middle - reach), min(1.0, middle + reach)
 
 

@@ -88,8 +88,8 @@ class Classifier:
 
     @cached_property
     def mixes_batch(self) -> bool:
-        """Whether an answer depends on what else is in its batch: a net that is quantised as it runs, with one scale
-        for all that it is given."""
+        """Whether an answer would depend on what else is in its batch, and pictures are asked one by one: a net that is
+        quantised as it runs, with one scale for all that it is given."""
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(b"DynamicQuantize") >= 0  # operators of that name, and no harm where it is another's
 
@@ -118,6 +118,8 @@ class Classifier:
         n, at_once = len(batch), self.at_once
         if n == 0:
             return np.zeros((0, len(self.card.labels)), np.float32)
+        if n > 1 and self.mixes_batch:
+            return np.concatenate([self.logits(batch[i : i + 1]) for i in range(n)])
         tensor = batch if ready else self.tensor(batch, self._scratch(batch))
         if at_once is None:
             return self._run(tensor)

@@ -85,15 +85,10 @@ class _Dialogue:
 
     def answer(self, points: Sequence[Point], batch: np.ndarray) -> None:
         """Asks the net. A batch that isn't full is filled up with its last picture: a net may add up in another order
-        for another batch size, and an answer must not depend on what else is asked. One that mixes its batch is asked
-        picture by picture."""
-        classifier, full = self.model.classifier, np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), 0)])
+        for another batch size, and an answer must not depend on what else is asked."""
+        full = np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
         try:
-            if classifier.mixes_batch:
-                each = [classifier.answers(picture[None]) for picture in batch]
-                probabilities, logits = (np.concatenate(parts) for parts in zip(*each, strict=True))
-            else:
-                probabilities, logits = classifier.answers(full)
+            probabilities, logits = self.model.classifier.answers(full)
         except UserError as error:
             raise UserError(f"{points[0].spec or 'clean pictures'}: {error}") from None
         for row, point in enumerate(points):
