@@ -132,7 +132,7 @@ static CorrelateWeights correlate_weights(std::vector<CorrelateWeight> taps, int
 }
 
 static std::int32_t correlate_two(std::int64_t first, std::int64_t second) {
-  return static_cast<std::int32_t>((first & 0xffff) | second << 16);
+  return static_cast<std::int32_t>((first & 0xffff) | second * 65536);
 }
 
 // Taps by twos, the second of each (down, beside) from the first.
