@@ -119,11 +119,13 @@ def robust_recipes() -> str:
     lines = [[recipe, *(cell(recipe, name) for name in columns), ", ".join(worst[recipe])] for recipe in order]
     head = ("Recipe", "Clean", "Spoiled", "Answers changed", "Calibration error, spoiled", "Worst")
     lost = [100 * (mean(one, "accuracy") - mean(f"{one}-bn", "accuracy")) for one in ("sgd", "adam")]
-    forms = found["predictions"] // (found["n"] * len(found["models"])) - 1
+    if "counted" not in found:
+        raise OldRecordError(f"{OLD} `bash tools/robust_recipes.sh`")
     return "\n".join(markdown(head, lines)) + (
-        f"\n\nAccuracy on {found['n']:,} of MNIST's test pictures, clean and as the mean over {forms} spoiled forms of"
-        f" each ({found['predictions']:,} answers); the share of spoiled pictures whose answer isn't the clean one's;"
-        f" the expected calibration error of the spoiled. Means of {seeds.pop()} seeds, from the least to the greatest."
+        f"\n\nAccuracy on {found['n']:,} of MNIST's test pictures, clean and as the mean over {found['counted']}"
+        f" spoiled forms of each (in all {found['predictions']:,} answers); the share of spoiled pictures whose answer"
+        " isn't the clean one's; the expected calibration error of the spoiled."
+        f" Means of {seeds.pop()} seeds, from the least to the greatest."
         " Some forms, such as a mirrored digit, spoil what the label says, too: they count against all recipes"
         f" alike. Batch normalisation costs {lost[0]:.1f} points with SGD and {lost[1]:.1f} with Adam, which clean"
         " pictures don't show. `bash tools/robust_recipes.sh` repeats it."

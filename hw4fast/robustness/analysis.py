@@ -12,7 +12,7 @@ from hw4fast.robustness.corruption_error import ALEXNET, MCE, corruption_error
 from hw4fast.robustness.findings import by_series
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL, Row
-from hw4fast.robustness.points import Point
+from hw4fast.robustness.points import CLEAN, Point, counted, doubles
 from hw4fast.stats import (
     CalibrationBin,
     PairedDifference,
@@ -22,6 +22,7 @@ from hw4fast.stats import (
     expected_calibration_error,
     mcnemar,
     paired_bootstrap,
+    wilson_of_means,
 )
 from hw4fast.transforms import TRANSFORMS
 from hw4fast.transforms.spec import SEVERITIES
@@ -152,20 +153,6 @@ def calibration_of(measured: Measured) -> list[tuple[str, list[CalibrationBin]]]
     ]
 
 
-def doubles(points: Sequence[Point]) -> list[Point]:
-    """Those of a fixed strength whose transform is studied over its severities, too, such as `blur51` beside `blur`:
-    means over all points leave them out, or a transform would count more than others."""
-    graded = {p.chain.links[0].transform.name for p in points if p.chain and p.severity and len(p.chain.links) == 1}
-    fixed = [point for point in points if point.chain is not None and point.severity is None]
-    return [p for p in fixed if p.chain and len(p.chain.links) == 1 and p.chain.links[0].transform.name in graded]
-
-
-def counted(points: Sequence[Point]) -> list[int]:
-    """The places of the points that means over all transforms count: all but clean and `doubles`."""
-    left_out = doubles(points)
-    return [at for at, point in enumerate(points) if point.chain is not None and point not in left_out]
-
-
 def pooled(measured: Measured, at: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Confidences and whether the answer is right, float and bool, of the labelled pictures at those points."""
     labelled = measured.labels != NO_LABEL
@@ -178,9 +165,9 @@ def pooled(measured: Measured, at: Sequence[int]) -> tuple[np.ndarray, np.ndarra
 @dataclass(frozen=True)
 class ModelRow:
     """A model over the whole study. clean: its row without a transform; accuracy: the mean over all `counted` points
-    (None without labels); flip_rate: likewise; area: the mean of its transforms' areas; calibration and
-    spoiled_calibration: expected calibration errors; mean_corruption_error: over those of ImageNet-C's transforms that
-    were studied and whose note doesn't say that they are other ones (`compared_with_alexnet` of 15); worst: the
+    (None without labels); flip_rate: likewise; area: the mean of its transforms' areas, `doubles` left out; calibration
+    and spoiled_calibration: expected calibration errors; mean_corruption_error: over those of ImageNet-C's transforms
+    that were studied and whose note doesn't say that they are other ones (`compared_with_alexnet` of 15); worst: the
     transform with the least area, and that."""
 
     model: str
@@ -205,7 +192,8 @@ def model_row(name: str, measured: Measured, rows: Sequence[Row], classes: int) 
     graded = {one.name: areas[one.name] for one in series if one.flip_area is not None}
     worst = min(graded, key=lambda one: graded[one]) if graded else ""
     errors = [one.corruption_error for one in series if one.name in MCE and one.corruption_error is not None]
-    known = [one.area for one in series if one.area is not None]
+    twice = {point.series for point in doubles(measured.points)}
+    known = [one.area for one in series if one.area is not None and one.name not in twice]
     return ModelRow(
         model=name,
         clean=rows[0],
@@ -286,3 +274,45 @@ def compare(first: Measured, second: Measured) -> list[Compared]:
             difference = paired_bootstrap(right[0], right[1], samples=2000)
             found.append(Compared(point, int(kept.sum()), a, b, mcnemar(a, b), difference, bool(some)))
     return found
+
+
+@dataclass(frozen=True)
+class Across:
+    """A transform across models, on the pictures that have a label for all of them. name: of its series; areas: per
+    model, under its curve from clean to severity 5 (without labels of the answers that stay); intervals: their 95 %
+    intervals; best: whether it is the greatest, or its 95 % interval of the difference to that holds 0."""
+
+    name: str
+    areas: tuple[float, ...]
+    intervals: tuple[tuple[float, float], ...]
+    best: tuple[bool, ...]
+
+
+def across_models(measured: Sequence[Measured]) -> list[Across]:
+    """One per transform with severities, the most harmful for the first model first; before them, where there are
+    labels, `clean`, whose areas are the accuracies. All models were asked about the same points."""
+    labelled = np.logical_and.reduce([one.labels != NO_LABEL for one in measured])
+    some = bool(labelled.any())
+    kept = labelled if some else np.ones(len(labelled), bool)
+    right = [(m.answers == (m.labels if some else m.answers[0]))[:, kept] for m in measured]
+    points = measured[0].points
+    found = [_across(CLEAN.series, [one[0] for one in right], 1)] if some else []
+    weights = np.array([1, *[2] * (len(SEVERITIES) - 1), 1])  # as `area_under`, in whole numbers
+    for group in by_series(measured[0].rows()):
+        if group[0].point.severity:
+            places = [0, *(points.index(row.point) for row in group)]
+            shares = [weights @ one[places].astype(np.int64) / weights.sum() for one in right]
+            found.append(_across(group[0].point.series, shares, len(places)))
+    return found
+
+
+def _across(name: str, each: Sequence[np.ndarray], answers: int) -> Across:
+    """each: per model, the pictures' shares of right answers, of so many."""
+    areas = [float(shares.mean()) for shares in each]
+    first = int(np.argmax(areas))
+    best = [
+        number == first or paired_bootstrap(each[first], shares, samples=2000).low <= 0
+        for number, shares in enumerate(each)
+    ]
+    intervals = tuple(wilson_of_means(shares, answers) for shares in each)
+    return Across(name, tuple(areas), intervals, tuple(best))

@@ -154,6 +154,11 @@ CSS = """
   background: color-mix(in srgb, var(--flips) var(--harm), transparent);
 }
 @media screen and (prefers-color-scheme: dark) { .heat td.deep { color: #101215; } }
+.heat td.best { outline: 2px solid var(--ink); outline-offset: -2px; font-weight: 600; }
+.across thead th { vertical-align: bottom; max-width: 6rem; white-space: normal; overflow-wrap: anywhere; }
+.across.many thead th { max-width: none; padding: .2rem 0; }
+.across.many thead th span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
+.across.many td { min-width: 2rem; }
 .heat td.broken { outline: 2px solid var(--ink); outline-offset: -2px; }
 @media (max-width: 30rem) {
   .map { width: auto; }
@@ -168,6 +173,6 @@ CSS = """
   .heat { border-spacing: 1px; width: 100%; }
   .heat th, .heat thead th { padding: 0 .3rem 0 0; }
   .heat td { min-width: 0; padding: .06rem .25rem; border-radius: 0; }
-  .heat td.broken { outline-width: 1px; outline-offset: -1px; }
+  .heat td.broken, .heat td.best { outline-width: 1px; outline-offset: -1px; }
 }
 """

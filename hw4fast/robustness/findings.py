@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from hw4fast.robustness.metrics import LOST, Row, breaks, harm, loss_bound
+from hw4fast.robustness.points import Point, doubles
 from hw4fast.stats import half_up
 
 FIXED, NEVER = 6, 7  # the places, after severities 1…5, of what has no severity and of what doesn't break
@@ -37,23 +38,29 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def details(rows: Sequence[Row]) -> list[str]:
-    """The sentences after the headline: what follows, and what the model bears."""
+    """The sentences after the headline: what follows, and what the model bears; of transforms that are the same on
+    another scale only one."""
     clean, groups = rows[0], by_series(rows)
     graded = [group for group in groups if group[0].point.severity is not None]
-    breaking = [(group[0].point.series, first_break(group, clean)) for group in graded]
-    later = [(name, row) for name, row in breaking if row is not None]
-    if graded and groups[0] is graded[0]:
-        later = later[1:]  # the headline has said it
+    breaking = [(group[0].point, first_break(group, clean)) for group in graded]
+    broken = [row for _, row in breaking if row is not None]
+    twice = {point.kind for point in doubles([row.point for row in rows]) if point.severity}
+    said = {_subject(groups[0][0].point, twice)}  # in the headline
+    later = []
+    for row in sorted(broken, key=lambda row: (row.point.severity or FIXED, -harm(row))):
+        if _subject(row.point, twice) not in said:
+            later.append(row)
+            said.add(_subject(row.point, twice))
     sentences = []
     if first_break(groups[0], clean) is None and _weak(clean):
         sentences.append(_harm_and_limit(rows))
     if later:
-        later = sorted(later, key=lambda pair: (pair[1].point.severity or FIXED, -harm(pair[1])))
-        parts = [f"{name} at severity {row.point.severity} ({_level(row)})" for name, row in later[:NAMED]]
+        parts = [f"{row.point.series} at severity {row.point.severity} ({_level(row)})" for row in later[:NAMED]]
         more = f", and {_others(len(later) - NAMED)}" if len(later) > NAMED else ""
         sentences.append(f"Then {'come' if len(later) > 1 else 'comes'} {joined(parts)}{more}.")
-    bears = [name for name, row in breaking if row is None]
-    if bears and any(row for _, row in breaking):
+    held = {_subject(point, twice): point.series for point, row in reversed(breaking) if row is None}
+    bears = [name for subject, name in reversed(held.items()) if subject not in said]
+    if bears and broken:
         bears = bears if len(bears) <= NAMED else [*bears[:NAMED], _others(len(bears) - NAMED)]
         what = "takes 10 points off the accuracy" if clean.accuracy is not None else "changes one answer in ten"
         sentences.append(f"No severity of {joined(bears, 'or')} clearly {what}.")
@@ -205,6 +212,11 @@ def _others(count: int) -> str:
 
 def _level(row: Row) -> str:
     return share(row.accuracy) if row.accuracy is not None else f"{share(row.flip_rate)} changed"
+
+
+def _subject(point: Point, twice: set[str]) -> str:
+    """What a sentence about a transform is about: of the kinds `twice` the kind, for they have several names."""
+    return point.kind if point.kind in twice else point.series
 
 
 def joined(parts: Sequence[str], word: str = "and") -> str:

@@ -16,14 +16,15 @@ from hw4fast.files import write_json, write_text
 from hw4fast.record import now, processor, versions
 from hw4fast.robustness import findings
 from hw4fast.robustness.album import Album, make_album
-from hw4fast.robustness.analysis import ModelRow, breaking_points, calibration_of, model_row
+from hw4fast.robustness.analysis import ModelRow, across_models, breaking_points, calibration_of, model_row
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.breaking import PICTURES
-from hw4fast.robustness.figures import save_breaking, save_calibration, save_curves, save_grid, save_heat
+from hw4fast.robustness.figures import save_breaking, save_calibration, save_curves, save_grid, save_heat, save_models
 from hw4fast.robustness.folder import RECORD
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import Row
 from hw4fast.robustness.pictures import Prints
+from hw4fast.robustness.points import counted
 from hw4fast.robustness.report import Report, render
 from hw4fast.robustness.source import Source
 from hw4fast.robustness.tables import further_tables, prediction_tables, summary_table, write_table
@@ -31,8 +32,8 @@ from hw4fast.robustness.tables import further_tables, prediction_tables, summary
 if TYPE_CHECKING:
     from hw4fast.inference.classifier import Classifier
 
-TABLES = ("predictions", "summary", "transforms", "models", "classes", "breaking", "comparison")
-PLOTS = ("accuracy", "heat", "breaking", "calibration")
+TABLES = ("predictions", "summary", "transforms", "models", "classes", "breaking", "comparison", "across")
+PLOTS = ("accuracy", "heat", "breaking", "calibration")  # of each model; and `models` of all
 USED = ("python", "hw4fast", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime")  # shown
 
 
@@ -100,7 +101,7 @@ def _remove_stale(folder: Path, tables: Iterable[str], plots: Iterable[str]) -> 
     """Tables and plots of names that only a study writes, other than these."""
     kept = {f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")}
     kept |= {f"{name}.{kind}" for name in plots for kind in ("png", "svg")}
-    ours = re.compile(rf"({'|'.join(TABLES)})\.(csv|parquet)|({'|'.join(PLOTS)})(-[1-9]\d*)?\.(png|svg)")
+    ours = re.compile(rf"({'|'.join(TABLES)})\.(csv|parquet)|({'|'.join(PLOTS)}|models)(-[1-9]\d*)?\.(png|svg)")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and path.name not in kept and path.is_file():
             path.unlink()
@@ -126,6 +127,9 @@ def _save_pictures(folder: Path, outcome: Outcome) -> list[str]:
         }
         saved += [path.name for path, drawn in there.items() if drawn]
     _save_transforms(folder / "transforms.png", outcome)
+    title = f"{outcome.source.name} · n = {outcome.rows[0][0].n} pictures"
+    if save_models(folder / "models", across_models(outcome.measured), [m.name for m in outcome.models], title):
+        saved.append("models")
     return saved
 
 
@@ -154,6 +158,8 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "processor": processor(),
         "n": clean.n,
         "labelled": clean.labelled,
+        "points": len(outcome.measured[0].points),
+        "counted": len(counted(outcome.measured[0].points)),  # of them, in means over all
         "predictions": outcome.predictions,
         "reused": outcome.reused,
         "seconds": round(outcome.seconds, 3),

@@ -73,6 +73,14 @@ class Point:
         """Whether the picture as it was decoded decides what the model is shown, beside the fitted one."""
         return self.chain is not None and self.chain.links[0].transform.reads
 
+    @property
+    def kind(self) -> str:
+        """What it does, under whichever name: the one transform, that which it is the `same_as`, or the series."""
+        if self.chain is None or len(self.chain.links) > 1:
+            return self.series
+        transform = self.chain.links[0].transform
+        return transform.same_as or transform.name
+
     def apply(self, picture: np.ndarray, seed: int, key: bytes | None = None, **read: Any) -> np.ndarray:
         """uint8 [h, w, c] → the same shape. Chance is drawn from (seed, picture, spec) alone: the spec holds the
         level, so that `classify --transform SPEC` draws the same. key: the picture's `picture_key`, if it is known;
@@ -101,6 +109,25 @@ def points_of(transforms: Sequence[str] | None) -> tuple[Point, ...]:
             raise UsageError(f"the transform '{name}' is asked for twice{same}; once is enough")
         points += series
     return tuple(points)
+
+
+def doubles(points: Sequence[Point]) -> list[Point]:
+    """Those that means over all points leave out, or a transform would count more than others: such as `blur51` beside
+    `blur`, which is studied over its severities; and `blur` beside `gaussian_blur`, which is the same on another
+    scale."""
+    graded: dict[str, str] = {}  # kind → the name of the transform that counts
+    alone = [(point, point.chain.links) for point in points if point.chain and len(point.chain.links) == 1]
+    single = [(point, links[0].transform.name) for point, links in alone]
+    for point, name in single:
+        if point.severity and (point.kind not in graded or name == point.kind):
+            graded[point.kind] = name
+    return [p for p, name in single if p.kind in graded and (p.severity is None or name != graded[p.kind])]
+
+
+def counted(points: Sequence[Point]) -> list[int]:
+    """The places of the points that means over all transforms count: all but clean and `doubles`."""
+    left_out = doubles(points)
+    return [at for at, point in enumerate(points) if point.chain is not None and point not in left_out]
 
 
 def _known_as(name: str) -> str:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from html import escape
 
 from hw4fast import page
-from hw4fast.robustness import findings, sections
+from hw4fast.robustness import findings, model_sections, sections
 from hw4fast.robustness.album import FLIPS_PER_SERIES, Album
-from hw4fast.robustness.analysis import ModelRow, breaking_points, classes_of, doubles, series_of
+from hw4fast.robustness.analysis import ModelRow, across_models, breaking_points, classes_of, series_of
 from hw4fast.robustness.drawings import CSS
 from hw4fast.robustness.findings import share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import LOST, Row, breaks
 from hw4fast.robustness.pictures import Prints, short
-from hw4fast.robustness.points import Point
+from hw4fast.robustness.points import Point, doubles
 from hw4fast.stats import half_up
 
 LARGEST = 4_500_000  # bytes of a page
@@ -60,10 +60,11 @@ def _plots(report: Report) -> tuple[str, str, str]:
     heat = sections.heat_map(report.rows, series_of(report.rows, len(report.model_labels)))
     broken = sections.breaking_section(breaking_points(measured))
     classes = sections.classes_section(classes_of(measured), report.model_labels)
-    left_out = [point.spec for point in doubles(measured.points)]
-    listed = sections.models_section(report.models, left_out)
+    left_out = list(dict.fromkeys(point.series for point in doubles(measured.points)))
+    listed = model_sections.models_section(report.models, left_out)
     names, others = [report.model, *(name for name, _ in report.others)], [measured, *(m for _, m in report.others)]
-    compared = _further(report) + sections.comparison_section(names, others)
+    compared = _further(report) + model_sections.comparison_section(names, others)
+    listed += model_sections.across_section(across_models(others), names) if len(others) > 1 else ""
     return (
         listed + heat + broken + sections.curves_section(report.rows),
         sections.calibration_section(measured) + classes,
@@ -99,6 +100,7 @@ def _page(report: Report, plots: tuple[str, str, str], strips: str, flips: str) 
     date = f" · {escape(report.date)}" if report.date else ""
     places = (
         ("models", "Models"),
+        ("across", "Model by transform"),
         ("heat", "Heat map"),
         ("breaking", "Breaking points"),
         ("calibration", "Calibration"),
@@ -108,7 +110,7 @@ def _page(report: Report, plots: tuple[str, str, str], strips: str, flips: str) 
     links = "".join(f'<a href="#{name}">{text}</a> ' for name, text in places if f'id="{name}"' in "".join(plots))
     more = '<a href="#failures">Unreadable pictures</a>' if failures else ""
     lede = [*findings.details(report.rows), sections.breaking_line(breaking_points(report.measured))]
-    lede += [sections.alexnet_line(report.models[0])] if report.models else []
+    lede += [model_sections.alexnet_line(report.models[0])] if report.models else []
     header = f"""<p class="lede">{escape(" ".join(lede).strip())}</p>
 <p class="note">{escape(findings.meaning(report.rows))}</p>
 {_facts(report)}

@@ -11,24 +11,22 @@ from hw4fast.robustness import findings
 from hw4fast.robustness.analysis import (
     Breaking,
     ClassRow,
-    Compared,
-    ModelRow,
     Series,
     calibration_error,
     calibration_of,
-    compare,
-    counted,
 )
 from hw4fast.robustness.drawings import calibration, curve, histogram
 from hw4fast.robustness.figures import legend_svg
-from hw4fast.robustness.findings import points, share
+from hw4fast.robustness.findings import share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import Row, breaks, harm
-from hw4fast.stats import FEW_CLUSTERS, FEW_PAIRS, half_up
+from hw4fast.robustness.points import counted
+from hw4fast.stats import FEW_CLUSTERS, half_up
 from hw4fast.transforms import TRANSFORMS
-from hw4fast.transforms.spec import SEVERITIES, shown
+from hw4fast.transforms.spec import SEVERITIES
 
 FEWEST = 6  # pictures: of fewer the median has no 95 % interval from order statistics
+FEWEST_OF_CLASS = 5  # pictures: of fewer a line says nothing
 MOST_CLASSES = 25  # of a table on the page; classes.csv holds them all
 
 
@@ -168,7 +166,9 @@ def _median(one: Breaking) -> str:
 def breaking_line(found: Sequence[Breaking]) -> str:
     """The sentence for the top of the page: the three that take least. Empty without any, and where there are too few
     pictures for an interval of a median."""
-    halved = [one for one in found if one.median is not None and one.n >= FEWEST]
+    swept = {one.transform for one in found}
+    once = [one for one in found if TRANSFORMS.get(one.transform).same_as not in swept]
+    halved = [one for one in once if one.median is not None and one.n >= FEWEST]
     if not halved:
         return ""
     parts = [f"{one.transform} at {_median(one)}" for one in halved[:3]]
@@ -199,117 +199,32 @@ def classes_section(classes: Sequence[ClassRow], labels: Sequence[str]) -> str:
     """The classes that lose most, as a table; nothing without labels or with one class only."""
     if len(classes) < 2:
         return ""
+    told = [row for row in classes if row.n >= FEWEST_OF_CLASS]
+    if not told:
+        most = max(row.n for row in classes)
+        return section(
+            "classes",
+            "Which classes suffer",
+            f"""No class has more than {most} picture{"s" * (most > 1)} here: too few to say which suffers. classes.csv
+holds them all the same.""",
+            "",
+        )
     lines = "".join(
         f'<tr><th scope="row">{escape(labels[row.label].partition(",")[0])}</th><td>{row.n}</td>'
         f"<td>{share(row.clean / row.n)}</td><td>{share(row.spoiled)}</td>"
         f'<td class="left">{escape(row.worst)}</td><td>{share(row.worst_accuracy)}</td></tr>'
-        for row in classes[:MOST_CLASSES]
+        for row in told[:MOST_CLASSES]
     )
-    rest = (
-        f" These are {MOST_CLASSES} of {len(classes)}; the other {len(classes) - MOST_CLASSES} are in classes.csv."
-        if len(classes) > MOST_CLASSES
-        else ""
-    )
-    return f"""<section id="classes"><h2>Which classes suffer</h2>
-<p class="note">Accuracy on the pictures of each class, clean and over all transforms and severities; the class that
-loses most first. Few pictures of a class say little of it: n stands beside.{rest}</p>
-<div class="numbers scroll" tabindex="0" role="group" aria-label="Classes"><table>
+    shown = min(len(told), MOST_CLASSES)
+    few = f", of those with at least {FEWEST_OF_CLASS} pictures" if len(told) < len(classes) else ""
+    rest = f" These are {shown} of {len(classes)}{few}; classes.csv holds all." if shown < len(classes) else ""
+    return section(
+        "classes",
+        "Which classes suffer",
+        f"""Accuracy on the pictures of each class, clean and over all transforms and severities; the class that
+loses most first. Few pictures of a class say little of it: n stands beside.{rest}""",
+        f"""<div class="numbers scroll" tabindex="0" role="group" aria-label="Classes"><table>
 <thead><tr><th scope="col" class="left">Class</th><th scope="col">n</th><th scope="col">Clean</th>
 <th scope="col">Spoiled</th><th scope="col" class="left">Worst</th><th scope="col">there</th></tr></thead>
-<tbody>{lines}</tbody></table></div></section>"""
-
-
-def models_section(models: Sequence[ModelRow], left_out: Sequence[str] = ()) -> str:
-    """All models side by side, the one that bears most first; nothing for a single one. left_out: of the means."""
-    if len(models) < 2:
-        return ""
-    labelled = all(one.accuracy is not None for one in models)
-    lines = "".join(
-        f'<tr><th scope="row">{breakable(one.model)}</th>'
-        + (f"<td>{share(one.clean.accuracy)}</td><td>{share(one.accuracy)}</td>" if labelled else "")
-        + f"<td>{share(one.flip_rate)}</td>"
-        + (f"<td>{share(one.calibration)}</td><td>{share(one.spoiled_calibration)}</td>" if labelled else "")
-        + f'<td class="left">{escape(one.worst)}</td><td>{share(one.worst_area)}</td></tr>'
-        for one in sorted(models, key=lambda one: (-(one.accuracy or 0), one.flip_rate))
+<tbody>{lines}</tbody></table></div>""",
     )
-    right = '<th scope="col">Clean</th><th scope="col">Spoiled</th>' if labelled else ""
-    error = '<th scope="col">ECE, clean</th><th scope="col">ECE, spoiled</th>' if labelled else ""
-    explained = (
-        "Spoiled: the mean accuracy over all of them; ECE: expected calibration error, how far confidence and share of "
-        "right answers lie apart on average; flipped"
-    )
-    kept = "" if labelled else "; of answers that stay"
-    uncounted = (
-        f"The means leave out {escape(findings.joined(left_out))}, a point of a transform that counts already. "
-        if left_out
-        else ""
-    )
-    return f"""<section id="models"><h2>Which model bears most</h2>
-<p class="note">Every model on the same {models[0].clean.n} pictures under the same transforms.
-{explained if labelled else "Flipped"} (flip rate): the mean share of answers that differ from the clean ones; worst:
-the transform with the least area under its curve (mean height from clean to severity 5{kept}), and that. {uncounted}The
-rest of this page is about {breakable(models[0].model)}, but for the plots and comparisons of the others at its end.</p>
-<div class="numbers scroll" tabindex="0" role="group" aria-label="Models"><table>
-<thead><tr><th scope="col" class="left">Model</th>{right}<th scope="col">Flipped</th>{error}
-<th scope="col" class="left">Worst</th><th scope="col">there</th></tr></thead>
-<tbody>{lines}</tbody></table></div></section>"""
-
-
-def alexnet_line(one: ModelRow) -> str:
-    """The mean corruption error in words, and what it may be compared with; empty where it has no meaning."""
-    if one.mean_corruption_error is None:
-        return ""
-    part = "" if one.compared_with_alexnet == 15 else f" (over {one.compared_with_alexnet} of its 15 transforms)"
-    return (
-        f"Its errors are {half_up(100 * one.mean_corruption_error, 0)} % of AlexNet’s published ones on "
-        f"ImageNet-C{part}: its mean corruption error (mCE; a CE is one transform’s). "
-        "That is comparable only for ImageNet’s validation pictures at 224 pixels; frost and elastic, which are other "
-        "ones here, are left out."
-    )
-
-
-def comparison_section(names: Sequence[str], measured: Sequence[Measured]) -> str:
-    """Each further model against the first, point by point; nothing for one model."""
-    return "".join(
-        _compared(names[0], name, compare(measured[0], other))
-        for name, other in zip(names[1:], measured[1:], strict=True)
-    )
-
-
-def _compared(first: str, second: str, found: Sequence[Compared]) -> str:
-    """In words of accuracy; without labels, of answers that stay as they were when clean: then clean is no test."""
-    found = found if found[0].labelled else [one for one in found if one.point.chain is not None]
-    if not found:
-        return ""
-    clear = [one.p < 0.05 / len(found) for one in found]
-    lines = "".join(
-        f'<tr{" class=broken" if tint else ""}><th scope="row">{breakable(one.point.spec or "clean")}</th>'
-        f"<td>{points(one.difference.difference)}</td>"
-        f"<td>{points(one.difference.low)}\u00a0…\u00a0{points(one.difference.high)}</td>"
-        f"<td>{one.only_first}</td><td>{one.only_second}</td><td>{_p(one.p)}</td></tr>"
-        for one, tint in zip(found, clear, strict=True)
-    )
-    more = sum(tint and one.difference.difference > 0 for one, tint in zip(found, clear, strict=True))
-    names = breakable(first), breakable(second)
-    counts = f"at {more} of {len(found)} points and clearly {{}} at {sum(clear) - more}"
-    if found[0].labelled:
-        claim = f"{names[0]} is clearly better {counts.format('worse')}. Difference of accuracy in points"
-        only = "pictures that only one of them gets right"
-    else:
-        claim = (
-            f"{names[0]} clearly keeps more of its clean answers {counts.format('fewer')}. Without labels this tells "
-            "how steady a model is, not how right. Difference of the shares of kept answers in points"
-        )
-        only = "pictures whose clean answer only one of them keeps"
-    return f"""<section class="comparison"><h2>{names[0]} against {names[1]}</h2>
-<p class="note">On the same {found[0].n} pictures, {claim} with a 95 % interval (paired bootstrap; Bonett and Price’s
-where fewer than {FEW_PAIRS} pictures tell the two apart); {only}; McNemar’s exact test. A tinted line is significant at
-5 % after Bonferroni’s correction for {len(found)} tests.</p>
-<div class="numbers halves scroll" tabindex="0" role="group" aria-label="Comparison"><table>
-<thead><tr><th scope="col" class="left">Transform</th><th scope="col">Difference</th><th scope="col">95 % interval</th>
-<th scope="col">Only first</th><th scope="col">Only second</th><th scope="col">p</th></tr></thead>
-<tbody>{lines}</tbody></table></div></section>"""
-
-
-def _p(value: float) -> str:
-    return "<\u00a00.0001" if value < 0.0001 else shown(round(value, 4))

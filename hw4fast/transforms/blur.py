@@ -126,6 +126,7 @@ register(
         summary="Gaussian blur; the level is the kernel's size in pixels (odd).",
         family="blur",
         sweep=Sweep(1, 255, logarithmic=True),
+        same_as="gaussian_blur",
     )
 )
 register(
@@ -139,6 +140,7 @@ register(
         family="blur",
         suffix=False,
         random=True,  # and so no sweep: of the level, how strong it is is drawn
+        same_as="gaussian_blur",
     )
 )
 register(

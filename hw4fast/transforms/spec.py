@@ -104,6 +104,8 @@ class Transform:
         numbers are interpolated.
     sweep: of the level, for breaking points. note: what a reader of the numbers must know, such as that they can't be
         compared with published ones. fingerprint: of the code, where it isn't this package's.
+    same_as: another transform that does the same on another scale, such as a Gaussian blur told by its kernel's size:
+        means over many transforms count one of the two.
     reads: whether it is about how a picture comes to its size: then `apply` gets the picture as it was decoded, of any
         size, and `preprocessing` beside the parameters, and gives what the net is to read.
     """
@@ -122,6 +124,7 @@ class Transform:
     note: str = ""
     fingerprint: str = ""
     reads: bool = False
+    same_as: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z_]+", self.name):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hw4fast.robustness.analysis import (
+    across_models,
     breaking_points,
     calibration_error,
     classes_of,
     compare,
-    doubles,
     median_rank,
     model_row,
     series_of,
@@ -20,8 +20,9 @@ from hw4fast.robustness.analysis import (
 from hw4fast.robustness.breaking import Broken
 from hw4fast.robustness.corruption_error import ALEXNET
 from hw4fast.robustness.metrics import NO_LABEL
-from hw4fast.robustness.points import points_of
-from hw4fast.robustness.sections import breaking_line, breaking_section, comparison_section
+from hw4fast.robustness.model_sections import comparison_section
+from hw4fast.robustness.points import counted, doubles, points_of
+from hw4fast.robustness.sections import breaking_line, breaking_section
 from hw4fast.transforms import TRANSFORMS
 from tests.robustness.rows import measured_of
 
@@ -91,6 +92,49 @@ def test_a_point_of_a_transform_that_is_studied_anyway_counts_once():
     right, own = measured.answers == measured.labels, measured.labels == 0
     places = [at for at, point in enumerate(points) if point.chain and point.series != "blur51"]
     assert one.spoiled == pytest.approx(right[places][:, own].mean())
+
+
+def test_transforms_that_are_the_same_under_another_name_count_once():
+    points = points_of(None)
+    assert {point.series for point in doubles(points)} == {"blur", "trick"}
+    assert len(counted(points)) == len(points) - 1 - 10
+    for names, left_out in (
+        (["blur", "trick"], {"trick"}),
+        (["trick", "gaussian_blur", "gaussian_blur2"], {"trick", "gaussian_blur:sigma=2"}),
+        (["gaussian_blur:sigma=2", "blur51", "trick+rotate", "rotate:fill=black", "rotate"], set()),
+    ):
+        assert {point.series for point in doubles(points_of(names))} == left_out
+    points = points_of(["gaussian_blur", "blur", "fog"])
+    rng = np.random.Generator(np.random.PCG64(6))
+    measured = measured_of(points, rng.integers(0, 3, (30, len(points))), rng.integers(0, 3, 30))
+    areas = {one.name: one.area for one in series_of(measured.rows(), 3)}
+    found = model_row("m", measured, measured.rows(), 3)
+    assert found.area == pytest.approx((areas["gaussian_blur"] + areas["fog"]) / 2)
+
+
+def test_what_a_transform_is_the_same_as_is_a_transform_itself():
+    for transform in map(TRANSFORMS.get, TRANSFORMS):
+        if transform.same_as:
+            assert not TRANSFORMS.get(transform.same_as).same_as
+
+
+@pytest.mark.parametrize("unlabelled", [0, 7, 40])
+def test_models_are_set_side_by_side_transform_by_transform(unlabelled):
+    first, second = some(0, unlabelled=unlabelled), some(1, unlabelled=unlabelled)
+    better = second.answers.T.copy()
+    better[:, 1:6] = better[:, :1] if unlabelled == 40 else first.labels[:, None]
+    second = measured_of(POINTS, better, first.labels)
+    found = {one.name: one for one in across_models([first, second])}
+    assert set(found) == {"gaussian_noise", "frost", *(["clean"] if unlabelled < 40 else [])}
+    assert unlabelled == 40 or next(iter(found)) == "clean"
+    for at, measured in enumerate((first, second)):
+        for one in series_of(measured.rows(), 4):
+            if one.name in found:
+                area = 1 - one.flip_area if one.area is None else one.area
+                assert found[one.name].areas[at] == pytest.approx(area)
+        assert all(one.intervals[at][0] <= one.areas[at] <= one.intervals[at][1] for one in found.values())
+    assert found["gaussian_noise"].best == (False, True)
+    assert all(one.best == (True, True) for one in across_models([first, first]))
 
 
 def test_calibration_error_of_a_model_that_is_always_half_sure():

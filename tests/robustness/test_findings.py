@@ -34,6 +34,26 @@ def test_what_breaks_soonest_leads():
     assert [group[0].point.series for group in by_series(rows)] == ["blur", "noise", "rotate"]
 
 
+def test_what_is_the_same_under_another_name_is_said_once():
+    gaussian = curve("gaussian_blur", 1000, [970, 500, 400, 300, 200])
+    trick = curve("trick", 1000, [986, 980, 975, 970, 960])
+    rows = [CLEAN, *ROTATE, *NOISE, *BLUR, *gaussian, *trick]
+    assert headline(rows).startswith("gaussian_blur breaks this model soonest")
+    said = [plain(text) for text in details(rows)]
+    assert said == [
+        "Then comes noise at severity 4 (70.0 %).",
+        "No severity of rotate clearly takes 10 points off the accuracy.",
+    ]
+    first = curve("blur", 1000, [500, 400, 300, 200, 100])
+    assert headline([CLEAN, *NOISE, *gaussian, *first]).startswith("Blur breaks")
+    assert [plain(text) for text in details([CLEAN, *NOISE, *gaussian, *first])] == said[:1]
+    held = curve("gaussian_blur", 1000, [986, 985, 980, 975, 970])
+    assert [plain(text) for text in details([CLEAN, *NOISE, *BLUR, *held, *ROTATE, *trick])] == said
+    assert [plain(text) for text in details([CLEAN, *NOISE, *held, *trick])] == [
+        "No severity of trick clearly takes 10 points off the accuracy."
+    ]
+
+
 def test_nothing_breaks():
     assert plain(headline([CLEAN, *ROTATE])) == (
         "Rotate doesn’t break this model; rotate at severity 5 did the most harm: 96.0 % right after 98.6 % clean."

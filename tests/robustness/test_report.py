@@ -101,6 +101,9 @@ def test_each_further_model_has_its_plots_collapsed_on_a_screen_and_open_on_pape
     assert len(charts) == 3 * (3 + 1)
     assert text.count('<table class="heat">') == 3
     assert "&lt;second&gt;.onnx: " in text
+    across = text[text.index('id="across"') : text.index('id="heat"')]
+    assert "&lt;second&gt;.onnx" in across and across.count("<tr>") == 1 + 1 + 2  # models; clean, blur, gaussian_noise
+    assert across.count('class="best"') == 3 * 3  # the same answers of all
     assert "details.model::details-content { content-visibility: visible;" in text
 
 
@@ -167,6 +170,41 @@ def test_large_pictures_are_shrunk_until_the_page_is_small():
     assert len(text.encode()) < 5_000_000
     assert len(text) <= LARGEST
     assert "data:image/jpeg;base64," in text
+
+
+def test_many_models_stand_upright_without_what_their_names_share():
+    found = measured()
+    others = [(f"runs/{place}/model.onnx", found[0]) for place in ("a/l2", "b/l2", "a/l1", "b", "c", "d")]
+    text = page_of(found, others=others)
+    assert '<table class="heat across many">' in text and "&lt;<wbr>" not in text
+    assert "<span>&lt;model&gt;.onnx</span>" in text and "<span>a/<wbr>l2/<wbr>model.onnx</span>" in text
+    assert "models.png" in text
+    more = page_of(found, others=[*others, *(("x.onnx", found[0]) for _ in range(2))])
+    assert "models.png" not in more and "<span>runs/<wbr>a/<wbr>l2/<wbr>model.onnx</span>" in more
+
+
+def test_of_several_models_without_labels_kept_answers_are_compared():
+    found = measured(labels=(-1,) * 6)
+    text = page_of(found, others=[("second.onnx", found[0])])
+    across = text[text.index('id="across"') : text.index('id="heat"')]
+    assert "Share of answers that stay" in across and ">clean<" not in across
+
+
+@pytest.mark.parametrize(
+    ("labels", "said", "lines"),
+    [
+        ((0, 1, 2, 0, 1, -1), "No class has more than 2 pictures here", 0),
+        ((0, 0, 0, 0, 0, 1), "These are 1 of 2, of those with at least 5 pictures", 1),
+        ((0,) * 6, None, 0),
+    ],
+)
+def test_of_a_class_with_few_pictures_nothing_is_said(labels, said, lines):
+    text = page_of(measured(labels=labels))
+    assert ('id="classes"' in text) == (said is not None)
+    if said is not None:
+        section = text[text.index('id="classes"') :]
+        section = section[: section.index("</section>")]
+        assert said in " ".join(section.split()) and section.count('scope="row"') == lines
 
 
 def test_without_labels_it_speaks_of_flips_only():
@@ -250,12 +288,18 @@ def drawn(monkeypatch):
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 @pytest.mark.parametrize("labels", [(0, 1, 2, 0, 1, -1), (-1,) * 6])
 def test_no_text_of_the_pictures_is_cut_off(tmp_path, drawn, count, labels):
-    from hw4fast.robustness.figures import save_curves, save_grid
+    from hw4fast.robustness.analysis import across_models
+    from hw4fast.robustness.figures import save_curves, save_grid, save_models
 
     names = ("blur", "rotate30", "gaussian_noise", "contrast:factor=0.5", "brightness", "jitter")[:count]
-    rows = measured(transforms=names, labels=labels)[0].rows()
+    found = measured(transforms=names, labels=labels)[0]
+    rows = found.rows()
     groups = [[row for row in rows[1:] if row.point.series.startswith(name)] for name in names]
     save_curves(tmp_path / "a.png", rows[0], groups, LONG)
     cells = [("rotate:degrees=30,fill=black", np.zeros((4, 4, 3), np.uint8), "✗ a long class name… · > 99 %")] * 2
     save_grid(tmp_path / "b.png", [(f"noise:std=0.1+rotate{i}", cells) for i in range(count)], LONG)
-    assert [inside(figure) for figure in drawn] == [True, True]
+    models = [f"{LONG} {number}" for number in range(9)]
+    assert save_models(tmp_path / "c.png", across_models([found] * (count + 1)), models[: count + 1], LONG)
+    assert not save_models(tmp_path / "d.png", across_models([found]), models[:1], LONG)
+    assert not save_models(tmp_path / "d.png", across_models([found] * 9), models, LONG)
+    assert [inside(figure) for figure in drawn] == [True, True, True]
