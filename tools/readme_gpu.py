@@ -15,7 +15,9 @@ def gpu() -> str:
     """A row per target."""
     entry = record.read(RESULTS / "gpu.jsonl")[-1]
     found = entry["results"]
-    lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"]), *training(found["gpu_training"])]
+    lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"])]
+    lines += resizes(found["gpu_resize"]) if "gpu_resize" in found else []
+    lines += [*training(found["gpu_training"])]
     gpu = found["gpus"][0]["name"]
     return "\n".join(markdown(HEAD, lines)) + (
         "\n\nMedians in turns on one machine, each side's calls in a CUDA graph of its own, and the ratio with the"
@@ -85,6 +87,17 @@ def blurs(found: dict[str, Any]) -> list[list[str]]:
         ]
         for entry in found["blur"]
     ]
+
+
+def resizes(found: dict[str, Any]) -> list[list[str]]:
+    lines = []
+    for entry in found["resize"]:
+        h, w = entry["shape"]
+        what = f"resize and normalise, {entry['pictures']} × {h} × {w}, {entry['interpolation']}, to {entry['dtype']}"
+        beside = f"torchvision {entry['torchvision_us']:,.0f} µs; copy {entry['copy_us']:,.0f} µs"
+        share = f"{100 * entry['copy_us'] / entry['us']:.0f} % of the copy"
+        lines.append([what, us(entry), beside, f"{ratio(entry)}; {share}", ""])
+    return lines
 
 
 def training(found: dict[str, Any]) -> list[list[str]]:

@@ -3,16 +3,17 @@
 # a copy of the package, and runs the tests of the kernels on it, which take every instruction set of this processor in
 # turn, and those of onnxruntime's operators.
 # Whatever is found is printed and ends the script with an error. Takes about four minutes on two cores.
+# `tools/sanitize.sh compile` only builds.
 # Needs GCC with its libasan and libubsan (Debian and Ubuntu: they come with g++). Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup.sh
-export CXX=${CXX:-g++}
+compiler=${CXX:-g++}
 
 libraries=()
 for name in libasan libubsan libstdc++; do  # the last one, too: libasan looks for its __cxa_throw before Python loads it
-  library=$("$CXX" -print-file-name=$name.so) || fail "$CXX does not run; tools/sanitize.sh needs GCC's g++"
-  [ -e "$library" ] || fail "$CXX has no $name.so; install GCC's sanitizers (Fedora: dnf install libasan libubsan)"
+  library=$("$compiler" -print-file-name=$name.so) || fail "$compiler does not run; tools/sanitize.sh needs GCC's g++"
+  [ -e "$library" ] || fail "$compiler has no $name.so; install GCC's sanitizers (Fedora: dnf install libasan libubsan)"
   libraries+=("$library")
 done
 set_up "[dev]"
@@ -20,8 +21,9 @@ set_up "[dev]"
 # -O1: at -O3 the checks take ten minutes to compile. -g1: function names and line numbers.
 say "compiling csrc/ with the sanitizers into build/sanitize"
 flags="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
-CFLAGS=$flags CXXFLAGS=$flags "$PYTHON_IN_VENV" setup.py -q build --build-lib build/sanitize --build-temp build/sanitize-temp
+CXX=$compiler CFLAGS=$flags CXXFLAGS=$flags "$PYTHON_IN_VENV" setup.py -q build --build-lib build/sanitize --build-temp build/sanitize-temp
 grep -q __asan_report build/sanitize/hw4fast/_C.*.so || fail "the flags did not arrive: build/sanitize has no checks"
+if [ "${1:-}" = compile ]; then exit; fi
 
 # No leak detection: CPython frees little at its end. An abort lets Python's faulthandler name the test.
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1

@@ -28,10 +28,18 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
     "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt \
       --config-settings editable_mode=compat -e ".$1"
     printf '%s' "$wanted" >"$venv/hw4fast-installed"
+  elif [ "$(cat "$venv/hw4fast-compiled" 2>/dev/null)" = "$(compiled)" ]; then
+    return  # pip would compile all of it again
   else
     say "compiling csrc/ into hw4fast._C"
     "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps --config-settings editable_mode=compat -e .
   fi
+  compiled >"$venv/hw4fast-compiled"
+}
+
+compiled() {  # what is compiled here, and of what: another folder, source, flag or library gives another line
+  local flags="${CXX:-}|${CFLAGS:-}|${CXXFLAGS:-}|${LDFLAGS:-}|${HW4FAST_CUDA:-}|${HW4FAST_CUDA_ARCHS:-}"
+  echo "$PWD|$flags|$(cat setup.py pyproject.toml csrc/* | cksum)|$(cat hw4fast/_*.so 2>/dev/null | cksum)"
 }
 
 run_tests() {  # a file of tests per core; torch's threads that wait would take the others' cores
