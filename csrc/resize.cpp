@@ -226,7 +226,28 @@ static void resize(std::uintptr_t input, std::array<std::int64_t, 3> shape, std:
   if (!r.down_first) pass_down();
 }
 
+// For a GPU: of outputs begin … begin + count − 1 of `out` made of `in` the first input, how many, and their weights,
+// [most][count], 0 where an output has fewer.
+static std::vector<std::int32_t> resize_table(const std::string &filter, std::int64_t in, std::int64_t out,
+                                              std::int64_t begin, std::int64_t count) {
+  if (in < 1 || count < 1 || begin < 0 || begin > out - count || std::max(in, out) > std::int64_t{1} << 30)
+    throw py::value_error("resize: there must be pixels, and they must lie within the size");
+  const ResizeLine line = resize_line(filter_of(filter), in, out, begin, count);
+  std::int64_t most = 0;
+  for (std::int64_t i = 0; i < count; ++i) most = std::max(most, line[i].count);
+  std::vector<std::int32_t> table(static_cast<std::size_t>((2 + most) * count));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const ResizeTaps taps = line[i];
+    table[i] = static_cast<std::int32_t>(taps.first);
+    table[count + i] = static_cast<std::int32_t>(taps.count);
+    for (std::int64_t k = 0; k < taps.count; ++k) table[(2 + k) * count + i] = taps.weights[k];
+  }
+  return table;
+}
+
 static void bind(py::module_ &m) {
+  m.def("resize_table", &resize_table, py::arg("filter"), py::arg("in"), py::arg("out"), py::arg("begin"),
+        py::arg("count"));
   m.def("resize", &resize, py::arg("input"), py::arg("shape"), py::arg("row_stride"), py::arg("size"), py::arg("box"),
         py::arg("filter"), py::arg("output"), py::arg("mean"), py::arg("std"), py::arg("isa") = "",
         py::arg("threads") = 0);

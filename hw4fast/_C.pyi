@@ -132,6 +132,7 @@ def gaussian_blur(
     border: int = 0,
     nearest: bool = True,
 ) -> None: ...
+def resize_table(filter: str, size: int, out: int, begin: int, count: int) -> list[int]: ...
 def noise(
     kind: int,
     input: int,

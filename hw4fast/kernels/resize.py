@@ -79,7 +79,7 @@ def resize(
     Raises TypeError for a wrong dtype, ValueError for a wrong shape, size, box, filter, mean, std, out or `isa`.
     """
     height, width, box = _checked(picture, size, box, interpolation)
-    means, stds = _normalisation(mean, std, picture.shape[2])
+    means, stds = normalisation(mean, std, picture.shape[2])
     h, w, c = picture.shape
     rows_are_whole = picture.strides[2] == 1 and picture.strides[1] == c
     source = picture if rows_are_whole else np.ascontiguousarray(picture)
@@ -103,8 +103,13 @@ def resize(
 def _checked(picture: np.ndarray, size: Any, box: Any, interpolation: str) -> tuple[int, int, Box]:
     if picture.dtype != np.uint8:
         raise TypeError(f"a picture must be uint8, not {picture.dtype}")
-    if picture.ndim != 3 or picture.shape[2] not in CHANNELS or not picture.size:
-        raise ValueError(f"a picture must be [h, w, 1 or 3] with pixels, not {list(picture.shape)}")
+    return checked(picture.shape, size, box, interpolation)
+
+
+def checked(shape: Sequence[int], size: Any, box: Any, interpolation: str) -> tuple[int, int, Box]:
+    """Height, width and box of what is wanted of a picture of that shape; ValueError where it can't be."""
+    if len(shape) != 3 or shape[2] not in CHANNELS or 0 in shape:
+        raise ValueError(f"a picture must be [h, w, 1 or 3] with pixels, not {list(shape)}")
     if interpolation not in FILTERS:
         raise ValueError(f"interpolation must be one of {list(FILTERS)}, not {interpolation!r}")
     height, width = (operator.index(side) for side in size)
@@ -124,9 +129,10 @@ def _output(out: np.ndarray | None, shape: tuple[int, ...], dtype: Any) -> np.nd
     return out
 
 
-def _normalisation(
+def normalisation(
     mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[list[float], list[float]]:
+    """Both as lists, empty for None; ValueError where they aren't a value per channel."""
     if mean is None and std is None:
         return [], []
     if mean is None or std is None or not len(mean) == len(std) == channels:

@@ -4,6 +4,7 @@ from hw4fast.nn.batch_norm_block import BatchNormBlock, batch_norm_block
 from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
+from hw4fast.nn.resize import resize
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "conv_block",
     "gaussian_blur",
+    "resize",
     "softmax_cross_entropy",
 ]

@@ -50,6 +50,15 @@ def scratch(where: Tensor, size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device=where.device)
 
 
+_in_graphs: dict[int, Tensor] = {}
+
+
+def keep_for_graphs(*tables: Tensor) -> None:
+    """Keeps them for ever where a CUDA graph is being captured that will know them by address."""
+    if tables[0].is_cuda and torch.cuda.is_current_stream_capturing():  # the emulator's lie on the CPU
+        _in_graphs.update((table.data_ptr(), table) for table in tables)
+
+
 def scale(grad: Tensor, factor: Tensor) -> None:
     """grad *= factor, in place; grad: contiguous; factor: one number, or one for each of grad's first indices.
 

@@ -59,9 +59,6 @@ def _weights_on(device: torch.device, size: int, sigma: float) -> Tensor:
     return torch.from_numpy(card.gaussian_weights(size, sigma)).to(device, torch.float32)
 
 
-_in_graphs: dict[int, Tensor] = {}  # weights that a CUDA graph knows by address, kept however many others come
-
-
 def _gaussian_blur_cuda(image: Tensor, sizes: tuple[int, int], sigmas: tuple[float, float]) -> Tensor:
     output = _output(image)
     if image.numel() == 0:
@@ -74,8 +71,7 @@ def _gaussian_blur_cuda(image: Tensor, sizes: tuple[int, int], sigmas: tuple[flo
     shape, strides = (1,) * lacking + image.shape, (0,) * lacking + image.stride()
     over = (c * h * w, *(0,) * (3 - output.dim()), *output.stride()[-3:])
     across, down = (_weights_on(image.device, *of) for of in zip(sizes, sigmas, strict=True))
-    if image.is_cuda and torch.cuda.is_current_stream_capturing():  # the emulator's lie on the CPU
-        _in_graphs.update((of.data_ptr(), of) for of in (across, down))
+    cuda.keep_for_graphs(across, down)
     is_float, _cuda = image.dtype is torch.float32, cuda.module()
     middle = None
     if not _cuda.gaussian_blur_fits(is_float, shape, sizes[::-1]):

@@ -3,7 +3,7 @@
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, gaussian_blur, softmax_cross_entropy
+from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, gaussian_blur, resize, softmax_cross_entropy
 
 
 def main() -> None:
@@ -23,6 +23,8 @@ def main() -> None:
     for shape, size in (((2, 3, 17, 40), 5), ((1, 1, 5, 33), 51)):
         pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
         gaussian_blur(pictures, size), gaussian_blur(pictures.float(), size)
+    for size in ((40, 33), (5, 60), (70, 90)):
+        resize(torch.randint(0, 256, (2, 50, 64, 3), dtype=torch.uint8, device="cuda"), size)
     torch.cuda.synchronize()
     print(kernels.cuda_calls())
 
