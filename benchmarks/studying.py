@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from hw4fast import record
-from hw4fast.data.folder import EXTENSIONS
+from hw4fast.data.folder import read_folder
 from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.measure import measure
@@ -119,13 +119,20 @@ def _study_rate(source: Source, chosen: np.ndarray, asked: Asked, points: Any, w
 def memory(folder: str, model: str, counts: tuple[int, ...]) -> dict[str, Any]:
     """MiB of the largest resident size, by the number of photographs."""
     found = {}
-    files = [file for file in Path(folder).resolve().rglob("*") if file.suffix.lower() in EXTENSIONS]
+    given = read_folder(Path(folder).resolve())
+    labels = given.labels if given.class_names is None else None  # of a labels.csv
     for count in counts:
         with tempfile.TemporaryDirectory() as out:
             many = Path(out, "many")
             many.mkdir()
-            for number, file in zip(range(count), cycle(files), strict=False):
-                (many / f"{number:05d}{file.suffix}").symlink_to(file)
+            lines = ["file,label"]
+            for number, place in zip(range(count), cycle(range(len(given.files))), strict=False):
+                name = f"{number:05d}{given.files[place].suffix}"
+                (many / name).symlink_to(given.files[place])
+                if labels is not None and labels[place] is not None:
+                    lines.append(f"{name},{labels[place]}")
+            if labels is not None:
+                (many / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
             words = ["study", str(many), "--model", model, "--transforms", ",".join(SOME)]
             code = _peak([*words, "--breaking", "0", "--out", f"{out}/s"])
             done = json.loads(Path(out, "s", "study.json").read_text(encoding="utf-8"))

@@ -63,6 +63,7 @@ def test_the_interval_of_a_mean_where_nothing_varies():
         assert wilson_of_means([1.0] * 20, answers) == wilson(20, 20)
         assert wilson_of_means([0.0] * 20, answers) == wilson(0, 20)
         assert wilson_of_means([1.0], answers) == wilson(1, 1)
+    assert wilson_of_means([0.9], 6) == wilson_of_means([0.9], 1)  # one picture says nothing of how they vary
     assert wilson_of_means([0.5] * 20, 6) == wilson(60, 120)  # no more than all answers are there
 
 

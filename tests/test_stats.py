@@ -21,6 +21,7 @@ from hw4fast.stats import (
     mcnemar,
     paired_bootstrap,
     percent,
+    sign_flip,
     wilson,
 )
 
@@ -342,3 +343,29 @@ def test_area_under():
 def test_curves_that_are_none(values, severities, message):
     with pytest.raises(ValueError, match=message):
         area_under(values, severities)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 0), (1, 0), (4, 0), (8, 0), (3, 11), (40, 25), (300, 240), (999, 900)])
+def test_of_right_answers_the_sign_flip_test_is_mcnemars(a, b):
+    differences = np.array([1] * a + [-1] * b + [0] * 50)
+    assert sign_flip(differences) == pytest.approx(mcnemar(a, b), rel=1e-9)
+
+
+def test_the_sign_flip_test_counts_every_way_to_toss_the_signs():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5, 11):
+        for _ in range(5):
+            differences = rng.integers(-10, 11, n)
+            signs = np.array(list(itertools.product((-1, 1), repeat=n)))
+            wanted = (np.abs(signs @ np.abs(differences)) >= abs(differences.sum())).mean()
+            assert sign_flip(differences) == pytest.approx(wanted)
+
+
+def test_the_normal_distribution_takes_over_where_there_are_many(monkeypatch):
+    differences = np.random.default_rng(1).integers(-10, 12, 300)
+    exact = sign_flip(differences)
+    monkeypatch.setattr(stats, "EXACT", 100)
+    assert sign_flip(differences) == pytest.approx(exact, rel=0.05)
+    for wrong in ([0.5], [[1]], [float("nan")]):
+        with pytest.raises(ValueError, match="whole numbers"):
+            sign_flip(wrong)

@@ -12,7 +12,7 @@ from hw4fast.robustness.corruption_error import ALEXNET, MCE, corruption_error
 from hw4fast.robustness.findings import by_series
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL, Row
-from hw4fast.robustness.points import CLEAN, Point, counted, doubles
+from hw4fast.robustness.points import Point, counted, doubles
 from hw4fast.stats import (
     CalibrationBin,
     PairedDifference,
@@ -22,7 +22,6 @@ from hw4fast.stats import (
     expected_calibration_error,
     mcnemar,
     paired_bootstrap,
-    wilson_of_means,
 )
 from hw4fast.transforms import TRANSFORMS
 from hw4fast.transforms.spec import SEVERITIES
@@ -274,45 +273,3 @@ def compare(first: Measured, second: Measured) -> list[Compared]:
             difference = paired_bootstrap(right[0], right[1], samples=2000)
             found.append(Compared(point, int(kept.sum()), a, b, mcnemar(a, b), difference, bool(some)))
     return found
-
-
-@dataclass(frozen=True)
-class Across:
-    """A transform across models, on the pictures that have a label for all of them. name: of its series; areas: per
-    model, under its curve from clean to severity 5 (without labels of the answers that stay); intervals: their 95 %
-    intervals; best: whether it is the greatest, or its 95 % interval of the difference to that holds 0."""
-
-    name: str
-    areas: tuple[float, ...]
-    intervals: tuple[tuple[float, float], ...]
-    best: tuple[bool, ...]
-
-
-def across_models(measured: Sequence[Measured]) -> list[Across]:
-    """One per transform with severities, the most harmful for the first model first; before them, where there are
-    labels, `clean`, whose areas are the accuracies. All models were asked about the same points."""
-    labelled = np.logical_and.reduce([one.labels != NO_LABEL for one in measured])
-    some = bool(labelled.any())
-    kept = labelled if some else np.ones(len(labelled), bool)
-    right = [(m.answers == (m.labels if some else m.answers[0]))[:, kept] for m in measured]
-    points = measured[0].points
-    found = [_across(CLEAN.series, [one[0] for one in right], 1)] if some else []
-    weights = np.array([1, *[2] * (len(SEVERITIES) - 1), 1])  # as `area_under`, in whole numbers
-    for group in by_series(measured[0].rows()):
-        if group[0].point.severity:
-            places = [0, *(points.index(row.point) for row in group)]
-            shares = [weights @ one[places].astype(np.int64) / weights.sum() for one in right]
-            found.append(_across(group[0].point.series, shares, len(places)))
-    return found
-
-
-def _across(name: str, each: Sequence[np.ndarray], answers: int) -> Across:
-    """each: per model, the pictures' shares of right answers, of so many."""
-    areas = [float(shares.mean()) for shares in each]
-    first = int(np.argmax(areas))
-    best = [
-        number == first or paired_bootstrap(each[first], shares, samples=2000).low <= 0
-        for number, shares in enumerate(each)
-    ]
-    intervals = tuple(wilson_of_means(shares, answers) for shares in each)
-    return Across(name, tuple(areas), intervals, tuple(best))

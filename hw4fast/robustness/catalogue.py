@@ -49,6 +49,7 @@ class Entry:
             },
             "random": one.random,
             "note": one.note,
+            "same_as": one.same_as,
         }
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
 from hw4fast.paths import printable
-from hw4fast.robustness.analysis import Across, Breaking, median_rank
+from hw4fast.robustness.across import Across
+from hw4fast.robustness.analysis import Breaking, median_rank
 from hw4fast.robustness.findings import by_series, labelled_part
 from hw4fast.robustness.metrics import Row, breaks, harm
-from hw4fast.robustness.points import CLEAN
 from hw4fast.robustness.scales import share_of
 from hw4fast.stats import CalibrationBin, half_up
 from hw4fast.transforms.spec import Sweep
@@ -185,10 +185,11 @@ def save_calibration(path: Path, series: Sequence[tuple[str, Sequence[Calibratio
     return True
 
 
-def save_models(path: Path, found: Sequence[Across], names: Sequence[str], title: str) -> bool:
+def save_models(path: Path, found: Across, title: str) -> bool:
     """`models`: the area under each transform's curve, in %, a mark per model with its 95 % interval. False, and
-    nothing, for one model, for more than there are marks, and without severities."""
-    if not 1 < len(names) <= len(MARKERS) or all(one.name == CLEAN.series for one in found):
+    nothing, for more models than there are marks."""
+    names, lines = found.models, found.lines
+    if len(names) > len(MARKERS):
         return False
     plt = pyplot()
     apart = 0.13  # of two models' marks
@@ -197,26 +198,27 @@ def save_models(path: Path, found: Sequence[Across], names: Sequence[str], title
     columns = 1 if max(map(len, names)) > 30 else 2
     labels = [_text(wrapped(name, width / columns - 0.9, 9)) for name in names]
     words = sum(label.count("\n") + 1 for label in labels) / columns + 4  # lines of the legend, the title and below
-    size = width, 0.11 * (len(names) + 1) * len(found) + 0.18 * words + 0.6
+    size = width, 0.11 * (len(names) + 1) * len(lines) + 0.18 * words + 0.6
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     for number, (label, colour, marker) in enumerate(zip(labels, OKABE_ITO, MARKERS, strict=False)):
-        y = [at * line + apart * (number - (len(names) - 1) / 2) for at in range(len(found))]
-        middle = np.array([100 * one.areas[number] for one in found])
-        low, high = 100 * np.array([one.intervals[number] for one in found]).T
+        y = [at * line + apart * (number - (len(names) - 1) / 2) for at in range(len(lines))]
+        middle = np.array([100 * one.areas[number] for one in lines])
+        low, high = 100 * np.array([one.intervals[number] for one in lines]).T
         errors = np.maximum([middle - low, high - middle], 0)
         mark = {"color": colour, "marker": marker, "linestyle": "", "elinewidth": 1}
         axes.errorbar(middle, y, xerr=errors, label=label, **mark)
-    for at in range(1, len(found)):
+    for at in range(1, len(lines)):
         axes.axhline((at - 0.5) * line, color="black", alpha=0.15, linewidth=0.6, marker="")
-    axes.set_yticks([at * line for at in range(len(found))], [_text(one.name) for one in found])
-    axes.set_ylim((len(found) - 0.5) * line, -0.5 * line)
+    axes.set_yticks([at * line for at in range(len(lines))], [_text(one.series) for one in lines])
+    axes.set_ylim((len(lines) - 0.5) * line, -0.5 * line)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, 100)
-    what = "accuracy" if found[0].name == "clean" else "answers that stay"
+    axes.set_xlim(-1, 101)
+    what = "accuracy" if found.labelled else "answers that stay"
     told = f"{what}, %: mean height of the curve from clean to severity\u00a05; bars: 95\u00a0% intervals"
     axes.set_xlabel(wrapped(told, width - 2, 9))
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
-    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
+    some = f" of {found.whole}, labelled for all" if found.n < found.whole else ""
+    figure.suptitle(_text(wrapped(f"{title} · n = {found.n} pictures{some}", width - 0.2)), fontsize=10)
     _save(figure, path)
     return True
 

@@ -58,8 +58,11 @@ def details(rows: Sequence[Row]) -> list[str]:
         parts = [f"{row.point.series} at severity {row.point.severity} ({_level(row)})" for row in later[:NAMED]]
         more = f", and {_others(len(later) - NAMED)}" if len(later) > NAMED else ""
         sentences.append(f"Then {'come' if len(later) > 1 else 'comes'} {joined(parts)}{more}.")
-    held = {_subject(point, twice): point.series for point, row in reversed(breaking) if row is None}
-    bears = [name for subject, name in reversed(held.items()) if subject not in said]
+    held: dict[str, str] = {}
+    for point, first in breaking:
+        if first is None and _subject(point, twice) not in said:
+            held.setdefault(_subject(point, twice), point.series)
+    bears = list(held.values())
     if bears and broken:
         bears = bears if len(bears) <= NAMED else [*bears[:NAMED], _others(len(bears) - NAMED)]
         what = "takes 10 points off the accuracy" if clean.accuracy is not None else "changes one answer in ten"
@@ -80,7 +83,26 @@ def meaning(rows: Sequence[Row]) -> str:
     words += " 95 % intervals that lie apart."
     if len({row.point.series for row in rows[1:] if row.point.severity}) > 1:
         words += " Severities are steps on each transform’s own scale: the same number is not the same strength."
-    return words
+    return words + _stand_aside([row.point for row in rows])
+
+
+def _stand_aside(points: Sequence[Point]) -> str:
+    """Which transforms numbers over all of them leave out, and why; empty for none."""
+    twice = doubles(points)
+    others = {point.kind: point.series for point in points if point.severity and point not in twice}
+    same: dict[str, list[str]] = {}  # that which counts → those that do the same
+    for point in twice:
+        if point.severity and point.series not in same.setdefault(others[point.kind], []):
+            same[others[point.kind]].append(point.series)
+    fixed = [point.series for point in twice if not point.severity]
+    parts = [f"{joined(names)} (the same as {name}, on another scale)" for name, names in same.items()]
+    if fixed:
+        parts.append(f"{joined(fixed)} (a strength of what is counted already)")
+    return f" Where transforms are taken together, {joined(parts)} {_is(twice)} left out." if parts else ""
+
+
+def _is(points: Sequence[Point]) -> str:
+    return "are" if len({point.series for point in points}) > 1 else "is"
 
 
 def first_break(group: Sequence[Row], clean: Row) -> Row | None:

@@ -7,19 +7,19 @@ from html import escape
 
 from hw4fast.figures import MARKERS
 from hw4fast.page import breakable
-from hw4fast.robustness import findings
-from hw4fast.robustness.analysis import Across, Compared, ModelRow, compare
+from hw4fast.robustness.across import LEVEL, Across
+from hw4fast.robustness.analysis import Compared, ModelRow, compare
 from hw4fast.robustness.findings import points, share
 from hw4fast.robustness.measure import Measured
-from hw4fast.robustness.points import CLEAN
+from hw4fast.robustness.sections import tint
 from hw4fast.stats import FEW_PAIRS, half_up
 from hw4fast.transforms.spec import shown
 
 FEW_MODELS = 6  # of more, the heads of columns stand upright
 
 
-def models_section(models: Sequence[ModelRow], left_out: Sequence[str] = ()) -> str:
-    """All models side by side, the one that bears most first; nothing for a single one. left_out: of the means."""
+def models_section(models: Sequence[ModelRow]) -> str:
+    """All models side by side, the one that bears most first; nothing for a single one."""
     if len(models) < 2:
         return ""
     labelled = all(one.accuracy is not None for one in models)
@@ -38,15 +38,10 @@ def models_section(models: Sequence[ModelRow], left_out: Sequence[str] = ()) -> 
         "right answers lie apart on average; flipped"
     )
     kept = "" if labelled else "; of answers that stay"
-    uncounted = (
-        f"The means leave out {escape(findings.joined(left_out))}: they are counted already under another name. "
-        if left_out
-        else ""
-    )
     return f"""<section id="models"><h2>Which model bears most</h2>
 <p class="note">Every model on the same {models[0].clean.n} pictures under the same transforms.
 {explained if labelled else "Flipped"} (flip rate): the mean share of answers that differ from the clean ones; worst:
-the transform with the least area under its curve (mean height from clean to severity 5{kept}), and that. {uncounted}The
+the transform with the least area under its curve (mean height from clean to severity 5{kept}), and that. The
 rest of this page is about {breakable(models[0].model)}, but for the plots and comparisons of the others at its end.</p>
 <div class="numbers scroll" tabindex="0" role="group" aria-label="Models"><table>
 <thead><tr><th scope="col" class="left">Model</th>{right}<th scope="col">Flipped</th>{error}
@@ -54,33 +49,29 @@ rest of this page is about {breakable(models[0].model)}, but for the plots and c
 <tbody>{lines}</tbody></table></div></section>"""
 
 
-def across_section(found: Sequence[Across], names: Sequence[str]) -> str:
-    """Transform by model: the areas, a tint that deepens with what a model loses, and a frame around the best; nothing
-    for one model. The most harmful transform for the first model stands first."""
-    if len(names) < 2 or all(one.name == CLEAN.series for one in found):
-        return ""
-    labelled = found[0].name == CLEAN.series
-    best_mark = ' class="best"'
-    top = found[0].areas if labelled else [1.0] * len(names)
-    lines = []
-    for one in found:
+def across_section(found: Across) -> str:
+    """Transform by model: the areas, a tint that deepens with what a model loses, and a frame around the best."""
+    top = found.lines[0].areas if found.labelled else [1.0] * len(found.models)
+    rows = []
+    for one in found.lines:
         cells = "".join(
-            f'<td{best_mark if best else ""} style="--harm:{80 * min(1, max(0, 1 - area / max(full, 1e-9))):.0f}%">'
-            f"{half_up(100 * area, 0)}</td>"
+            f"<td{tint((full - area) / max(full, 1e-9), 'best' if best else '')}>{half_up(100 * area, 0)}</td>"
             for area, best, full in zip(one.areas, one.best, top, strict=True)
         )
-        lines.append(f'<tr><th scope="row">{breakable(one.name)}</th>{cells}</tr>')
-    heads = "".join(f'<th scope="col"><span>{breakable(name)}</span></th>' for name in _apart(names))
-    kind = "heat across many" if len(names) > FEW_MODELS else "heat across"
-    drawn = ", models.png draws it" if len(names) <= len(MARKERS) else ""
-    what = "Accuracy" if labelled else "Share of answers that stay as they were"
+        rows.append(f'<tr><th scope="row">{breakable(one.series)}</th>{cells}</tr>')
+    heads = "".join(f'<th scope="col"><span>{breakable(name)}</span></th>' for name in _apart(found.models))
+    kind = "heat across many" if len(found.models) > FEW_MODELS else "heat across"
+    drawn = ", models.png draws it" if len(found.models) <= len(MARKERS) else ""
+    what = "Accuracy" if found.labelled else "Share of answers that stay as they were"
+    some = f" that every model has a label for (of {found.whole})" if found.n < found.whole else ""
     return f"""<section id="across"><h2>Which model bears what</h2>
-<p class="note">{what} in %, the mean height of the curve from clean to severity 5. The deeper the tint, the more of its
-clean answers a model loses; framed: the best, and those that can’t be told apart from it (95 % interval of the paired
-difference, bootstrap). across.csv holds each model’s own interval{drawn}.</p>
+<p class="note">{what} in %, the mean height of the curve from clean to severity 5, on {found.n}
+picture{"s" * (found.n > 1)}{some}. The deeper the tint, the more of its clean answers a model loses; framed: the best,
+and those that can’t be told apart from it (paired sign-flip test, {100 * LEVEL:.0f} % for all models of a line
+together). across.csv holds each model’s own 95 % interval{drawn}.</p>
 <div class="map scroll" tabindex="0" role="group" aria-label="Transform by model"><table class="{kind}">
 <thead><tr><th scope="col"></th>{heads}</tr></thead>
-<tbody>{"".join(lines)}</tbody></table></div></section>"""
+<tbody>{"".join(rows)}</tbody></table></div></section>"""
 
 
 def _apart(names: Sequence[str]) -> list[str]:

@@ -15,8 +15,9 @@ import numpy as np
 from hw4fast.files import write_json, write_text
 from hw4fast.record import now, processor, versions
 from hw4fast.robustness import findings
+from hw4fast.robustness.across import Across, across_models
 from hw4fast.robustness.album import Album, make_album
-from hw4fast.robustness.analysis import ModelRow, across_models, breaking_points, calibration_of, model_row
+from hw4fast.robustness.analysis import ModelRow, breaking_points, calibration_of, model_row
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.breaking import PICTURES
 from hw4fast.robustness.figures import save_breaking, save_calibration, save_curves, save_grid, save_heat, save_models
@@ -60,6 +61,10 @@ class Outcome:
         )
 
     @cached_property
+    def across(self) -> Across | None:
+        return across_models([model.name for model in self.models], self.measured)
+
+    @cached_property
     def album(self) -> Album:
         """The pictures to show, of what the first model answered."""
         measured, classifier = self.measured[0], self.classifier
@@ -101,7 +106,7 @@ def _remove_stale(folder: Path, tables: Iterable[str], plots: Iterable[str]) -> 
     """Tables and plots of names that only a study writes, other than these."""
     kept = {f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")}
     kept |= {f"{name}.{kind}" for name in plots for kind in ("png", "svg")}
-    ours = re.compile(rf"({'|'.join(TABLES)})\.(csv|parquet)|({'|'.join(PLOTS)}|models)(-[1-9]\d*)?\.(png|svg)")
+    ours = re.compile(rf"({'|'.join(TABLES)})\.(csv|parquet)|(({'|'.join(PLOTS)})(-[1-9]\d*)?|models)\.(png|svg)")
     for path in folder.iterdir():
         if ours.fullmatch(path.name) and path.name not in kept and path.is_file():
             path.unlink()
@@ -127,8 +132,7 @@ def _save_pictures(folder: Path, outcome: Outcome) -> list[str]:
         }
         saved += [path.name for path, drawn in there.items() if drawn]
     _save_transforms(folder / "transforms.png", outcome)
-    title = f"{outcome.source.name} · n = {outcome.rows[0][0].n} pictures"
-    if save_models(folder / "models", across_models(outcome.measured), [m.name for m in outcome.models], title):
+    if outcome.across and save_models(folder / "models", outcome.across, outcome.source.name):
         saved.append("models")
     return saved
 
@@ -196,6 +200,7 @@ def _report(outcome: Outcome) -> Report:
         command=record["command"],
         date=record["date"][:10],
         models=outcome.model_rows,
+        across=outcome.across,
         others=[(model.name, found) for model, found in zip(outcome.models[1:], outcome.measured[1:], strict=True)],
         record=[
             ("Seed", str(outcome.arguments["seed"])),

@@ -8,14 +8,15 @@ from html import escape
 
 from hw4fast import page
 from hw4fast.robustness import findings, model_sections, sections
+from hw4fast.robustness.across import Across
 from hw4fast.robustness.album import FLIPS_PER_SERIES, Album
-from hw4fast.robustness.analysis import ModelRow, across_models, breaking_points, classes_of, series_of
+from hw4fast.robustness.analysis import ModelRow, breaking_points, classes_of, series_of
 from hw4fast.robustness.drawings import CSS
 from hw4fast.robustness.findings import share
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import LOST, Row, breaks
 from hw4fast.robustness.pictures import Prints, short
-from hw4fast.robustness.points import Point, doubles
+from hw4fast.robustness.points import Point
 from hw4fast.stats import half_up
 
 LARGEST = 4_500_000  # bytes of a page
@@ -25,8 +26,9 @@ SIDES = (192, 144, 112, 80, 56)  # pixels of an embedded picture: the largest th
 @dataclass(frozen=True)
 class Report:
     """What a page is made of. title: what was studied; model: the first one's name, whose answers the page is about;
-    others: further models and what they answered, which it is compared with; models: all of them over the whole study;
-    command: repeats it; record: (name, value) pairs to show; date: of the study, empty where it isn't to be shown.
+    others: further models and what they answered, which it is compared with; models, across: all of them over the
+    whole study; command: repeats it; record: (name, value) pairs to show; date: of the study, empty where it isn't to
+    be shown.
     """
 
     title: str
@@ -41,6 +43,7 @@ class Report:
     date: str = ""
     others: Sequence[tuple[str, Measured]] = ()
     models: Sequence[ModelRow] = ()
+    across: Across | None = None
 
 
 def render(report: Report) -> str:
@@ -60,11 +63,10 @@ def _plots(report: Report) -> tuple[str, str, str]:
     heat = sections.heat_map(report.rows, series_of(report.rows, len(report.model_labels)))
     broken = sections.breaking_section(breaking_points(measured))
     classes = sections.classes_section(classes_of(measured), report.model_labels)
-    left_out = list(dict.fromkeys(point.series for point in doubles(measured.points)))
-    listed = model_sections.models_section(report.models, left_out)
+    listed = model_sections.models_section(report.models)
     names, others = [report.model, *(name for name, _ in report.others)], [measured, *(m for _, m in report.others)]
     compared = _further(report) + model_sections.comparison_section(names, others)
-    listed += model_sections.across_section(across_models(others), names) if len(others) > 1 else ""
+    listed += model_sections.across_section(report.across) if report.across else ""
     return (
         listed + heat + broken + sections.curves_section(report.rows),
         sections.calibration_section(measured) + classes,

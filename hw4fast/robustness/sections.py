@@ -82,10 +82,16 @@ def _value(row: Row) -> float:
 
 
 def _heat_cell(row: Row, clean: Row) -> str:
-    lost = max(0.0, harm(row) - harm(clean)) / max(1e-9, 1 - harm(clean))
-    kinds = [name for name, true in (("deep", lost > 0.85), ("broken", breaks(row, clean))) if true]
+    lost = (harm(row) - harm(clean)) / max(1e-9, 1 - harm(clean))
+    return f"<td{tint(lost, 'broken' if breaks(row, clean) else '')}>{half_up(100 * _value(row), 0)}</td>"
+
+
+def tint(lost: float, kind: str = "") -> str:
+    """A cell's attributes. lost: the share of what could be lost; kind: a class of its own."""
+    lost = min(1.0, max(0.0, lost))
+    kinds = [name for name in ("deep" if lost > 0.85 else "", kind) if name]
     told = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f'<td{told} style="--harm:{80 * min(lost, 1):.0f}%">{half_up(100 * _value(row), 0)}</td>'
+    return f'{told} style="--harm:{80 * lost:.0f}%"'
 
 
 def breaking_section(found: Sequence[Breaking], frame: Frame = section) -> str:
@@ -187,7 +193,7 @@ def calibration_section(measured: Measured, frame: Frame = section) -> str:
         "Does it know when it is wrong?",
         f"""How often answers are right (up) that the model is so sure of (across), in 15 bins; on the dotted diagonal
 it is as often right as it thinks. Circles and full line: clean pictures, with 95 % Wilson intervals; squares and
-dashes: all spoiled ones together, with 95 % intervals that resample whole pictures, as the answers to one picture hang
+dashes: the spoiled ones together, with 95 % intervals that resample whole pictures, as the answers to one picture hang
 together (none where a bin holds fewer than {FEW_CLUSTERS} pictures). Expected calibration error (ECE: how far
 confidence and share of right answers lie apart on average; Guo et al. 2017): {told}.""",
         f'<div class="grid charts"><figure class="card">{calibration(bins, f"calibration error {told}")}'
@@ -216,12 +222,14 @@ holds them all the same.""",
         for row in told[:MOST_CLASSES]
     )
     shown = min(len(told), MOST_CLASSES)
-    few = f", of those with at least {FEWEST_OF_CLASS} pictures" if len(told) < len(classes) else ""
-    rest = f" These are {shown} of {len(classes)}{few}; classes.csv holds all." if shown < len(classes) else ""
+    enough = f" with at least {FEWEST_OF_CLASS} pictures" if len(told) < len(classes) else ""
+    fewer = f" {len(classes) - len(told)} have fewer." if enough else ""
+    rest = f" These are {shown} of the {len(told)} classes{enough}.{fewer} classes.csv holds all."
+    rest = rest if shown < len(classes) else ""
     return section(
         "classes",
         "Which classes suffer",
-        f"""Accuracy on the pictures of each class, clean and over all transforms and severities; the class that
+        f"""Accuracy on the pictures of each class, clean and over the transforms and severities; the class that
 loses most first. Few pictures of a class say little of it: n stands beside.{rest}""",
         f"""<div class="numbers scroll" tabindex="0" role="group" aria-label="Classes"><table>
 <thead><tr><th scope="col" class="left">Class</th><th scope="col">n</th><th scope="col">Clean</th>

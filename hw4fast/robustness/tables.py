@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw4fast.files import writing
-from hw4fast.robustness.analysis import Breaking, across_models, breaking_points, classes_of, compare, series_of
+from hw4fast.robustness.across import Across
+from hw4fast.robustness.analysis import Breaking, breaking_points, classes_of, compare, series_of
 from hw4fast.robustness.asking import Asked
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.metrics import NO_LABEL
@@ -111,15 +112,15 @@ def further_tables(outcome: Outcome) -> dict[str, Any]:
             line: dict[str, Any] = {"first": outcome.models[0].name, "second": model.name, "spec": pair.point.spec}
             line |= {"only_first": pair.only_first, "only_second": pair.only_second, "mcnemar_p": pair.p}
             lines["comparison"].append(line | asdict(pair.difference))
-    if len(outcome.models) > 1:
-        lines["across"] = list(_across(outcome))
+    lines["across"] = list(_across(outcome.across)) if outcome.across else []
     return {name: pa.Table.from_pylist(rows) for name, rows in lines.items() if rows}
 
 
-def _across(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    for one in across_models(outcome.measured):
-        for model, area, (low, high), best in zip(outcome.models, one.areas, one.intervals, one.best, strict=True):
-            yield {"transform": one.name, "model": model.name, "area": area, "low": low, "high": high, "best": best}
+def _across(found: Across) -> Iterator[dict[str, Any]]:
+    for one in found.lines:
+        for model, area, (low, high), best in zip(found.models, one.areas, one.intervals, one.best, strict=True):
+            row = {"transform": one.series, "model": model, "area": area, "low": low, "high": high, "best": best}
+            yield row | {"n": found.n}
 
 
 def _summary_of(one: Breaking | None) -> dict[str, Any]:

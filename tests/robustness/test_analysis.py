@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from hw4fast.robustness.analysis import (
-    across_models,
     breaking_points,
     calibration_error,
     classes_of,
@@ -116,25 +115,6 @@ def test_what_a_transform_is_the_same_as_is_a_transform_itself():
     for transform in map(TRANSFORMS.get, TRANSFORMS):
         if transform.same_as:
             assert not TRANSFORMS.get(transform.same_as).same_as
-
-
-@pytest.mark.parametrize("unlabelled", [0, 7, 40])
-def test_models_are_set_side_by_side_transform_by_transform(unlabelled):
-    first, second = some(0, unlabelled=unlabelled), some(1, unlabelled=unlabelled)
-    better = second.answers.T.copy()
-    better[:, 1:6] = better[:, :1] if unlabelled == 40 else first.labels[:, None]
-    second = measured_of(POINTS, better, first.labels)
-    found = {one.name: one for one in across_models([first, second])}
-    assert set(found) == {"gaussian_noise", "frost", *(["clean"] if unlabelled < 40 else [])}
-    assert unlabelled == 40 or next(iter(found)) == "clean"
-    for at, measured in enumerate((first, second)):
-        for one in series_of(measured.rows(), 4):
-            if one.name in found:
-                area = 1 - one.flip_area if one.area is None else one.area
-                assert found[one.name].areas[at] == pytest.approx(area)
-        assert all(one.intervals[at][0] <= one.areas[at] <= one.intervals[at][1] for one in found.values())
-    assert found["gaussian_noise"].best == (False, True)
-    assert all(one.best == (True, True) for one in across_models([first, first]))
 
 
 def test_calibration_error_of_a_model_that_is_always_half_sure():

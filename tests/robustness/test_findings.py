@@ -127,6 +127,28 @@ def test_what_breaking_means_is_told():
     assert meaning([row("clean", 0, 9, 0, None), row("blur3", None, 9, 0, None)]).startswith("“Changes its mind” means")
 
 
+def test_what_stands_aside_where_transforms_are_taken_together_is_told():
+    gaussian, trick = (curve(name, 1000, [986, 985, 980, 975, 970]) for name in ("gaussian_blur", "trick"))
+    fixed, other = row("blur51", None, 1000, 0, 986), row("rotate30", None, 1000, 0, 986)
+    assert "taken together" not in meaning([CLEAN, *BLUR, *NOISE, other])
+    for rows, said in (
+        ([*BLUR, *gaussian], "blur (the same as gaussian_blur, on another scale) is left out."),
+        ([*trick, *BLUR, *gaussian], "trick and blur (the same as gaussian_blur, on another scale) are left out."),
+        ([*BLUR, fixed], "blur51 (a strength of what is counted already) is left out."),
+        ([*BLUR, *trick, fixed, *ROTATE, other], "trick (the same as blur, on another scale) and blur51 and rotate30"),
+    ):
+        assert f" Where transforms are taken together, {said}" in meaning([CLEAN, *rows])
+
+
+def test_the_most_harmful_of_what_bears_is_named_first():
+    fog = curve("fog", 1000, [900, 500, 400, 300, 200])
+    gaussian = curve("gaussian_blur", 1000, [986, 985, 980, 975, 930])
+    blur = curve("blur", 1000, [986, 985, 985, 985, 985])
+    assert [plain(text) for text in details([CLEAN, *fog, *gaussian, *ROTATE, *blur])] == [
+        "No severity of gaussian_blur or rotate clearly takes 10 points off the accuracy."
+    ]
+
+
 def test_without_labels_the_changed_answers_are_told():
     rows = [row("clean", 0, 100, 0, None), *[row("blur", s, 100, 20 * s, None) for s in range(1, 6)]]
     rows += [row("noise", s, 100, s, None) for s in range(1, 6)]
