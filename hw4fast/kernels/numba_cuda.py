@@ -1,4 +1,4 @@
-"""Four of the kernels in numba's CUDA: the readable middle road to csrc/*.cu. How they work is told in
+"""Five of the kernels in numba's CUDA: the readable middle road to csrc/*.cu. How they work is told in
 numba_cuda_kernels.py; here is what checks, copies and launches.
 
 They need an NVIDIA GPU and a numba that knows its CUDA: NVIDIA's package numba-cuda, or what numba itself still has.
@@ -16,6 +16,7 @@ which only some are on the GPU, UserError where there is neither a GPU nor the s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from hw4fast.kernels import bce_with_logits as bce_card
 from hw4fast.kernels import conv_block as conv_card
 from hw4fast.kernels import gaussian_blur as blur_card
 from hw4fast.kernels import numba_cuda_kernels as gpu
+from hw4fast.kernels import resize as resize_card
 from hw4fast.kernels import softmax_xent as softmax_card
 
 THREADS = 256  # of a block, at most: enough warps that some compute while others wait for memory
@@ -112,6 +114,49 @@ def gaussian_blur_numba_cuda(
     return result.copy_to_host() if is_numpy else result
 
 
+def resize_numba_cuda(
+    pictures: Any,
+    size: tuple[int, int],
+    box: resize_card.Box | None = None,
+    interpolation: str = "bilinear",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Any:
+    """Pictures uint8 [n, h, w, 1 or 3] resized as resize's card has them: uint8 [n, height, width, c], Pillow's
+    bytes; with mean and std float32 [n, c, height, width]."""
+    is_numpy, (pictures,) = _ready(pictures=pictures)
+    _check_dtypes(np.uint8, pictures=pictures)
+    n, h, w, c = shape = pictures.shape if len(pictures.shape) == 4 else (0, 0, 0, 0)
+    if n == 0:
+        raise ValueError(f"pictures must be [n, h, w, 1 or 3] with pixels, not {list(pictures.shape)}")
+    height, width, (top, left, rows, columns) = resize_card.checked(shape[1:], size, box, interpolation)
+    means, stds = resize_card.normalisation(mean, std, c)
+    across, down = (w, width, left, columns, interpolation), (h, height, top, rows, interpolation)
+    image = _on_device(pictures)
+    for axis in (1, 2) if resize_card.down_first(h, w, height, width) else (2, 1):
+        taps = [gpu.load().to_device(part) for part in resize_card.fixed(*(down if axis == 1 else across))]
+        before = image.shape
+        after = (n, rows, before[2], c) if axis == 1 else (n, before[1], columns, c)
+        lines, inner = (n, before[2] * c) if axis == 1 else (n * before[1], c)
+        result = _new((lines, after[axis], inner), np.uint8)
+        image = image.reshape((lines, before[axis], inner))
+        gpu.launch(gpu.resize_pass, _blocks(math.prod(after)), THREADS, image, *taps, result)
+        image = result.reshape(after)
+    if means:
+        given = (gpu.load().to_device(np.array(values, np.float32)) for values in (means, stds))
+        result = _new((n, c, rows * columns))
+        gpu.launch(
+            gpu.normalise,
+            _blocks(n * c * rows * columns),
+            THREADS,
+            image.reshape((n, rows * columns, c)),
+            *given,
+            result,
+        )
+        image = result.reshape((n, c, rows, columns))
+    return image.copy_to_host() if is_numpy else image
+
+
 def conv_block_numba_cuda(input: Any, weight: Any, bias: Any, padding: conv_card.Pair = (0, 0)) -> tuple[Any, Any]:
     """Output [n, rows, cols, o] and code, uint8, of that shape: convolution with stride 1, bias, ReLU and pool in
     float32, as conv_block's card has them; the output here in the order in which it lies in memory."""
@@ -162,6 +207,11 @@ def _on_device(array: Any) -> Any:
 def _new(shape: int | tuple[int, ...], dtype: Any = np.float32) -> Any:
     """On the GPU; what is in it is whatever was there."""
     return gpu.load().device_array(shape, dtype)
+
+
+def _blocks(size: int) -> int:
+    """Of THREADS threads that step through so many things."""
+    return min(BLOCKS, -(-size // THREADS))
 
 
 def _width(size: int) -> int:

@@ -28,6 +28,7 @@ import numpy as np
 
 from hw4fast.errors import UserError
 from hw4fast.kernels.conv_block import DEAD
+from hw4fast.kernels.resize import BITS
 
 # numba.cuda once load() has run, for importing it takes half a second. A global of the file that all kernels are in:
 # there the simulator puts what knows of each thread which it is.
@@ -35,7 +36,8 @@ cuda: Any = None
 
 WARP = 32
 SQUARES = 8  # of 2×2 sums that a block of conv_block makes for each of its 32 channels
-ZERO, HALF, ONE, NAN = (np.float32(value) for value in (0, 0.5, 1, np.nan))  # a plain 0.5 would make float64 of float32
+# a plain 0.5 would make float64 of float32
+ZERO, HALF, ONE, WHITE, NAN = (np.float32(value) for value in (0, 0.5, 1, 255, np.nan))
 
 
 @cache
@@ -261,6 +263,45 @@ def blur_across() -> Callable[..., None]:
                 result[picture, y, first + me] = total
 
     return across
+
+
+def resize_pass() -> Callable[..., None]:
+    half, bits = 1 << (BITS - 1), BITS
+
+    def one_pass(image: Any, first: Any, count: Any, weights: Any, result: Any) -> None:
+        """image [outer, lines, inner] → result [outer, size, inner], bytes; first, count [size], weights [size, most]:
+        which lines make which of the result. A thread a number, and the next one that lies a whole grid further: the
+        grid is as large as the GPU likes, whatever the picture.
+
+        Down, `inner` is a row: a warp reads 32 neighbours at each step. Across it is a pixel's channels, and neighbours
+        read some bytes apart, out of the same few pieces of memory.
+        """
+        outer, size, inner = result.shape
+        step = cuda.gridDim.x * cuda.blockDim.x
+        for i in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, outer * size * inner, step):
+            at, j = i // inner, i % inner
+            row, at = at // size, at % size
+            total = half
+            for k in range(count[at]):
+                total += weights[at, k] * image[row, first[at] + k, j]
+            total >>= bits
+            result[row, at, j] = 0 if total < 0 else 255 if total > 255 else total
+
+    return one_pass
+
+
+def normalise() -> Callable[..., None]:
+    def normalise(image: Any, mean: Any, std: Any, result: Any) -> None:
+        """image [n, pixels, c] bytes → result [n, c, pixels]: (byte / 255 − mean) / std. Threads go by the
+        result, which is four times as large as what they read out of order."""
+        n, c, pixels = result.shape
+        step = cuda.gridDim.x * cuda.blockDim.x
+        for i in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, n * c * pixels, step):
+            pixel, channel, picture = i % pixels, i // pixels % c, i // pixels // c
+            value = np.float32(image[picture, pixel, channel]) / WHITE
+            result[picture, channel, pixel] = (value - mean[channel]) / std[channel]
+
+    return normalise
 
 
 def conv_block() -> Callable[..., None]:

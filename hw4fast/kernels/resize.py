@@ -181,8 +181,8 @@ def resize_numba(
     height, width, (top, left, rows, columns) = _checked(picture, size, box, interpolation)
     h, w, c = picture.shape
     passes = [
-        (1, _fixed(w, width, left, columns, interpolation)),
-        (0, _fixed(h, height, top, rows, interpolation)),
+        (1, fixed(w, width, left, columns, interpolation)),
+        (0, fixed(h, height, top, rows, interpolation)),
     ]
     set_threads()
     picture = np.ascontiguousarray(picture)
@@ -198,7 +198,7 @@ def resize_numba(
 
 
 @lru_cache(64)
-def _fixed(*line: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fixed(*line: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `weights` of a line: (first input, their number, themselves [outputs, most], of 22 bits each)."""
     found = list(weights(*line))
     fixed = np.zeros((len(found), max(len(w) for _, w in found)), np.int32)

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from hw4fast.errors import UserError
-from hw4fast.kernels import bce_with_logits, conv_block, gaussian_blur, numba_cuda, numba_cuda_kernels, softmax_xent
+from hw4fast.kernels import (
+    bce_with_logits,
+    conv_block,
+    gaussian_blur,
+    numba_cuda,
+    numba_cuda_kernels,
+    resize,
+    softmax_xent,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +63,17 @@ def test_gaussian_blur(h, w, size, dtype, layout):
     found, reference = numba_cuda.gaussian_blur_numba_cuda(image, **options), gaussian_blur.reference(image, **options)
     assert found.dtype == image.dtype
     np.testing.assert_allclose(found, reference, rtol=0, atol=0.501 if dtype == "uint8" else 1e-5)
+
+
+@pytest.mark.parametrize("interpolation", resize.FILTERS)
+@pytest.mark.parametrize(("h", "w"), [(375, 500), (3000, 40), (28, 28), (1, 1)])
+def test_resize(h, w, interpolation):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, h, w, 3), np.uint8)
+    options = {"size": (256, 341), "box": (16, 58, 224, 224), "interpolation": interpolation}
+    found = numba_cuda.resize_numba_cuda(pictures, **options)
+    assert np.array_equal(found, [resize.resize(one, **options) for one in pictures])
+    options |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    near(numba_cuda.resize_numba_cuda(pictures, **options), [resize.resize(one, **options) for one in pictures])
 
 
 def conv_cases():

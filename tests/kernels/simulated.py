@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from hw4fast.kernels import bce_with_logits, conv_block, gaussian_blur, numba_cuda, softmax_xent
+from hw4fast.kernels import bce_with_logits, conv_block, gaussian_blur, numba_cuda, resize, softmax_xent
 
 
 @contextmanager
@@ -123,6 +123,38 @@ def check_gaussian_blur():
         ((image[:0], 3), ValueError, "needs a pixel"),
         ((np.zeros((1, 1, 13), np.uint8), 999), ValueError, "doesn't fit the 49152 bytes"),
         ((image.astype(np.float64), 3), TypeError, "uint8 or float32"),
+    ):
+        with pytest.raises(kind, match=message):
+            run(*arguments)
+
+
+def check_resize():
+    run = numba_cuda.resize_numba_cuda
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    for shape, size, box, interpolation in (
+        ((2, 5, 7, 3), (3, 4), None, "bilinear"),
+        ((1, 9, 3, 1), (2, 3), None, "lanczos"),  # down comes first
+        ((1, 3, 4, 3), (6, 9), (1, 2, 4, 5), "bicubic"),
+        ((1, 2, 2, 1), (2, 2), None, "box"),
+    ):
+        pictures = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        options = {"size": size, "box": box, "interpolation": interpolation}
+        with blocks_of(4, 3):
+            found = run(pictures, **options)
+            assert np.array_equal(found, [resize.resize(one, **options) for one in pictures])
+            options |= {"mean": mean[: shape[3]], "std": std[: shape[3]]}
+            near(run(pictures, **options), [resize.resize(one, **options) for one in pictures])
+            if shape[3] == 1:
+                on_gpu = run(cuda.to_device(pictures), **options)
+                near(on_gpu.copy_to_host(), run(pictures, **options))
+    pictures = np.zeros((1, 4, 4, 3), np.uint8)
+    for arguments, kind, message in (
+        ((pictures[0], (2, 2)), ValueError, "pictures must be"),
+        ((pictures[:0], (2, 2)), ValueError, "pictures must be"),
+        ((pictures.astype(np.float32), (2, 2)), TypeError, "pictures must be uint8"),
+        ((pictures, (0, 2)), ValueError, "must have pixels"),
+        ((pictures, (2, 2), None, "nearest"), ValueError, "interpolation"),
+        ((pictures, (2, 2), None, "box", (1, 2)), ValueError, "mean and std"),
     ):
         with pytest.raises(kind, match=message):
             run(*arguments)

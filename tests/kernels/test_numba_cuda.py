@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-KERNELS = ("softmax_xent", "bce_with_logits", "gaussian_blur", "conv_block")
+KERNELS = ("softmax_xent", "bce_with_logits", "gaussian_blur", "resize", "conv_block")
 
 
 def python(*arguments, **environment):
