@@ -221,11 +221,11 @@ holds them all the same.""",
         f'<td class="left">{escape(row.worst)}</td><td>{share(row.worst_accuracy)}</td></tr>'
         for row in told[:MOST_CLASSES]
     )
-    shown = min(len(told), MOST_CLASSES)
-    enough = f" with at least {FEWEST_OF_CLASS} pictures" if len(told) < len(classes) else ""
-    fewer = f" {len(classes) - len(told)} have fewer." if enough else ""
-    rest = f" These are {shown} of the {len(told)} classes{enough}.{fewer} classes.csv holds all."
-    rest = rest if shown < len(classes) else ""
+    fewer = len(classes) - len(told)
+    rest = f" Of {len(told)} classes these are {MOST_CLASSES}." if len(told) > MOST_CLASSES else ""
+    if fewer:
+        rest += f" Left out: {fewer} class{'es' * (fewer > 1)} of fewer than {FEWEST_OF_CLASS} pictures."
+    rest += " classes.csv holds all." if rest else ""
     return section(
         "classes",
         "Which classes suffer",

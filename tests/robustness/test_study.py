@@ -229,13 +229,14 @@ def test_files_of_an_earlier_study_that_this_one_has_not_go(centroid_onnx, tmp_p
     plots = {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
     tables = {f"{name}.{kind}" for name in (*TABLES[1:], "comparison", "across") for kind in ("csv", "parquet")}
     assert plots | tables <= names
-    (out / "heat-map.png").write_bytes(b"the user's own")
+    for own in ("heat-map.png", "models-2.png"):
+        (out / own).write_bytes(b"the user's own")
     (tmp_path / "mine" / "labels.csv").unlink()
     study(tmp_path / "mine", centroid_onnx, ["rotate30"], out, breaking=0, resume=True, progress=False)
     left = {path.name for path in out.iterdir()}
     gone = {f"{name}.{kind}" for name in ("classes", "breaking", "comparison", "across") for kind in ("csv", "parquet")}
     gone |= {name for name in plots if not name.startswith("accuracy.")}
-    assert names - left == gone and left - names == {"heat-map.png"}
+    assert names - left == gone and left - names == {"heat-map.png", "models-2.png"}
 
 
 def test_a_strength_of_the_users_own_has_no_severity(centroid_onnx, tmp_path):
