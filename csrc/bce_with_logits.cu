@@ -49,7 +49,7 @@ __device__ inline double sum_block(double mine) {
 
 template <class S> __global__ void __launch_bounds__(block_threads) bce_with_logits_sums(const BceWithLogits<S> p) {
   using T = typename BceWithLogits<S>::T;
-  let_next_begin();
+  in_turn();
   double losses = 0;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < p.n; i += step) {
@@ -69,7 +69,7 @@ template <class S> __global__ void __launch_bounds__(block_threads) bce_with_log
 template <class S> __global__ void __launch_bounds__(block_threads)
     bce_with_logits_total(const BceWithLogits<S> p, int parts) {
   using T = typename BceWithLogits<S>::T;
-  wait_for_previous();
+  in_turn();
   double all = 0;
   for (int i = threadIdx.x; i < parts; i += blockDim.x) all += p.sums[i];
   all = sum_block(all);
@@ -83,8 +83,7 @@ template <class S> void run(const BceWithLogits<S> &p, cudaStream_t stream) {
   const int blocks = static_cast<int>(std::max<std::int64_t>(1, std::min(wanted, fit)));
   launch("bce_with_logits", bce_with_logits_sums<S>, Grid{dim3(blocks), dim3(block_threads), 0, stream}, p);
   if (p.reduction == Reduction::none) return;
-  launch("bce_with_logits", bce_with_logits_total<S>, Grid{dim3(1), dim3(block_threads), 0, stream, 1, true}, p,
-         blocks);
+  launch("bce_with_logits", bce_with_logits_total<S>, Grid{dim3(1), dim3(block_threads), 0, stream}, p, blocks);
 }
 
 }  // namespace

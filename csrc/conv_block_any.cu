@@ -28,6 +28,7 @@ __device__ inline Sum<S> sum_at(const ConvShape &s, const ConvData<S> &d, int im
 }
 
 template <class S> __global__ void __launch_bounds__(threads) conv_any_forward(const ConvShape s, const ConvData<S> d) {
+  in_turn();
   const std::int64_t n = std::int64_t{s.n} * s.rows * s.cols * s.o, step = std::int64_t{gridDim.x} * threads;
   for (std::int64_t i = blockIdx.x * std::int64_t{threads} + threadIdx.x; i < n; i += step) {
     const int o = static_cast<int>(i % s.o), col = static_cast<int>(i / s.o % s.cols);
@@ -48,6 +49,7 @@ template <class S> __global__ void __launch_bounds__(threads) conv_any_forward(c
 }
 
 template <class S> __global__ void __launch_bounds__(threads) conv_any_inputs(const ConvShape s, const ConvData<S> d) {
+  in_turn();
   const int each = s.c / s.groups, outs = s.o / s.groups;
   const std::int64_t n = std::int64_t{s.n} * s.h * s.w * s.c, step = std::int64_t{gridDim.x} * threads;
   for (std::int64_t at = blockIdx.x * std::int64_t{threads} + threadIdx.x; at < n; at += step) {
@@ -72,6 +74,7 @@ template <class S> __global__ void __launch_bounds__(threads) conv_any_inputs(co
 
 // Block: a weight, or behind all of them a bias.
 template <class S> __global__ void __launch_bounds__(threads) conv_any_weights(const ConvShape s, const ConvData<S> d) {
+  in_turn();
   __shared__ Sum<S> parts[threads];
   const int each = s.c / s.groups;
   const std::int64_t weights = std::int64_t{s.o} * each * s.kh * s.kw;

@@ -52,6 +52,7 @@ template <class S> __device__ inline float input_at(const Direct<S> &p, int imag
 
 // Blocks: (image, tile), groups of channels of the output. Threads: pairs of windows, then groups of four channels.
 template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_direct_forward(const Direct<S> p) {
+  in_turn();
   HW4FAST_SHARED(shared);
   const int windows = p.high * p.wide, pairs = (windows + windows_each - 1) / windows_each;
   const int high = 2 * p.high + K - 1, half = p.wide + (K - 1) / 2, wide = 2 * half;  // of the tile's input
@@ -187,6 +188,7 @@ Tile tile_of(const ConvShape &s) {
 // parts: [shares][K·K·o·c + o], a tap's pairs together; the last o are the bias's. Blocks: shares, tiles.
 template <class S, int K, int LANES> __global__ void __launch_bounds__(max_pair_threads)
     conv_direct_weights(const ConvShape s, const ConvData<S> d, const Tile t) {
+  in_turn();
   HW4FAST_SHARED(shared);
   float *input = reinterpret_cast<float *>(shared);                                        // [high][wide][ins]
   float *grad = input + t.high * t.wide * t.ins;                                           // [rows][cols][outs]
@@ -261,9 +263,9 @@ template <class S, int K, int LANES> __global__ void __launch_bounds__(max_pair_
 
 template <class S> __global__ void __launch_bounds__(128)
     conv_direct_totals(const ConvShape s, const ConvData<S> d, int shares) {
+  in_turn();
   const std::int64_t pairs = std::int64_t{s.o} * s.c, all = s.kh * s.kw * pairs + s.o;
   const std::int64_t at = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  wait_for_previous();
   if (at >= all) return;
   float sums[4] = {};
   int i = 0;
@@ -340,7 +342,7 @@ template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<
     launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 5, 1> : conv_direct_weights<S, 5, 32>, grid, s, d, t);
   const std::int64_t all = std::int64_t{s.kh} * s.kw * s.o * s.c + s.o;
   launch("conv_block", conv_direct_totals<S>,
-         Grid{dim3(static_cast<unsigned>((all + 127) / 128)), dim3(128), 0, stream, 1, true}, s, d, t.shares);
+         Grid{dim3(static_cast<unsigned>((all + 127) / 128)), dim3(128), 0, stream}, s, d, t.shares);
 }
 
 #define HW4FAST_INSTANTIATE(S)                                                        \

@@ -28,6 +28,7 @@ struct Pack {  // out [rows, kh, kw, inner] of `row`, `deep`, `down`, `across` s
 };
 
 template <class T> __global__ void __launch_bounds__(256) pack_kernel(const T *weight, T *out, const Pack p) {
+  in_turn();
   const unsigned taps = static_cast<unsigned>(p.kh * p.kw), inner = static_cast<unsigned>(p.inner);
   const unsigned all = static_cast<unsigned>(p.rows) * taps * inner;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += gridDim.x * blockDim.x) {
@@ -93,6 +94,7 @@ template <class T> __device__ void spread_chunk(const Spread &p, int chunk, int 
 
 // A block has threads.x chunks of channels (blocks.y counts on) × threads.y pixels at a time.
 template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Spread p) {
+  in_turn();
   constexpr int numbers = 16 / sizeof(T);
   __shared__ float sums[256 * numbers];
   const int pixels = p.n * p.high * p.wide;

@@ -250,6 +250,7 @@ template <class T, int N, int MT, int CC, bool WGMMA> struct TensorTile {
 // blocks.x goes through the tiles, blocks.y through the columns.
 template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_bounds__(tensor_threads, N == 32 ? 2 : 1)
     tensor_conv_kernel(const __grid_constant__ TensorConv p) {
+  in_turn();
 #if defined(HW4FAST_MMA)
 #ifndef HW4FAST_WGMMA
   if constexpr (WGMMA) return;

@@ -35,6 +35,7 @@ template <class T, int CC, int OC> struct WeightTile {
 
 template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_threads, 1)
     weight_gradient_kernel(const __grid_constant__ WeightGradient p) {
+  in_turn();
 #ifdef HW4FAST_MMA
   using Warps = WeightTile<T, CC, OC>;
   using Tile = TensorTile<T, 64, 1, CC, false>;
@@ -158,6 +159,7 @@ struct Reduce {
 
 // A block has 32 sums, each in eight slices that are added up last.
 template <class T> __global__ void __launch_bounds__(256) reduce_kernel(const Reduce p) {
+  in_turn();
   __shared__ float slices[8][32];
   const unsigned taps = static_cast<unsigned>(p.kh * p.kw), c = static_cast<unsigned>(p.c);
   const unsigned all = static_cast<unsigned>(p.o) * taps * c, biases = p.bias ? static_cast<unsigned>(p.o) : 0;

@@ -66,8 +66,7 @@ struct Grid {
   dim3 blocks, threads;
   std::size_t shared;  // bytes of dynamic shared memory, HW4FAST_SHARED in the kernel
   cudaStream_t stream;
-  unsigned cluster = 1;      // blocks that reach each other's shared memory; from compute capability 9.0 on
-  bool overlapping = false;  // may begin before the kernel before it on the stream has ended: see wait_for_previous
+  unsigned cluster = 1;  // blocks that reach each other's shared memory; from compute capability 9.0 on
 };
 
 // The one way to start a kernel. Errors of the launch itself are raised; those within it come with a later call.
@@ -85,24 +84,30 @@ void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, A
     attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
     attributes[config.numAttrs++].val.clusterDim = {grid.cluster, 1, 1};
   }
-  if (grid.overlapping && compute_capability() >= 90) {
+  if (compute_capability() >= 90) {  // it may begin before the kernel before it has ended: see in_turn
     attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
 }
 
-// In a kernel that was launched `overlapping`: what the kernel before it wrote may be read from here on.
+// What the kernel before wrote may be read, and what it reads be written, from here on. Every kernel comes here, in
+// some thread at least: it would else end before the one before it, and the one after it see too little.
 __device__ inline void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// In the kernel before it: the next one's blocks may take the places that are free.
+// The next kernel's blocks may take the places that are free, and wait there: its launch costs no time of its own.
 __device__ inline void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
+}
+// How a kernel begins. (softmax_xent_rows reads before it waits, what the kernel before it has waited for.)
+__device__ inline void in_turn() {
+  wait_for_previous();
+  let_next_begin();
 }
 #define HW4FAST_SHARED(NAME) extern __shared__ __align__(128) unsigned char NAME[]
 #endif

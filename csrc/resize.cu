@@ -68,6 +68,7 @@ template <int C, class Put> __device__ inline void pixel(const std::uint8_t *fro
 }
 
 template <int C, class O> __global__ void __launch_bounds__(threads) resize_tile(const Resize<O> p) {
+  in_turn();
   HW4FAST_SHARED(middle);
   const int x0 = static_cast<int>(blockIdx.x % p.tiles_across) * p.tile_width;
   const int y0 = static_cast<int>(blockIdx.x / p.tiles_across % p.tiles_down) * p.tile_height;

@@ -10,6 +10,7 @@ namespace {
 // data: [rows, columns], contiguous; factor: [rows] or, where columns_alone, one number for all
 template <class S> __global__ void __launch_bounds__(512)
     scale_rows(S *data, const S *factor, std::int64_t rows, std::int64_t columns) {
+  in_turn();
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x, n = rows * columns;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n; i += step) {
     if constexpr (std::is_same_v<S, double>)
@@ -20,6 +21,7 @@ template <class S> __global__ void __launch_bounds__(512)
 }
 
 template <class S> __global__ void __launch_bounds__(512) scale_all(S *data, const S *factor, std::int64_t n) {
+  in_turn();
   const auto by = widen(*factor);
   if (by == 1) return;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;

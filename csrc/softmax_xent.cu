@@ -35,6 +35,8 @@ constexpr int blocks_at_least(int lanes) {
 template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER>
 __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     softmax_xent_rows(const SoftmaxXent<S> p) {
+  if (!p.weight_blocks) wait_for_previous();  // else: what softmax_xent_weights has waited for is there
+  let_next_begin();
   constexpr int V = lanes_in<S>;
   constexpr int E = LANES == 4 ? (2 * V - 2 + 3) / 4 : 1;  // elements outside of whole vectors, per thread
   __shared__ Sums<float> parts[2][32];
@@ -187,6 +189,7 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
 
 // Any dtype, any rows: a block takes a row, reads it, and reads it again.
 template <class S, bool SMOOTH> __global__ void __launch_bounds__(1024) softmax_xent_any(const SoftmaxXent<S> p) {
+  in_turn();
   using T = typename SoftmaxXent<S>::T;
   __shared__ Sums<T> parts[2][32];
   const double divisor = divisor_of(p);
@@ -274,7 +277,7 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
         p.reduction == Reduction::mean ? std::min<std::int64_t>(max_weight_blocks, (p.rows + 4095) / 4096) : 1);
     launch(name, softmax_xent_weights<S>, Grid{dim3(p.weight_blocks), dim3(1024), 0, stream}, p);
   }
-  const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream, cluster, p.weight_blocks > 0};
+  const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream, cluster};
   if constexpr (!std::is_same_v<S, double>) {
     if (in_registers && lanes == 4) return launch(name, softmax_xent_rows<S, 4, few_items, SMOOTH, false>, grid, p);
     if (in_registers && lanes == 32) return launch(name, softmax_xent_rows<S, 32, items, SMOOTH, false>, grid, p);

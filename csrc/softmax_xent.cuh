@@ -158,7 +158,7 @@ template <class S> __device__ inline double weights_of(const SoftmaxXent<S> &p, 
 }
 
 template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(const SoftmaxXent<S> p) {
-  let_next_begin();
+  in_turn();
   const double sum =
       sum_block(p.reduction == Reduction::mean ? weights_of(p, blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x,
                                                             std::int64_t{gridDim.x} * blockDim.x)

@@ -27,6 +27,7 @@ struct Batch {
 };
 
 __global__ void __launch_bounds__(256) gather(const __grid_constant__ Batch p) {
+  in_turn();
   const std::int64_t first = *p.at * p.stride, n = p.size * p.numbers;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < n; i += step) {
@@ -51,6 +52,7 @@ struct Account {
 
 // One block. Of equal logits the first is the answer, as torch's argmax has it; a NaN is larger than any number.
 template <class S> __global__ void __launch_bounds__(1024) tally(const Account p) {
+  in_turn();
   __shared__ int parts[32];
   int right = 0;
   for (std::int64_t i = threadIdx.x; i < p.size; i += blockDim.x) {

@@ -317,12 +317,12 @@ struct Grid {
   std::size_t shared;
   cudaStream_t stream;
   unsigned cluster = 1;
-  bool overlapping = false;
 };
 inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 inline int compute_capability() { return 80; }
 inline void wait_for_previous() {}
 inline void let_next_begin() {}
+inline void in_turn() {}
 
 template <class... Parameters, class... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {
