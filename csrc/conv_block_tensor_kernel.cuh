@@ -30,8 +30,8 @@ struct TensorPlace {  // of a unit (output, or window of the pool)
   int image, row, column;
 };
 
-template <class T, int N, int MT, int CC, bool WGMMA> struct TensorTile {
-  static constexpr int rows = 128 * MT, eights = N / 8, steps = CC / 2, numbers = 16 / sizeof(T);
+template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads / 32> struct TensorTile {
+  static constexpr int rows = 16 * WARPS * MT, eights = N / 8, steps = CC / 2, numbers = 16 / sizeof(T);
   const TensorConv &p;
   Shared pictures, weights;  // two pictures, `slots` tiles of the weight
   int lane, warp, columns_from;

@@ -54,6 +54,19 @@ CHOICES = [
     (Case((7, 64, 9, 12), 128, (1, 2), padding=(1, 1)), (128, 256, 2, 0)),
     (Case((7, 64, 9, 12), 128, (2, 2), padding=(1, 1), pool=True), (128, 256, 1, 0)),
 ]
+# Those of csrc/conv_block_tensor_roles.cuh, of wgmma only: the weight in slots and all of it, several tiles per block.
+ROLES = [
+    (Case((9, 64, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 192, 1, 0)),
+    (Case((9, 64, 9, 11), 64, (3, 3), padding=(1, 1), pool=True), (64, 192, 1, 0)),
+    (Case((14, 128, 8, 13), 128, (3, 3), padding=(1, 1), relu=False), (128, 192, 1, 0)),
+    (Case((14, 128, 8, 13), 128, (3, 3), padding=(1, 1), pool=True), (128, 192, 2, 0)),
+    (Case((13, 136, 8, 13), 136, (2, 3), padding=(1, 1)), (128, 192, 1, 0)),
+    (Case((25, 64, 9, 12), 128, (2, 2), padding=(1, 1), pool=True, bias=False), (128, 192, 1, 145 << 10)),
+    (Case((1, 64, 19, 19), 72, (3, 3), stride=(2, 2), padding=(1, 1)), (64, 192, 1, 0)),
+    (Case((30, 64, 9, 4), 40, (3, 3), padding=(1, 1)), (64, 192, 1, 0)),  # lines shorter than a pass of the producers
+    (Case((6, 64, 23, 32), 64, (2, 3), padding=(1, 1)), (64, 384, 1, 0)),
+    (Case((6, 64, 23, 32), 64, (2, 3), padding=(1, 1), pool=True), (64, 384, 2, 0)),
+]
 
 
 def tensors(case: Case, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
