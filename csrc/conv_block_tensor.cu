@@ -186,7 +186,7 @@ bool tensor_conv_can(Dtype dtype, const TensorConvShape &s) {
 }
 
 void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,
-                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream) {
+                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream, Turn turn) {
   if (!shape_fits(dtype, s) || compute_capability() < 80)
     throw std::invalid_argument("conv_block: not a convolution for tensor cores");
   for (const void *p : {x, weight, static_cast<const void *>(out), static_cast<const void *>(code)})
@@ -195,6 +195,7 @@ void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const voi
   Plan plan = best_plan(s, bytes_of(dtype), choice);
   if (!plan.shared) throw std::invalid_argument("conv_block on tensor cores: shared memory is too small for a tile");
   plan.conv.x = x, plan.conv.weight = weight, plan.conv.bias = bias, plan.conv.out = out, plan.conv.code = code;
+  plan.conv.turn = turn;
   conv_block_tensor_kernel.count();
   if (dtype == Dtype::bfloat16)
     start<__nv_bfloat16>(plan, stream);

@@ -50,6 +50,7 @@ struct Spread {
   int n, o, rows, cols, chunks, high, wide, step_down, step_across, side;
   Divider by_wide, by_high, by_down, by_across;
   bool vectors;  // grad's and code's chunks are aligned
+  Turn turn;
 };
 
 template <class T> __device__ void spread_chunk(const Spread &p, int chunk, int pixel, float (&sum)[16 / sizeof(T)]) {
@@ -94,7 +95,7 @@ template <class T> __device__ void spread_chunk(const Spread &p, int chunk, int 
 
 // A block has threads.x chunks of channels (blocks.y counts on) × threads.y pixels at a time.
 template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Spread p) {
-  in_turn();
+  begin_turn(p.turn);
   constexpr int numbers = 16 / sizeof(T);
   __shared__ float sums[256 * numbers];
   const int pixels = p.n * p.high * p.wide;
@@ -104,6 +105,7 @@ template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Sp
     for (std::int64_t pixel = std::int64_t{1} * blockIdx.x * blockDim.y + threadIdx.y; pixel < pixels;
          pixel += gridDim.x * blockDim.y)
       spread_chunk<T>(p, chunk, static_cast<int>(pixel), sum);
+  end_turn(p.turn);
   if (!p.bias_shares) return;
   const int width = static_cast<int>(blockDim.x) * numbers;
 #pragma unroll
@@ -213,7 +215,21 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
   constexpr int numbers = 16 / sizeof(T);
   const bool dilated = s.sh > 1 || s.sw > 1;
   float *bias_shares = reinterpret_cast<float *>(scratch + b.bias_at);
+  if (of.grad_x) {
+    const Pack flipped{of.weight_strides[1],
+                       of.weight_strides[0],
+                       of.weight_strides[2],
+                       of.weight_strides[3],
+                       s.c,
+                       s.kh,
+                       s.kw,
+                       b.o_padded,
+                       s.o,
+                       true};
+    pack<T>(of.weight, scratch + b.pack_at, flipped, stream);
+  }
   Spread spread{};
+  spread.turn = of.grad_x ? Turn::end : Turn::start;  // beside the weight's packing
   spread.grad = of.grad, spread.code = of.code, spread.out = scratch + b.spread_at;
   spread.bias_shares = of.grad_bias ? bias_shares : nullptr;
   spread.n = s.n, spread.o = s.o, spread.rows = s.rows, spread.cols = s.cols, spread.side = s.pool ? 2 : 1;
@@ -230,24 +246,9 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
   launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, spread);
   if (dilated && of.grad_x) {
     Spread wider = spread;
-    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr;
+    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr, wider.turn = Turn::start;
     spread_over(wider, b.input.h, b.input.w, s.sh, s.sw);
     launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, wider);
-  }
-  if (of.grad_x) {
-    const Pack flipped{of.weight_strides[1],
-                       of.weight_strides[0],
-                       of.weight_strides[2],
-                       of.weight_strides[3],
-                       s.c,
-                       s.kh,
-                       s.kw,
-                       b.o_padded,
-                       s.o,
-                       true};
-    pack<T>(of.weight, scratch + b.pack_at, flipped, stream);
-    tensor_conv(dtype, b.input, scratch + b.dilated_at, scratch + b.pack_at, nullptr, of.grad_x, nullptr, choice,
-                stream);
   }
   if (of.grad_weight) {
     WeightGradient gradient = b.gradient;
@@ -261,6 +262,9 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
              blocks, gradient);
     });
   }
+  if (of.grad_x)  // beside the weight's gradient: neither fills a multiprocessor
+    tensor_conv(dtype, b.input, scratch + b.dilated_at, scratch + b.pack_at, nullptr, of.grad_x, nullptr, choice,
+                stream, of.grad_weight ? Turn::end : Turn::start);
   if (!of.grad_weight && !of.grad_bias) return;
   Reduce reduce{reinterpret_cast<const float *>(scratch + b.shares_at),
                 bias_shares,

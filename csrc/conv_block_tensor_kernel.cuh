@@ -24,6 +24,14 @@ constexpr int tensor_threads = 256;
 // eight consecutive pixels' same chunks are in different banks.
 template <int CC> __device__ inline int swizzled(int p, int k) { return p * CC + (k ^ (p / (8 / CC) & (CC - 1))); }
 
+__device__ inline void begin_turn(Turn turn) {
+  if (turn == Turn::start) wait_for_previous();
+  if (turn != Turn::weight) let_next_begin();
+}
+__device__ inline void end_turn(Turn turn) {
+  if (turn == Turn::end) wait_for_previous();
+}
+
 #ifdef HW4FAST_MMA
 
 struct TensorPlace {  // of a unit (output, or window of the pool)
@@ -250,7 +258,7 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
 // blocks.x goes through the tiles, blocks.y through the columns.
 template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_bounds__(tensor_threads, N == 32 ? 2 : 1)
     tensor_conv_kernel(const __grid_constant__ TensorConv p) {
-  in_turn();
+  begin_turn(p.turn);
 #if defined(HW4FAST_MMA)
 #ifndef HW4FAST_WGMMA
   if constexpr (WGMMA) return;
@@ -287,6 +295,7 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
     if (++next_slot == kept) next_slot = 0;
   };
   tile_of.copy_picture(from, 0, tile_of.pictures, 0, copies);
+  if (p.turn == Turn::weight) in_turn();
   for (int i = 0; i < (p.slots ? p.ahead : kept); ++i) {
     if (next_step < steps || !p.slots) copy_next_weight();
     if (p.slots) copies_commit();
@@ -340,6 +349,7 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
     if (tile < tiles) tile_of.find_pixels(tile, pixel);
   }
 #endif
+  end_turn(p.turn);
 }
 
 }  // namespace hw4fast

@@ -107,6 +107,7 @@ template <class Tile, int N> __device__ void produce(const Tile &tile_of, const 
   if (tile >= tiles) return;
   picture_of.begin(tile, 0, tile_of.pictures);
   picture_of.go_on(p.pixels);
+  if (p.turn == Turn::weight) in_turn();
 
   if (!p.slots) {
     for (int i = 0, tap = 0, at = 0; i < p.taps * p.parts; ++i) {
@@ -238,11 +239,12 @@ template <class T, int N, int MT> __global__ void __launch_bounds__(role_threads
     barrier_init(stages.free(thread), consumer_warps);
   }
   __syncthreads();
-  in_turn();
+  begin_turn(p.turn);
   if (warp >= consumer_warps)
     produce<Tile, N>(tile_of, stages, thread - 32 * consumer_warps);
   else
     consume<T, N, MT>(tile_of, stages);
+  end_turn(p.turn);
 #endif
 }
 
