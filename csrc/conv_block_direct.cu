@@ -10,7 +10,7 @@
 // channel and their K² sums looks at that one's code, and adds K² products. Blocks have shares of the image rows; a
 // second kernel adds their sums in order: the same bits with every call on a GPU.
 #include "conv_block.cuh"
-#include "conv_block_tensor.cuh"  // Divider
+#include "conv_block_tensor.cuh"  // Divider, Turn
 
 #include <algorithm>
 
@@ -35,24 +35,33 @@ template <class S> struct Direct {
   int high, wide, down, across;  // windows of a tile; tiles of an image
   int chunk;                     // channels in shared memory at a time
   int groups;                    // of four output channels, in a block
-  Divider by_wide;               // of the tile's input
+  Divider by_wide, by_area;      // of the tile's input: columns, and all of a channel
+  Divider by_chunk;
+  Turn turn;
 };
 
-template <class S> __device__ inline float input_at(const Direct<S> &p, int image, int c, int y, int x) {
-  if (y < 0 || y >= p.h || x < 0 || x >= p.w) return 0;
-  int place = 0;
-  if (p.unpooling) {
-    place = y % 2 * 2 + x % 2;
-    y /= 2, x /= 2;
+// A number of the input on its way: nothing waits for it before value() does, so that several are under way at once.
+template <class S> struct Coming {
+  S number;
+  int code, place = -1;  // no place: zero
+
+  __device__ void fetch(const Direct<S> &p, int image, int c, int y, int x) {
+    place = -1;
+    if (c >= p.c || y < 0 || y >= p.h || x < 0 || x >= p.w) return;
+    const int at = p.unpooling ? y % 2 * 2 + x % 2 : 0;
+    if (p.unpooling) y /= 2, x /= 2;
+    if (y >= p.taken_rows || x >= p.taken_cols) return;
+    place = code = at;
+    if (p.taken) code = p.taken[((std::int64_t{image} * p.taken_rows + y) * p.taken_cols + x) * p.c + c];
+    number = p.x[image * p.x_strides[0] + c * p.x_strides[1] + y * p.x_strides[2] + x * p.x_strides[3]];
   }
-  if (y >= p.taken_rows || x >= p.taken_cols) return 0;
-  if (p.taken && p.taken[((std::int64_t{image} * p.taken_rows + y) * p.taken_cols + x) * p.c + c] != place) return 0;
-  return widen(p.x[image * p.x_strides[0] + c * p.x_strides[1] + y * p.x_strides[2] + x * p.x_strides[3]]);
-}
+  __device__ float value() const { return place >= 0 && code == place ? widen(number) : 0.0f; }
+};
+constexpr int fetches = 8;  // of a thread, under way at once
 
 // Blocks: (image, tile), groups of channels of the output. Threads: pairs of windows, then groups of four channels.
 template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_direct_forward(const Direct<S> p) {
-  in_turn();
+  begin_turn(p.turn);
   HW4FAST_SHARED(shared);
   const int windows = p.high * p.wide, pairs = (windows + windows_each - 1) / windows_each;
   const int high = 2 * p.high + K - 1, half = p.wide + (K - 1) / 2, wide = 2 * half;  // of the tile's input
@@ -74,19 +83,39 @@ template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_di
     const int chunk = min(p.chunk, p.c - c0);
     __syncthreads();
     const bool by_channel = p.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
-    for (int i = threadIdx.x; i < chunk * high * wide; i += blockDim.x) {
-      const int c = by_channel ? i % chunk : i / (high * wide), at = by_channel ? i / chunk : i % (high * wide);
-      const int y = p.by_wide.quotient(at), x = at - y * wide;
-      input[(c * high + y) * wide + x % 2 * half + x / 2] =
-          input_at(p, image, c0 + c, 2 * row0 + y - p.ph, 2 * col0 + x - p.pw);
+    const int area = high * wide, threads = static_cast<int>(blockDim.x);
+    for (int from = threadIdx.x; from < p.chunk * area; from += fetches * threads) {
+      Coming<S> coming[fetches];
+      int to[fetches];
+#pragma unroll
+      for (int k = 0; k < fetches; ++k) {
+        const int i = from + k * threads, slow = by_channel ? p.by_chunk.quotient(i) : p.by_area.quotient(i);
+        const int c = by_channel ? i - slow * p.chunk : slow, at = by_channel ? slow : i - slow * area;
+        const int y = p.by_wide.quotient(at), x = at - y * wide;
+        to[k] = i < p.chunk * area ? (c * high + y) * wide + x % 2 * half + x / 2 : -1;
+        coming[k].place = -1;
+        if (to[k] >= 0 && c < chunk) coming[k].fetch(p, image, c0 + c, 2 * row0 + y - p.ph, 2 * col0 + x - p.pw);
+      }
+#pragma unroll
+      for (int k = 0; k < fetches; ++k)
+        if (to[k] >= 0) input[to[k]] = coming[k].value();
     }
-    for (int i = threadIdx.x; i < chunk * K * K * outs_here; i += blockDim.x) {
-      const int o = i / (chunk * K * K), c = i / (K * K) % chunk, tap = i % (K * K);
-      float value = 0;
-      if (o0 + o < p.o)
-        value = widen(p.turned ? p.weight[(std::int64_t{c0 + c} * p.o + o0 + o) * K * K + K * K - 1 - tap]
-                               : p.weight[(std::int64_t{o0 + o} * p.c + c0 + c) * K * K + tap]);
-      weight[(c * K * K + tap) * outs_here + o] = value;
+    const int weights = chunk * K * K * outs_here;
+    for (int from = threadIdx.x; from < weights; from += fetches * threads) {
+      S coming[fetches];
+      int to[fetches];
+#pragma unroll
+      for (int k = 0; k < fetches; ++k) {
+        const int i = from + k * threads, o = i / (chunk * K * K), c = i / (K * K) % chunk, tap = i % (K * K);
+        to[k] = i < weights ? (c * K * K + tap) * outs_here + o : -1;
+        coming[k] = narrow<S>(0.0f);
+        if (to[k] >= 0 && o0 + o < p.o)
+          coming[k] = p.turned ? p.weight[(std::int64_t{c0 + c} * p.o + o0 + o) * K * K + K * K - 1 - tap]
+                               : p.weight[(std::int64_t{o0 + o} * p.c + c0 + c) * K * K + tap];
+      }
+#pragma unroll
+      for (int k = 0; k < fetches; ++k)
+        if (to[k] >= 0) weight[to[k]] = widen(coming[k]);
     }
     __syncthreads();
     if (group >= p.groups) continue;
@@ -115,6 +144,7 @@ template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_di
       }
     }
   }
+  end_turn(p.turn);
   if (group >= p.groups) return;
 #pragma unroll
   for (int e = 0; e < windows_each; ++e) {
@@ -261,18 +291,22 @@ template <class S, int K, int LANES> __global__ void __launch_bounds__(max_pair_
   if (c0 + c == 0 && lane == 0) parts[K * K * pairs + o0 + o] = bias;
 }
 
-template <class S> __global__ void __launch_bounds__(128)
+// A block has 32 sums, each in eight slices that are added up last.
+template <class S> __global__ void __launch_bounds__(256)
     conv_direct_totals(const ConvShape s, const ConvData<S> d, int shares) {
   in_turn();
+  __shared__ float slices[8][32];
   const std::int64_t pairs = std::int64_t{s.o} * s.c, all = s.kh * s.kw * pairs + s.o;
-  const std::int64_t at = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (at >= all) return;
-  float sums[4] = {};
-  int i = 0;
-  for (; i + 4 <= shares; i += 4)
-    for (int k = 0; k < 4; ++k) sums[k] += d.scratch[(i + k) * all + at];
-  for (; i < shares; ++i) sums[0] += d.scratch[i * all + at];
-  const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  const std::int64_t at = blockIdx.x * std::int64_t{32} + threadIdx.x;
+  float sum = 0;
+#pragma unroll 8
+  for (int i = threadIdx.y; i < (at < all ? shares : 0); i += 8) sum += d.scratch[i * all + at];
+  slices[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y || at >= all) return;
+  sum = 0;
+#pragma unroll
+  for (int y = 0; y < 8; ++y) sum += slices[y][threadIdx.x];
   if (at >= all - s.o) {
     if (d.grad_bias) d.grad_bias[at - (all - s.o)] = narrow<S>(sum);
   } else if (d.grad_weight) {
@@ -288,7 +322,7 @@ template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
   p.chunk = std::min(p.c, 8);
   p.groups = std::min(most_groups, (p.o + outs - 1) / outs);
   const int high = 2 * p.high + k - 1, wide = 2 * (p.wide + (k - 1) / 2);
-  p.by_wide = divider(wide);
+  p.by_wide = divider(wide), p.by_area = divider(std::int64_t{1} * high * wide), p.by_chunk = divider(p.chunk);
   const std::size_t shared = sizeof(float) * p.chunk * (high * wide + k * k * p.groups * outs);
   const int pairs = (p.high * p.wide + windows_each - 1) / windows_each, threads = (pairs * p.groups + 31) / 32 * 32;
   const std::int64_t tiles = std::int64_t{p.n} * p.down * p.across;
@@ -323,6 +357,16 @@ template <class S> void conv_direct(const ConvShape &s, const ConvData<S> &d, cu
 }
 
 template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream) {
+  const bool weights = d.grad_weight || d.grad_bias;
+  const Tile t = tile_of(s);
+  if (weights) {
+    const Grid grid{dim3(t.shares, t.in_tiles * t.out_tiles), dim3((t.outs * t.ins * t.lanes + 31) / 32 * 32),
+                    static_cast<std::size_t>(shared_of(t, s)), stream};
+    if (s.kh == 3)
+      launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 3, 1> : conv_direct_weights<S, 3, 32>, grid, s, d, t);
+    else
+      launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 5, 1> : conv_direct_weights<S, 5, 32>, grid, s, d, t);
+  }
   if (d.grad_x) {
     Direct<S> p{};
     p.x = d.grad, p.taken = d.code, p.weight = d.weight, p.out = d.grad_x;
@@ -330,19 +374,13 @@ template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<
     p.n = s.n, p.c = s.o, p.h = s.oh, p.w = s.ow, p.o = s.c, p.ph = s.kh - 1 - s.ph, p.pw = s.kw - 1 - s.pw;
     p.oh = p.rows = s.h, p.ow = p.cols = s.w;
     p.turned = true, p.unpooling = s.pool, p.taken_rows = s.rows, p.taken_cols = s.cols;
+    p.turn = weights ? Turn::end : Turn::start;  // beside the weight's gradient
     run(p, s.kh, stream);
   }
-  if (!d.grad_weight && !d.grad_bias) return;
-  const Tile t = tile_of(s);
-  const Grid grid{dim3(t.shares, t.in_tiles * t.out_tiles), dim3((t.outs * t.ins * t.lanes + 31) / 32 * 32),
-                  static_cast<std::size_t>(shared_of(t, s)), stream};
-  if (s.kh == 3)
-    launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 3, 1> : conv_direct_weights<S, 3, 32>, grid, s, d, t);
-  else
-    launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 5, 1> : conv_direct_weights<S, 5, 32>, grid, s, d, t);
+  if (!weights) return;
   const std::int64_t all = std::int64_t{s.kh} * s.kw * s.o * s.c + s.o;
   launch("conv_block", conv_direct_totals<S>,
-         Grid{dim3(static_cast<unsigned>((all + 127) / 128)), dim3(128), 0, stream}, s, d, t.shares);
+         Grid{dim3(static_cast<unsigned>((all + 31) / 32)), dim3(32, 8), 0, stream}, s, d, t.shares);
 }
 
 #define HW4FAST_INSTANTIATE(S)                                                        \

@@ -45,6 +45,13 @@ struct TensorChoice {  // zeros: whatever is thought best
 // is there: who needs no more may run beside it. It must wait in the end: the kernel after it counts on both. That
 // kernel must begin with in_turn().
 enum class Turn : int { start = 0, weight = 1, end = 2 };  // weight: before the weight is read
+__device__ inline void begin_turn(Turn turn) {
+  if (turn == Turn::start) wait_for_previous();
+  if (turn != Turn::weight) let_next_begin();
+}
+__device__ inline void end_turn(Turn turn) {
+  if (turn == Turn::end) wait_for_previous();
+}
 
 // What the forward kernel gets, tiles and all.
 struct TensorConv {

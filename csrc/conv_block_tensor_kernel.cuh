@@ -24,14 +24,6 @@ constexpr int tensor_threads = 256;
 // eight consecutive pixels' same chunks are in different banks.
 template <int CC> __device__ inline int swizzled(int p, int k) { return p * CC + (k ^ (p / (8 / CC) & (CC - 1))); }
 
-__device__ inline void begin_turn(Turn turn) {
-  if (turn == Turn::start) wait_for_previous();
-  if (turn != Turn::weight) let_next_begin();
-}
-__device__ inline void end_turn(Turn turn) {
-  if (turn == Turn::end) wait_for_previous();
-}
-
 #ifdef HW4FAST_MMA
 
 struct TensorPlace {  // of a unit (output, or window of the pool)
