@@ -107,7 +107,7 @@ template <class S, int K, int LANES> __global__ void __launch_bounds__(max_pair_
       }
       return found;
     };
-    in_batches<S, 4>(t.high * t.wide * t.ins, number, [&](const Coming<S> &found) { input[found.to] = found.value(); });
+    in_batches<S, 3>(t.high * t.wide * t.ins, number, [&](const Coming<S> &found) { input[found.to] = found.value(); });
     const auto gradient = [&](int i) {
       const int window = i / t.outs, k = o0 + i % t.outs, row = row0 + window / s.cols, col = window % s.cols;
       const std::int64_t where = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + k;
