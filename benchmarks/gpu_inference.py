@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "TF32": {"use_tf32": "1"},
     "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
     "NHWC": {"prefer_nhwc": "1"},
+    "CUDA graph": {"enable_cuda_graph": "1"},
 }
 Call = Callable[[], np.ndarray]
 

@@ -67,7 +67,8 @@ def open_session(
     imported, whose next call would take twice as long, unless told. batch: how many pictures it will be given each
     time, where the file leaves that open under one of the names in BATCH_AXES: what follows from the number is then
     worked out once (shufflenet_v2_x1_0 computes its shapes with 77 operators and more). options: of the provider, by
-    onnxruntime's names, over ours: on a GPU float32 is float32, unless {"use_tf32": "1"} allows products of 11 bits.
+    onnxruntime's names, over ours: on a GPU float32 is float32, unless {"use_tf32": "1"} allows products of 11 bits;
+    {"enable_cuda_graph": "1"} replays a graph per batch size, for small batches, where all operators run on the GPU.
     Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
     loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """

@@ -173,6 +173,23 @@ def test_what_torch_has_only_begun_is_waited_for(model):
         assert np.allclose(found, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", AWAY)
+def test_cuda_graphs(files, precision):
+    here = Classifier(files["float32"])
+    there = Classifier(files[precision], "cuda", options={"enable_cuda_graph": "1"})
+    for turn in range(3):
+        for n in (1, 4, 7):
+            batch = pictures(here, n) // (1 + turn)
+            agree(there.logits(batch), here.logits(batch), AWAY[precision])
+            on_gpu = torch.from_numpy(here.tensor(batch)).cuda()
+            agree(there.logits(on_gpu), here.logits(batch), AWAY[precision])
+    assert len(there._bound._graphs) == SHAPES
+    right = here.logits(pictures(here, 4))
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(there.logits, [pictures(here, 4)] * 16):
+            agree(found, right, AWAY[precision])
+
+
 def test_tensors_that_lie_or_are_otherwise(model):
     here, there = Classifier(model), Classifier(model, "cuda")
     tensor = torch.rand(4, 3, SIDE, SIDE)

@@ -74,6 +74,46 @@ def test_a_tensor_is_read_where_it_lies(session):
         Bound(session, "cuda", "input", "logits").run(tensor)
 
 
+@pytest.fixture
+def recording(session, monkeypatch):
+    """Bound as where CUDA graphs are recorded: the CPU knows none, but is told of each; the buffers are the same."""
+    monkeypatch.setattr(
+        session, "get_provider_options", lambda: {session.get_providers()[0]: {"enable_cuda_graph": "1"}}
+    )
+    numbers, run = [], session.run_with_iobinding
+
+    def noted(binding, options=None):
+        numbers.append(options.get_run_config_entry("gpu_graph_id"))
+        run(binding, options)
+
+    monkeypatch.setattr(session, "run_with_iobinding", noted)
+    return Bound(session, "cpu", "input", "logits"), numbers
+
+
+def test_each_shape_has_its_graph(session, recording):
+    (bound, numbers), many = recording, batches(2 * SHAPES)
+    for batch in (*many, *many):
+        assert np.array_equal(bound.run(batch), session.run(["logits"], {"input": batch})[0])
+    graphs = [str(number) for number in range(1, SHAPES + 1)]
+    assert numbers == ["-1"] * 2 * SHAPES + graphs + ["-1"] * SHAPES
+    first = bound.run(many[0])
+    kept = first.copy()
+    bound.run(many[0] + 1)
+    assert np.array_equal(first, kept)
+
+
+def test_graphs_of_tensors_and_from_several_threads(session, recording):
+    (bound, numbers), (one, two) = recording, batches(2)
+    for batch in (one, one + 1, two, one - 1, two + 1):
+        for given in (torch.from_numpy(batch), batch):
+            assert np.array_equal(bound.run(given), session.run(["logits"], {"input": batch})[0])
+    assert {"1", "2", "3", "4"} <= set(numbers)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(bound.run, batches(100)))
+    for answer, batch in zip(answers, batches(100), strict=True):
+        assert np.array_equal(answer, session.run(["logits"], {"input": batch})[0])
+
+
 def test_a_classifier_takes_tensors_on_its_device(centroid_onnx, monkeypatch):
     pictures = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
     plain = Classifier(centroid_onnx)
