@@ -1,10 +1,11 @@
 """An exported net on one GPU through onnxruntime: python benchmarks/gpu_inference.py [--json FILE] [--models NAMES]
 
 Pictures in, logits in host memory out, in float32 and float16. Of what a net reads: `InferenceSession.run` on a NumPy
-tensor, hw4fast's binding on the same, the binding on a tensor that lies on the GPU, and torch's eager net on that one
-(channels last in float16), where its weights are. Of photographs of 375 × 500: made to fit on the CPU, then
-`InferenceSession.run`; and copied to the GPU as bytes and made to fit there. Also what onnxruntime's options do, and
-how long its first call takes. Wall-clock medians in turns; no timing counts before the logits were the CPU's.
+tensor, hw4fast's binding on the same, on the bytes that a file with `--input uint8` takes, and on a tensor that lies on
+the GPU; torch's eager net on that one (channels last in float16), where its weights are. Of photographs of 375 × 500:
+made to fit on the CPU, then `InferenceSession.run`; and copied to the GPU as bytes and made to fit there. Also what
+onnxruntime's options do, and how long its first call takes. Wall-clock medians in turns; no timing counts before the
+logits were the CPU's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import numpy as np
 import onnx
 import torch
 
+from hw4fast.exporter.pixels import take_pixels
 from hw4fast.exporter.precision import half
 from hw4fast.files import data_folder
 from hw4fast.inference.card import KEY
@@ -95,11 +98,14 @@ def torch_call(model: str, precision: str, tensor: torch.Tensor) -> Call | None:
     return call
 
 
-def of_batch(model: str, here: Classifier, there: Classifier, precision: str, n: int) -> dict[str, Any]:
-    """here: float32 on the CPU, for the right answers; there: on the GPU."""
+def of_batch(
+    model: str, here: Classifier, there: Classifier, of_bytes: Classifier, precision: str, n: int
+) -> dict[str, Any]:
+    """here: float32 on the CPU, for the right answers; there, of_bytes: on the GPU."""
     photos, card = photographs(n), there.card
     pinned = torch.from_numpy(photos).pin_memory()
-    tensor = here.tensor(np.stack([here.fit(photo) for photo in photos]))
+    fitted = np.stack([here.fit(photo) for photo in photos])
+    tensor = here.tensor(fitted)
     on_gpu = torch.from_numpy(tensor).cuda()
     right = here.logits(tensor[:32])
 
@@ -110,6 +116,7 @@ def of_batch(model: str, here: Classifier, there: Classifier, precision: str, n:
     calls: dict[str, Call] = {
         "run": lambda: run(tensor),
         "binding": lambda: there.logits(tensor),
+        "bytes": lambda: of_bytes.logits(fitted),
         "on the GPU": lambda: there.logits(on_gpu),
         "photographs, run": lambda: run(there.tensor(np.stack([there.fit(photo) for photo in photos]))),
         "photographs": lambda: there.logits(fit(pinned.cuda(non_blocking=True), card.preprocessing)),
@@ -121,6 +128,7 @@ def of_batch(model: str, here: Classifier, there: Classifier, precision: str, n:
     times = in_turns(calls)
     entry: dict[str, Any] = {"model": model, "precision": precision, "pictures": n}
     pairs = {"binding": ("run", "binding"), "on the GPU": ("run", "on the GPU"), "torch": ("torch", "on the GPU")}
+    pairs["bytes"] = "run", "bytes"
     pairs["photographs"] = "photographs, run", "photographs"
     for name, taken in times.items():
         entry[name] = {"per_second": n / statistics.median(taken), "us": 1e6 * statistics.median(taken)}
@@ -131,14 +139,26 @@ def of_batch(model: str, here: Classifier, there: Classifier, precision: str, n:
     return entry
 
 
-def of_options(model: str, file: Path, precision: str, here: Classifier) -> list[dict[str, Any]]:
+def variants(here: Classifier, file: Path, folder: Path) -> Iterator[tuple[str, Path, Path]]:
+    """In each precision the file, and the one that takes bytes."""
+    for precision, change in (("float32", lambda proto: proto), ("float16", half)):
+        proto = change(onnx.load(file))
+        paths = folder / f"{file.stem}-{precision}.onnx", folder / f"{file.stem}-{precision}-uint8.onnx"
+        bytes_in = replace(here.card.input, dtype="uint8", layout="NHWC")
+        for path, card in zip(paths, (here.card, replace(here.card, input=bytes_in)), strict=True):
+            if card.input.dtype == "uint8":
+                take_pixels(proto, card.preprocessing, fold=False)
+            onnx.helper.set_model_props(proto, {KEY: card.to_json_text()})
+            onnx.save(proto, path)
+        yield precision, *paths
+
+
+def of_options(model: str, file: Path, precision: str, here: Classifier) -> Iterator[dict[str, Any]]:
     """Each option's first call of each batch, which looks for cuDNN's fastest way, and those after it."""
-    entries = []
     tensors = {n: torch.randn(n, 3, 224, 224, generator=torch.Generator().manual_seed(n)) for n in BATCHES}
-    right = here.logits(tensors[32].numpy())
+    right = here.logits(tensors[BATCHES[0]].numpy())
     for name, options in OPTIONS.items():
         entry: dict[str, Any] = {"model": model, "precision": precision, "options": name}
-        entries.append(entry)
         try:
             there = Classifier(file, "cuda", trusted=True, options=options)
             for n, tensor in tensors.items():
@@ -149,11 +169,11 @@ def of_options(model: str, file: Path, precision: str, here: Classifier) -> list
                 first = time.perf_counter() - begin
                 (times,) = in_turns({name: partial(there.logits, on_gpu)}, turns=2).values()
                 entry[str(n)] = {"first_s": first, "per_second": n / statistics.median(times)}
-            differs = np.abs(there.logits(tensors[32].cuda()) - right).max() / np.abs(right).max()
+            differs = np.abs(there.logits(tensors[BATCHES[0]].cuda()) - right).max() / np.abs(right).max()
             entry["differs"] = float(differs)  # from float32 on the CPU, of the largest logit
         except Exception as error:  # one that this build doesn't know: the others still tell
             entry["failed"] = str(error)
-    return entries
+        yield entry
 
 
 def said(entry: dict[str, Any]) -> str:
@@ -185,24 +205,26 @@ def main() -> None:
     if reason:
         print(f"onnxruntime on a GPU is left out: {reason}")
         return
-    inference, options = [], []
+    found: dict[str, list[dict[str, Any]]] = {"inference": [], "options": []}
+
+    def keep() -> None:  # what was measured before a crash
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
     torch.backends.cudnn.allow_tf32 = False  # as ours
     with tempfile.TemporaryDirectory() as scratch:
         for name, file in files.items():
             here = Classifier(file)
-            proto = half(onnx.load(file))
-            onnx.helper.set_model_props(proto, {KEY: here.card.to_json_text()})
-            onnx.save(proto, halved := Path(scratch) / f"{name}-float16.onnx")
-            for precision, path in (("float32", file), ("float16", halved)):
-                there = Classifier(path, "cuda", trusted=True)
+            for precision, path, of_bytes in variants(here, file, Path(scratch)):
+                there, takes_bytes = (Classifier(each, "cuda", trusted=True) for each in (path, of_bytes))
                 for n in BATCHES:
-                    inference.append(of_batch(name, here, there, precision, n))
-                    print(said(inference[-1]), flush=True)
+                    found["inference"].append(of_batch(name, here, there, takes_bytes, precision, n))
+                    print(said(found["inference"][-1]), flush=True)
+                    keep()
                 for entry in of_options(name, path, precision, here):
-                    options.append(entry)
+                    found["options"].append(entry)
                     print(said_of_options(entry), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"inference": inference, "options": options}, indent=1), encoding="utf-8")
+                    keep()
 
 
 if __name__ == "__main__":
