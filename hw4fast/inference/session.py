@@ -35,6 +35,7 @@ NOISE = re.compile(  # in its messages
     r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?"
     r"|\S*[/\\]\S+\.(?:cc|h|hpp|cpp):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? "  # with the function's signature
     r"|\b\w+\.(?:cc|h|hpp|cpp):\d+ (?:\w+ )?(?:operator\(\) )?"  # with its name
+    r"| ?; GPU=-?\d+ ?; hostname=.*"  # of a CUDA call that failed: where it stands
 )
 
 NEWER = re.compile(r"IR version: \d+, max supported IR version: (\d+)")

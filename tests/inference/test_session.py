@@ -90,6 +90,12 @@ def test_the_loaders_own_words_and_a_remedy(monkeypatch, tmp_path):
     assert reason == "libcuda.so.1: cannot open shared object file; install NVIDIA's driver"
 
 
+def test_a_cuda_error_without_where_it_happened():
+    """Neither the machine's name nor onnxruntime's source files are anybody's business."""
+    text = "CUDA failure 2: out of memory ; GPU=0 ; hostname=vm ; file=/src/x.cc ; line=355 ; expr=cudaMalloc(&p, n);"
+    assert sessions.said(RuntimeError(text)) == "CUDA failure 2: out of memory"
+
+
 def test_a_gpu_without_cudnn(monkeypatch):
     """onnxruntime 1.31 loads cuDNN at the first convolution; a Relu runs without it."""
     import ctypes
