@@ -26,6 +26,7 @@ from hw4fast.nn import fit
 from tests.inference.nets import Net
 
 AWAY = {"float32": 1e-3, "float16": 1e-2}  # of the largest logit: how far from the CPU's float32
+AGAIN = 1e-4  # on the GPU once more: sums may come in another order
 SIDE, CLASSES = 48, 12
 
 
@@ -170,7 +171,7 @@ def test_what_torch_has_only_begun_is_waited_for(model):
                 work @ work
             late.copy_(wanted)
             found = there.logits(late)
-        assert np.allclose(found, right, rtol=1e-5, atol=1e-5)
+        agree(found, right, AGAIN)
 
 
 @pytest.mark.parametrize("precision", AWAY)
@@ -201,12 +202,13 @@ def test_tensors_that_lie_or_are_otherwise(model):
         with pytest.raises(ValueError, match=r"the tensor must be float32 \[n, 3, 48, 48\], not"):
             there.logits(wrong.cuda())
     turned = tensor.cuda().to(memory_format=torch.channels_last)
-    assert np.allclose(there.logits(turned), there.logits(tensor.numpy()), rtol=1e-5, atol=1e-5)
+    agree(there.logits(turned), there.logits(tensor.numpy()), AGAIN)
     assert there.logits(turned[:0]).shape == (0, CLASSES)
 
 
 def test_too_many_pictures(model):
-    there = Classifier(model, "cuda", options={"gpu_mem_limit": str(2**27)})
+    there = Classifier(model, "cuda", options={"gpu_mem_limit": str(2**29)})
     assert there.logits(np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape == (1, CLASSES)
-    with pytest.raises(UserError, match=r"failed on a batch of 9999: .*; give it fewer pictures at a time"):
-        there.logits(np.zeros((9999, SIDE, SIDE, 3), np.uint8))
+    # 737 MB after the first convolution
+    with pytest.raises(UserError, match=r"failed on a batch of 19999: .*; give it fewer pictures at a time"):
+        there.logits(np.zeros((19999, SIDE, SIDE, 3), np.uint8))
