@@ -3,6 +3,7 @@
 from hw4fast.nn.batch_norm_block import BatchNormBlock, batch_norm_block
 from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
+from hw4fast.nn.fit import fit
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
 from hw4fast.nn.resize import resize
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
@@ -16,6 +17,7 @@ __all__ = [
     "batch_norm_block",
     "binary_cross_entropy_with_logits",
     "conv_block",
+    "fit",
     "gaussian_blur",
     "resize",
     "softmax_cross_entropy",
