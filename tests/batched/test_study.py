@@ -1,0 +1,126 @@
+"""A whole study through batches, on the CPU in place of a GPU: what each core finds for itself, byte for byte."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from hw4fast.batched import TorchBatches, on_gpu
+from hw4fast.batched.batches import ready
+from hw4fast.errors import UserError
+from hw4fast.inference.classifier import Classifier
+from hw4fast.robustness import together
+from hw4fast.robustness.study import study
+from tests.robustness.test_asking import net
+
+# with a batched form and without, random ones, such that are about reading, a chain, one without severities
+SOME = ("rotate", "gaussian_blur", "jitter", "snow", "framing", "thumbnail", "blur5+jpeg30", "flip", "contrast")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(11):
+        small = Image.fromarray(rng.integers(0, 256, (8, 12 + i % 3, 3), np.uint8))
+        small = small.resize((96 + 8 * (i % 3), 64))
+        (small.convert("L") if i == 5 else small).save(folder / f"{i:02d}.png")
+    (folder / "03.png").write_bytes(b"no picture")
+    lines = [f"{i:02d}.png,{i}" for i in range(9)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    one = net(folder / "one.onnx", 1, scale=0.02)
+    two = net(folder / "two.onnx", 2, mean=(0.1, 0.2, 0.9), std=(0.1, 1, 0.3), scale=0.01)
+    return [one, two, net(folder / "three.onnx", 3, resize="shorter-side", resize_size=40, scale=0.02)]
+
+
+def quietly(source, models, out, transforms=SOME, **options):
+    return study(source, models, transforms, out, progress=False, **{"breaking": 4} | options)
+
+
+def tables(result):
+    """Every table, and the answers without what they depend on."""
+    texts = {path.name: path.read_bytes() for path in result.out.glob("*.csv")}
+    answers = pq.read_table(result.out / "answers.parquet").replace_schema_metadata()
+    return texts | {"answers": answers.to_pydict()}
+
+
+@pytest.fixture(scope="module")
+def by_cores(photos, models, tmp_path_factory):
+    return quietly(photos, models, tmp_path_factory.mktemp("s") / "cores")
+
+
+@pytest.mark.parametrize(("group", "workers"), [(32, 2), (3, 1)])
+def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path, monkeypatch, group, workers):
+    monkeypatch.setattr(together, "TOGETHER", group)
+    asked = []
+
+    class Watched(TorchBatches):
+        def apply(self, chain, pictures, *rest):
+            asked.append((chain.name if chain else "", len(pictures)))
+            return super().apply(chain, pictures, *rest)
+
+    found = quietly(photos, models, tmp_path / "s", batches=Watched("cpu", size=8), threads=workers)
+    assert found.failures == by_cores.failures and len(found.failures) == 1
+    assert tables(found) == tables(by_cores)
+    names = {name.rstrip("0123456789.") for name, _ in asked}
+    assert {"", "rotate", "framing:kind=stretch", "thumbnail"} <= names and not names & {"snow", "blur5+jpeg"}
+    # ten pictures, in groups of which one may have lost a picture
+    assert max(n for _, n in asked) == min(group, 10)
+
+
+def test_other_batches_are_other_answers_and_the_same_are_found_again(photos, models, by_cores, tmp_path):
+    large = quietly(photos, models[:1], tmp_path / "s", ("rotate", "snow"), batches=TorchBatches("cpu"))
+    again = quietly(photos, models[:1], tmp_path / "s", ("rotate", "snow"), batches=TorchBatches("cpu"))
+    assert large.reused == 0 and again.reused == again.predictions
+    assert quietly(photos, models[:1], tmp_path / "s", ("rotate", "snow")).reused == 0
+    with (large.out / "predictions.csv").open() as one, (by_cores.out / "predictions.csv").open() as all_:
+        answers = [(r["image"], r["spec"], r["answer"]) for r in csv.DictReader(one)]
+        wanted = {(r["image"], r["spec"], r["answer"]) for r in csv.DictReader(all_) if r["model"].endswith("one.onnx")}
+    assert set(answers) <= wanted and len(answers) == 10 * 11
+
+
+def test_a_net_that_fails_names_the_point(photos, tmp_path):
+    bad = net(tmp_path / "bad.onnx", 1, scale=np.nan)
+    with pytest.raises(UserError, match=r"clean pictures: .* \(NaN"):
+        quietly(photos, [bad], tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_pictures_are_given_to_a_form_a_few_at_a_time(photos, models, by_cores, tmp_path, monkeypatch):
+    monkeypatch.setattr("hw4fast.batched.batches.AT_ONCE", 3 * 32 * 32 * 3)
+    found = quietly(photos, models, tmp_path / "s", batches=TorchBatches("cpu", size=8))
+    assert tables(found) == tables(by_cores)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "BGR"])
+@pytest.mark.parametrize("divisor", [255.0, 1.0])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_what_the_graph_takes(models, mode, divisor, layout, dtype):
+    classifier = Classifier(models[1])
+    card = classifier.card
+    classifier.card = replace(
+        card,
+        preprocessing=replace(card.preprocessing, mode=mode, divisor=divisor),
+        input=replace(card.input, dtype=dtype, layout=layout),
+    )
+    batch = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    wanted, found = classifier.tensor(batch), ready(torch.from_numpy(batch), classifier.card).numpy()
+    assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
+
+
+def test_without_a_gpu_the_reason_is_told():
+    batches, reason = on_gpu()
+    assert (batches is None) == bool(reason)
