@@ -17,6 +17,7 @@ def gpu() -> str:
     found = entry["results"]
     lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"])]
     lines += resizes(found["gpu_resize"]) if "gpu_resize" in found else []
+    lines += studies(found["gpu_study"]) if "gpu_study" in found else []
     lines += [*training(found["gpu_training"])]
     gpu = found["gpus"][0]["name"]
     return "\n".join(markdown(HEAD, lines)) + (
@@ -98,6 +99,24 @@ def resizes(found: dict[str, Any]) -> list[list[str]]:
         share = f"{100 * entry['copy_us'] / entry['us']:.0f} % of the copy"
         lines.append([what, us(entry), beside, f"{ratio(entry)}; {share}", ""])
     return lines
+
+
+def studies(found: dict[str, Any]) -> list[list[str]]:
+    """The whole study, if it was measured, and what gains most and least of its transforms."""
+    lines = []
+    for entry in found.get("whole", []):
+        what = f"study of {entry['photos']} photographs at {entry['points']} points, the net on the GPU"
+        lines.append([what, *rates(entry), ""])
+    among = sorted(found["transforms"], key=lambda entry: entry["ratio"])
+    for place in (-1, len(among) // 2, 0) if among else ():
+        entry = among[place]
+        what = f"transform `{entry['what']}`, {entry['pictures']} × {entry['side']}²"
+        lines.append([what, *rates(entry), ""])
+    return lines
+
+
+def rates(entry: dict[str, Any]) -> list[str]:
+    return [f"{entry['per_s']:,.0f}/s", f"{entry['cores']} cores {entry['cores_per_s']:,.0f}/s", ratio(entry)]
 
 
 def training(found: dict[str, Any]) -> list[list[str]]:
