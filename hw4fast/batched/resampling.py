@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from hw4fast.batched.forms import FORMS, nearest, on, sides
-from hw4fast.batched.geometry import sampled
 from hw4fast.data.preprocessing import Preprocessing
-from hw4fast.nn import resize
+from hw4fast.nn import resize, sample
 from hw4fast.transforms.digital import nearest_places
 from hw4fast.transforms.resampling import places_between
 
@@ -23,8 +22,7 @@ def interpolation(pictures: Sequence[Tensor], *, preprocessing: Preprocessing, k
         return fitted(pictures, replace(preprocessing, interpolation=kind))
 
     def between(batch: Tensor) -> Tensor:
-        rows, columns = (on(batch, line) for line in places_between(preprocessing, sides(batch)))
-        return sampled(batch, rows[None, :, None], columns[None, None, :], None)
+        return sample(batch, *places_between(preprocessing, sides(batch)))
 
     return _by_size([_in_mode(picture, preprocessing.channels) for picture in pictures], between)
 
