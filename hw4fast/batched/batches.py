@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hw4fast import kernels
 from hw4fast.batched import forms
+from hw4fast.errors import UserError
 from hw4fast.nn import resize
 from hw4fast.transforms import Chain
 
@@ -43,7 +45,8 @@ class TorchBatches:
 
     def put(self, picture: np.ndarray) -> Tensor:
         """uint8 [h, w, c] → the same on the device."""
-        return torch.from_numpy(np.require(picture, requirements=("C", "W"))).to(self._device)
+        with _enough_memory():
+            return torch.from_numpy(np.require(picture, requirements=("C", "W"))).to(self._device)
 
     def stack(self, pictures: Sequence[np.ndarray]) -> Tensor:
         return self.put(np.stack(pictures))
@@ -60,7 +63,7 @@ class TorchBatches:
         decoded: Sequence[Tensor] = (),
         preprocessing: Preprocessing | None = None,
     ) -> Tensor:
-        """See forms.apply; a few pictures at a time, as many as the device's memory surely has room for."""
+        """See forms.apply; of large pictures a few at a time. Raises UserError where the device's memory is full."""
         if chain is None:
             return torch.stack(list(pictures))
         reads = chain.links[0].transform.reads
@@ -69,14 +72,26 @@ class TorchBatches:
         made = []
         for begin in range(0, len(pictures), few):
             some = slice(begin, begin + few)
-            batch = torch.stack(list(pictures[some]))
-            made.append(forms.apply(chain, batch, keys[some], seed, decoded[some] if reads else (), preprocessing))
+            with _enough_memory():
+                batch = torch.stack(list(pictures[some]))
+                made.append(forms.apply(chain, batch, keys[some], seed, decoded[some] if reads else (), preprocessing))
         return self.join(made)
 
     def answers(self, classifier: Classifier, batch: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Classifier.answers of fitted pictures, uint8 [n, h, w, c]: made into what the graph takes on the device.
         Raises UserError as that does."""
-        return handed_over(classifier, ready(batch, classifier.card))
+        with _enough_memory():
+            tensor = ready(batch, classifier.card)
+        return handed_over(classifier, tensor)
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """UserError where the device's is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError("the GPU's memory is full: end what else uses it, or take the provider 'cpu'") from None
 
 
 def ready(pictures: Tensor, card: Card) -> Tensor:

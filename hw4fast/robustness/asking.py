@@ -90,14 +90,12 @@ class Dialogue:
             probabilities, logits = self.model.classifier.answers(full)
         except UserError as error:
             raise UserError(f"{points[0].spec or 'clean pictures'}: {error}") from None
-        for row, point in enumerate(points):
-            self.note(point, probabilities[row], logits[row])
+        found = answers_of(probabilities, logits, np.full(BATCH, self.label))
+        for answer, point in zip(found, points, strict=False):
+            self.note(point, answer)
 
-    def note(self, point: Point, probabilities: np.ndarray, logits: np.ndarray) -> None:
-        """What the net said at a point, float32 [classes] each."""
-        rank = -1 if self.label == NO_LABEL else _rank(logits, self.label)
-        found = Answer(int(logits.argmax()), float(probabilities.max()), rank, self.label)
-        self.answers[point.key] = self.new[point.reads][point.key] = found
+    def note(self, point: Point, answer: Answer) -> None:
+        self.answers[point.key] = self.new[point.reads][point.key] = answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +127,18 @@ class Request:
         return list({p.key: p for p in self.points if any(p.key not in talk.answers for talk in self.talks)}.values())
 
 
-def _rank(logits: np.ndarray, label: int) -> int:
-    """How many classes come before the label: those with more, and of those with as much the ones of a lower index."""
-    return int((logits > logits[label]).sum() + (logits[:label] == logits[label]).sum())
+def answers_of(probabilities: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> list[Answer]:
+    """Of a batch: float32 [n, classes] each, and int64 [n] with NO_LABEL where there is none."""
+    answers, confidence = logits.argmax(1).tolist(), probabilities.max(1).tolist()
+    ranks = np.where(labels == NO_LABEL, -1, _ranks(logits, labels.clip(0))).tolist()
+    return [Answer(*row) for row in zip(answers, confidence, ranks, labels.tolist(), strict=True)]
+
+
+def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[n]: how many classes come before the label: those with more, and of those with as much the ones of a lower
+    index."""
+    own, before = logits[np.arange(len(labels)), labels][:, None], np.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(1)
 
 
 def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event) -> Done:

@@ -17,7 +17,7 @@ import numpy as np
 
 from hw4fast.errors import UserError
 from hw4fast.inference.workers import in_order
-from hw4fast.robustness.asking import Dialogue, Done, Plan, Request, Shown, conversation
+from hw4fast.robustness.asking import Dialogue, Done, Plan, Request, Shown, answers_of, conversation
 from hw4fast.robustness.points import Point
 from hw4fast.robustness.source import Source
 from hw4fast.robustness.store import Store
@@ -182,6 +182,8 @@ class _Group:
                 probabilities, logits = self._batches.answers(now[0][0].model.classifier, full)
             except UserError as error:
                 raise UserError(f"{now[0][1].spec or 'clean pictures'}: {error}") from None
-            for row, (talk, point) in enumerate(now):
-                talk.note(point, probabilities[row], logits[row])
+            labels = np.array([talk.label for talk, _ in now])
+            found = answers_of(probabilities[: len(now)], logits[: len(now)], labels)
+            for (talk, point), answer in zip(now, found, strict=True):
+                talk.note(point, answer)
             waiting[:] = [(pictures[size:], asked[size:])] if len(asked) > size else []

@@ -98,6 +98,15 @@ def test_a_net_that_fails_names_the_point(photos, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_full_memory_is_told(photos, models, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("hw4fast.batched.forms.apply", full)
+    with pytest.raises(UserError, match="the GPU's memory is full"):
+        quietly(photos, models, tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
+
+
 def test_pictures_are_given_to_a_form_a_few_at_a_time(photos, models, by_cores, tmp_path, monkeypatch):
     monkeypatch.setattr("hw4fast.batched.batches.AT_ONCE", 3 * 32 * 32 * 3)
     found = quietly(photos, models, tmp_path / "s", batches=TorchBatches("cpu", size=8))

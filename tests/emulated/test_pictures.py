@@ -1,4 +1,4 @@
-"""noise's and sample's CUDA kernels, run by the emulator: the CPU kernels' bytes."""
+"""fixed_blur's, noise's and sample's CUDA kernels, run by the emulator: the CPU kernels' bytes."""
 
 import importlib
 
@@ -10,7 +10,7 @@ from hw4fast.transforms import geometry
 from tests.emulated.faces import emulated  # noqa: F401
 from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, pictures
 
-noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in ("noise", "sample"))
+blur, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in ("fixed_blur", "noise", "sample"))
 
 
 @pytest.mark.parametrize("kind", STRENGTHS)
@@ -20,6 +20,18 @@ def test_noise(emulated, kind, shape):  # noqa: F811
     for strength in (STRENGTHS[kind], *{"impulse": (0, 1, 1e-4), "shot": (0.1, 600)}.get(kind, (0, 0.004, 9.0))):
         found = noise._noise_cuda(x, kind, strength, KEYS)
         assert torch.equal(found, noise.noise(x, kind, strength, KEYS)), strength
+
+
+@pytest.mark.parametrize("size", [1, 3, 15, 17, 51, 999])
+@pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_fixed_blur(emulated, size, border, rounding):  # noqa: F811
+    for shape in ((2, 33, 50, 3), (3, 1, 1, 1), (2, 17, 2, 3), (2, 5, 131, 1)):
+        x = pictures(*shape)
+        x[0, : shape[1] // 2] = 255
+        for sigmas in ([0.01], [7.3], [400.0], [0.1, 2.5, 30.0][: shape[0]]):
+            found = blur._fixed_blur_cuda(x, size, sigmas, border, rounding)
+            assert torch.equal(found, blur.fixed_blur(x, size, sigmas, border, rounding)), (shape, sigmas)
 
 
 @pytest.mark.parametrize("c", [1, 3])
@@ -55,6 +67,11 @@ def test_what_is_refused(emulated):  # noqa: F811
             emulated.noise(kind, some, some, some, 1, 4, strength, table, bits, 0)
     with pytest.raises(ValueError, match="without memory"):
         emulated.noise(0, some, 0, some, 1, 4, 1.0, 0, 0, 0)
+    for n, size, border in ((1, 2, 0), (1, 1001, 0), (1, 3, 3), (70_000, 3, 0)):
+        with pytest.raises(ValueError, match="fixed_blur"):
+            emulated.fixed_blur(some, some, some, (n, 2, 2, 1), some, size, some, False, border, True, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.fixed_blur(some, some, 0, (1, 2, 2, 1), some, 3, some, False, 0, True, 0)
     nowhere = (0, 0, 0, (0, 0, 0), 0, (0, 0, 0), 0)
     for shape, size, fill in (
         ((1, 4, 5, 2), (4, 5), 0),

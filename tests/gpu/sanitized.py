@@ -7,6 +7,7 @@ from hw4fast import kernels
 from hw4fast.nn import (
     binary_cross_entropy_with_logits,
     conv_block,
+    fixed_blur,
     gaussian_blur,
     noise,
     resize,
@@ -39,6 +40,8 @@ def main() -> None:
         pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
         for kind, strength in (("gaussian", 0.1), ("speckle", 0.3), ("impulse", 0.2), ("shot", 25.0)):
             noise(pictures, kind, strength, range(shape[0]))
+        for size, sigmas in ((5, [1.0]), (51, [3.0] * shape[0])):
+            fixed_blur(pictures, size, sigmas)
         for fill in (None, 255):
             warp(pictures, np.array([[[0.9, 0.4, -3.0], [-0.3, 1.1, 2.0], [1e-3, 0, 1]]]), fill)
         sample(pictures, np.float32([-2, 3.5, 99]), np.float32([0.25, 7]))

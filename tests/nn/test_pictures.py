@@ -1,4 +1,4 @@
-"""noise, warp and sample of batches on the CPU: the kernels' bytes picture by picture, and what is refused."""
+"""fixed_blur, noise, warp and sample of batches on the CPU: the kernels' bytes picture by picture, and errors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from hw4fast.kernels import gaussian_blur as blur_card
 from hw4fast.kernels import noise as noise_card
 from hw4fast.kernels import sample as sample_card
-from hw4fast.nn import noise, sample, warp
+from hw4fast.nn import fixed_blur, noise, sample, warp
 from hw4fast.nn.noise import ON_PICTURES
 
 KEYS = [0, 2**64 - 1, 12345678901234567890]
@@ -41,6 +42,16 @@ def test_each_picture_has_its_own_homography(c, fill):
         assert np.array_equal(other, sample_card.warp(one, TURN, *border))
 
 
+@pytest.mark.parametrize("border", ["mirror", "edge"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_each_picture_has_its_own_sigma(border, rounding):
+    x, sigmas = pictures(3, 20, 31, 3), [0.3, 2.0, 11.0]
+    found, alike = fixed_blur(x, 15, sigmas, border, rounding), fixed_blur(x, 15, [2.0], border, rounding)
+    for one, sigma, made, other in zip(x.numpy(), sigmas, found.numpy(), alike.numpy(), strict=True):
+        assert np.array_equal(made, blur_card.gaussian_blur(one, 15, sigma, border=border, rounding=rounding))
+        assert np.array_equal(other, blur_card.gaussian_blur(one, 15, 2.0, border=border, rounding=rounding))
+
+
 def test_places_that_cross():
     x = pictures(2, 20, 31, 3)
     rows, columns = np.float32([-3, 0.25, 7.5, 30]), np.float32([1, 2.125, 40])
@@ -54,6 +65,7 @@ def test_places_that_cross():
 def test_no_pictures():
     nothing = pictures(0, 4, 5, 3)
     assert noise(nothing, "impulse", 0.5, []).shape == warp(nothing, TURN[None]).shape == nothing.shape
+    assert fixed_blur(nothing, 3, [1.0]).shape == nothing.shape
     assert sample(nothing, np.float32([1]), np.float32([1, 2])).shape == (0, 1, 2, 3)
 
 
@@ -68,6 +80,13 @@ def test_no_pictures():
         (lambda x: noise(x, "impulse", 1.5, KEYS), ValueError, "amount"),
         (lambda x: noise(x, "gaussian", -1, KEYS), ValueError, "strength"),
         (lambda x: noise(x.to("meta"), "gaussian", 1, KEYS), NotImplementedError, "meta"),
+        (lambda x: fixed_blur(x.numpy(), 3, [1.0]), TypeError, "ndarray"),
+        (lambda x: fixed_blur(x.float(), 3, [1.0]), TypeError, "uint8"),
+        (lambda x: fixed_blur(x[0], 3, [1.0]), ValueError, r"\[n, h, w, c\]"),
+        (lambda x: fixed_blur(x, 4, [1.0]), ValueError, "odd"),
+        (lambda x: fixed_blur(x, 3, [1.0, -1.0, 1.0]), ValueError, "sigma"),
+        (lambda x: fixed_blur(x, 3, [1.0, 1.0]), ValueError, "3 sigmas or one"),
+        (lambda x: fixed_blur(x, 3, [1.0], "wrap"), ValueError, "border"),
         (lambda x: warp(x.numpy(), TURN[None]), TypeError, "ndarray"),
         (lambda x: warp(x.float(), TURN[None]), TypeError, "uint8"),
         (lambda x: warp(x[0], TURN[None]), ValueError, r"\[n, h, w, 1 or 3\]"),
