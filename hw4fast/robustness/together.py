@@ -7,7 +7,9 @@ go through the nets in batches of one size. What a picture gives depends on that
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from hw4fast.transforms import Chain
 
 TOGETHER = 32  # pictures that take their steps in turn
+AHEAD = 2  # batches that wait for a net or are in it while others are made
 
 
 class Batches(Protocol):
@@ -101,9 +104,9 @@ def ask_together(
         way.go_on()
         return way
 
-    with closing(in_order(begun, numbers, workers)) as begun_ways:
+    with closing(in_order(begun, numbers, workers)) as begun_ways, ThreadPoolExecutor(1) as nets:
         while ways := list(islice(begun_ways, TOGETHER)):
-            group = _Group(plan.seed, batches, workers)
+            group = _Group(plan.seed, batches, workers, nets)
             while requests := [way.request for way in ways if way.request]:
                 group.answer(requests)
                 for way in ways:
@@ -113,12 +116,14 @@ def ask_together(
 
 
 class _Group:
-    """The pictures of a group on the device, and what waits for the nets."""
+    """The pictures of a group on the device, and what waits for the nets. nets: a thread that asks them, so that the
+    next pictures are made meanwhile."""
 
-    def __init__(self, seed: int, batches: Batches, workers: int) -> None:
-        self._seed, self._batches, self._workers = seed, batches, workers
+    def __init__(self, seed: int, batches: Batches, workers: int, nets: ThreadPoolExecutor) -> None:
+        self._seed, self._batches, self._workers, self._nets = seed, batches, workers, nets
         self._there: dict[Shown, tuple[Any, Any]] = {}  # fitted and decoded; a picture goes there once
         self._waiting: dict[str, list[tuple[Any, list[tuple[Dialogue, Point]]]]] = {}  # by the model's key
+        self._asked: deque[tuple[list[tuple[Dialogue, Point]], Future[tuple[np.ndarray, np.ndarray]]]] = deque()
 
     def answer(self, requests: Sequence[Request]) -> None:
         """Every dialogue at every point that it hasn't answered yet; each point's picture is made once."""
@@ -140,6 +145,8 @@ class _Group:
             self._take(job, self._made_there(job))
         for key in list(self._waiting):
             self._ask(key, 1)
+        while self._asked:
+            self._note()
 
     def _made_here(self, task: tuple[_Job, Shown]) -> np.ndarray:
         job, shown = task
@@ -178,12 +185,19 @@ class _Group:
             full, now = pictures[:size], asked[:size]
             if len(full) < size:
                 full = self._batches.join([full, *[full[-1:]] * (size - len(full))])
-            try:
-                probabilities, logits = self._batches.answers(now[0][0].model.classifier, full)
-            except UserError as error:
-                raise UserError(f"{now[0][1].spec or 'clean pictures'}: {error}") from None
-            labels = np.array([talk.label for talk, _ in now])
-            found = answers_of(probabilities[: len(now)], logits[: len(now)], labels)
-            for (talk, point), answer in zip(now, found, strict=True):
-                talk.note(point, answer)
+            self._asked.append((now, self._nets.submit(self._batches.answers, now[0][0].model.classifier, full)))
             waiting[:] = [(pictures[size:], asked[size:])] if len(asked) > size else []
+            while len(self._asked) > AHEAD:
+                self._note()
+
+    def _note(self) -> None:
+        """What the nets said to the batch that was asked first."""
+        now, future = self._asked.popleft()
+        try:
+            probabilities, logits = future.result()
+        except UserError as error:
+            raise UserError(f"{now[0][1].spec or 'clean pictures'}: {error}") from None
+        labels = np.array([talk.label for talk, _ in now])
+        found = answers_of(probabilities[: len(now)], logits[: len(now)], labels)
+        for (talk, point), answer in zip(now, found, strict=True):
+            talk.note(point, answer)
