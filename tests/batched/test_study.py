@@ -12,10 +12,16 @@ import torch
 from PIL import Image
 
 from hw4fast.batched import TorchBatches, on_gpu
+from hw4fast.batched import batches as batches_module
 from hw4fast.batched.batches import ready
 from hw4fast.errors import UserError
 from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness import together
+from hw4fast.robustness.asking import Asked
+from hw4fast.robustness.measure import measure
+from hw4fast.robustness.points import points_of
+from hw4fast.robustness.source import open_source
+from hw4fast.robustness.store import Store
 from hw4fast.robustness.study import study
 from tests.robustness.test_asking import net
 
@@ -61,23 +67,58 @@ def by_cores(photos, models, tmp_path_factory):
     return quietly(photos, models, tmp_path_factory.mktemp("s") / "cores")
 
 
-@pytest.mark.parametrize(("group", "workers"), [(32, 2), (3, 1)])
-def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path, monkeypatch, group, workers):
-    monkeypatch.setattr(together, "TOGETHER", group)
-    asked = []
+class Watched(TorchBatches):
+    """Notes what it is given."""
 
-    class Watched(TorchBatches):
-        def apply(self, chain, pictures, *rest):
-            asked.append((chain.name if chain else "", len(pictures)))
-            return super().apply(chain, pictures, *rest)
+    def __init__(self, size):
+        super().__init__("cpu", size)
+        self.made = []
 
-    found = quietly(photos, models, tmp_path / "s", batches=Watched("cpu", size=8), threads=workers)
+    def apply(self, chain, pictures, *rest):
+        self.made.append((chain.name if chain else "", len(pictures)))
+        return super().apply(chain, pictures, *rest)
+
+
+def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path):
+    batches = Watched(size=8)
+    found = quietly(photos, models, tmp_path / "s", batches=batches)
     assert found.failures == by_cores.failures and len(found.failures) == 1
     assert tables(found) == tables(by_cores)
-    names = {name.rstrip("0123456789.") for name, _ in asked}
+    names = {name.rstrip("0123456789.") for name, _ in batches.made}
     assert {"", "rotate", "framing:kind=stretch", "thumbnail"} <= names and not names & {"snow", "blur5+jpeg"}
-    # ten pictures, in groups of which one may have lost a picture
-    assert max(n for _, n in asked) == min(group, 10)
+    assert max(n for _, n in batches.made) == 10
+
+
+def measured(photos, models, tmp_path, batches, workers=2):
+    """Per model all that `measure` gives but the points."""
+    source = open_source(photos, None)
+    asked = []
+    for path in models:
+        classifier = Classifier(path, threads=1)
+        asked.append(Asked(path.name, classifier, source.labels_for(classifier.card.labels)))
+    options = {"seed": 1, "workers": workers, "progress": False, "breaking": 4, "batches": batches}
+    found = measure(source, np.arange(11), asked, points_of(SOME), Store(tmp_path, {}), **options)
+    arrays = ("answers", "confidence", "ranks", "labels")
+    others = ("names", "numbers", "failures", "sought", "reused")
+    # as text: NaN is itself there
+    return [
+        [getattr(m, n).tolist() for n in arrays] + [repr(m.broken), *(getattr(m, n) for n in others)] for m in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "at_once", "ahead", "workers"), [(3, 1 << 24, 2, 1), (32, 2 * 64 * 104 * 3, 0, 2), (1, 1, 5, 3)]
+)
+def test_neither_groups_nor_parts_nor_workers_tell(
+    photos, models, tmp_path, monkeypatch, group, at_once, ahead, workers
+):
+    monkeypatch.setattr(together, "TOGETHER", group)
+    monkeypatch.setattr(together, "AHEAD", ahead)
+    monkeypatch.setattr(batches_module, "AT_ONCE", at_once)
+    batches = Watched(size=8)
+    found = measured(photos, models, tmp_path / "a", batches, workers)
+    assert found == measured(photos, models, tmp_path / "b", None)
+    assert max(n for _, n in batches.made) == min(group, 10)
 
 
 def test_other_batches_are_other_answers_and_the_same_are_found_again(photos, models, by_cores, tmp_path):
@@ -105,12 +146,6 @@ def test_a_full_memory_is_told(photos, models, tmp_path, monkeypatch):
     monkeypatch.setattr("hw4fast.batched.forms.apply", full)
     with pytest.raises(UserError, match="the GPU's memory is full"):
         quietly(photos, models, tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
-
-
-def test_pictures_are_given_to_a_form_a_few_at_a_time(photos, models, by_cores, tmp_path, monkeypatch):
-    monkeypatch.setattr("hw4fast.batched.batches.AT_ONCE", 3 * 32 * 32 * 3)
-    found = quietly(photos, models, tmp_path / "s", batches=TorchBatches("cpu", size=8))
-    assert tables(found) == tables(by_cores)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "BGR"])
