@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from hw4fast import cli
-from hw4fast.cli import main
+from hw4fast.batched import TorchBatches
+from hw4fast.cli import main, studying
 from hw4fast.cli.common import print_json
 from hw4fast.cli.studying import _specs
 from hw4fast.data import load
@@ -24,6 +25,7 @@ from hw4fast.errors import UserError
 from hw4fast.inference.card import Card
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.classify import Failure
+from hw4fast.inference.session import explain_provider
 from tests.conftest import write_linear_onnx
 from tests.inference.models import write_one_picture_onnx
 
@@ -135,6 +137,30 @@ def test_unknown_names_list_the_nearest(verb, options, words, digit, centroid_on
     source = str(digit) if verb == "classify" else "digits"
     assert main([verb, source, "--model", str(centroid_onnx), *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_study_on_a_gpu_that_is_not_there_says_so_once(centroid_onnx, tmp_path, capsys):
+    if explain_provider("cuda") is None:
+        pytest.skip("there is a GPU")
+    arguments = ["study", "digits", "--model", str(centroid_onnx), "--provider", "cuda", "--out", str(tmp_path / "s")]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "provider 'cuda' doesn't run here" in said.err and len(said.err.splitlines()) == 1
+    assert not said.out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("reason", ["", "no GPU can be used"])
+def test_where_the_transforms_of_a_study_ran(reason, centroid_onnx, tmp_path, capsys, monkeypatch):
+    """`cpu` stands in for `cuda`."""
+    made = TorchBatches("cpu", size=8)
+    used = []
+    monkeypatch.setattr(studying, "ON_A_GPU", ("cpu",))
+    monkeypatch.setattr("hw4fast.batched.on_gpu", lambda: (None, reason) if reason else (made, ""))
+    monkeypatch.setattr(made, "put", lambda picture: used.append(picture) or TorchBatches.put(made, picture))
+    words = ["--transforms", "flip", "--limit", "3", "--breaking", "0", "--out", str(tmp_path / "s")]
+    assert main(["study", "digits", "--model", str(centroid_onnx), *words]) == 0
+    assert len(used) == (0 if reason else 3)
+    assert (f"transforms ran on the CPU's cores: {reason}" in capsys.readouterr().err) == bool(reason)
 
 
 def test_classify_counts_failures_in_the_exit_code(digit, centroid_onnx, capsys):

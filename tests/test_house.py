@@ -26,6 +26,7 @@ FLOORS = (
     ("robustness",),
     ("bench", "info"),
     ("exporter",),
+    ("batched",),
     ("inference",),
     ("training",),
     ("nn",),
@@ -37,7 +38,7 @@ FLOORS = (
     ("_C", "_cuda"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-TORCH_ROOMS = {"nn", "training", "exporter", "homework", "bench"}
+TORCH_ROOMS = {"nn", "batched", "training", "exporter", "homework", "bench"}
 TORCH = {"torch", "torchvision", "safetensors"}
 LATE = {
     "torch",

@@ -47,7 +47,7 @@ if wants sanitizer; then
 fi
 
 if wants benchmarks; then
-  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_resize gpu_inference gpu_training}; do
+  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_resize gpu_inference gpu_study gpu_training}; do
     [ -e "benchmarks/$part.py" ] || continue
     left=$((470 - ($(date +%s) - begun)))
     [ "$left" -gt 15 ] || { failed+=("$part: no time left"); continue; }

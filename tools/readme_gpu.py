@@ -18,6 +18,7 @@ def gpu() -> str:
     lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"])]
     lines += resizes(found["gpu_resize"]) if "gpu_resize" in found else []
     lines += inference(found["gpu_inference"]) if "gpu_inference" in found else []
+    lines += studies(found["gpu_study"]) if "gpu_study" in found else []
     lines += [*training(found["gpu_training"])]
     gpu, clock = found["gpus"][0]["name"], ", inference is by the wall clock" * ("gpu_inference" in found)
     return "\n".join(markdown(HEAD, lines)) + (
@@ -118,6 +119,24 @@ def inference(found: dict[str, Any]) -> list[list[str]]:
         others = f"made to fit on the CPU, `run` {rates['photographs, run']}"
         lines.append([f"{what}, photographs", rates["photographs"], others, ratio(entry["photographs"]), ""])
     return lines
+
+
+def studies(found: dict[str, Any]) -> list[list[str]]:
+    """The whole study, if it was measured, and what gains most and least of its transforms."""
+    lines = []
+    for entry in found.get("whole", []):
+        what = f"study of {entry['photos']} photographs at {entry['points']} points, the net on the GPU"
+        lines.append([what, *rates(entry), ""])
+    among = sorted(found["transforms"], key=lambda entry: entry["ratio"])
+    for place in (-1, len(among) // 2, 0) if among else ():
+        entry = among[place]
+        what = f"transform `{entry['what']}`, {entry['pictures']} × {entry['side']}²"
+        lines.append([what, *rates(entry), ""])
+    return lines
+
+
+def rates(entry: dict[str, Any]) -> list[str]:
+    return [f"{entry['per_s']:,.0f}/s", f"{entry['cores']} cores {entry['cores_per_s']:,.0f}/s", ratio(entry)]
 
 
 def training(found: dict[str, Any]) -> list[list[str]]:

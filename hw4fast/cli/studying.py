@@ -35,10 +35,11 @@ def add_study(verbs: Any) -> None:
         help="pictures whose breaking points are sought; default: 200",
     )
     add("--seed", type=int, default=0, help="of all chance; default: %(default)s")
-    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt")
+    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt; on a GPU transforms run there, too")
     threads_option(parser)
 
 
+ON_A_GPU = ("cuda", "tensorrt")  # providers
 MODELS_HELP = (
     "one or more: an .onnx file with a card, a run folder, or a name like resnet18; default: shufflenet_v2_x1_0"
 )
@@ -92,7 +93,10 @@ def _run_study(arguments: Arguments) -> int:
     transforms = None if a.transforms is None else _specs(a.transforms)
     options = {"out": a.out, "seed": a.seed, "provider": a.provider, "limit": a.limit, "labels": a.labels}
     options |= {"imports": a.imports, "resume": a.resume, "breaking": a.breaking}
-    result = study(a.source, a.model, transforms, threads=threads(a), **options)
+    batches, reason = _batches(a.provider)
+    result = study(a.source, a.model, transforms, threads=threads(a), batches=batches, **options)
+    if reason:
+        complain(f"transforms ran on the CPU's cores: {reason}")
     for name, reason in result.failures:
         complain(f"{name}: {reason}")
     if a.out is not None and result.out != Path(a.out):
@@ -107,6 +111,16 @@ def _run_study(arguments: Arguments) -> int:
         print(f"{name}{shown(model.finding)}")
     print(f"report: {shown(result.report)}")
     return 3 if result.failures else 0
+
+
+def _batches(provider: str) -> tuple[Any, str]:
+    """What changes pictures where the provider computes, None for each core by itself; why, if that wasn't asked
+    for."""
+    if provider not in ON_A_GPU:
+        return None, ""
+    from hw4fast.batched import on_gpu
+
+    return on_gpu()
 
 
 def _specs(text: str) -> list[str]:

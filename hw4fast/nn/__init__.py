@@ -4,8 +4,11 @@ from hw4fast.nn.batch_norm_block import BatchNormBlock, batch_norm_block
 from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
 from hw4fast.nn.fit import fit
+from hw4fast.nn.fixed_blur import fixed_blur
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
+from hw4fast.nn.noise import noise
 from hw4fast.nn.resize import resize
+from hw4fast.nn.sample import sample, warp
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
 
 __all__ = [
@@ -18,7 +21,11 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "conv_block",
     "fit",
+    "fixed_blur",
     "gaussian_blur",
+    "noise",
     "resize",
+    "sample",
     "softmax_cross_entropy",
+    "warp",
 ]

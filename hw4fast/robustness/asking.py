@@ -7,9 +7,8 @@ of workers, in any order, after a kill.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import blake2b
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw4fast.errors import UserError
-from hw4fast.robustness.breaking import Broken, break_points
+from hw4fast.robustness.breaking import Broken, questions
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.points import CLEAN, Point
 from hw4fast.robustness.source import Source
@@ -74,7 +73,7 @@ class Done:
 
 
 @dataclass
-class _Dialogue:
+class Dialogue:
     """A model and a picture. answers: what is known, by the point's key; new: what of it wasn't at the beginning, that
     which hangs on the fitted pixels, and that which hangs on the decoded ones."""
 
@@ -91,53 +90,91 @@ class _Dialogue:
             probabilities, logits = self.model.classifier.answers(full)
         except UserError as error:
             raise UserError(f"{points[0].spec or 'clean pictures'}: {error}") from None
-        for row, point in enumerate(points):
-            z = logits[row]
-            rank = -1 if self.label == NO_LABEL else _rank(z, self.label)
-            found = Answer(int(z.argmax()), float(probabilities[row].max()), rank, self.label)
-            self.answers[point.key] = self.new[point.reads][point.key] = found
+        found = answers_of(probabilities, logits, np.full(BATCH, self.label))
+        for answer, point in zip(found, points, strict=False):
+            self.note(point, answer)
+
+    def note(self, point: Point, answer: Answer) -> None:
+        self.answers[point.key] = self.new[point.reads][point.key] = answer
 
 
-def _rank(logits: np.ndarray, label: int) -> int:
-    """How many classes come before the label: those with more, and of those with as much the ones of a lower index."""
-    return int((logits > logits[label]).sum() + (logits[:label] == logits[label]).sum())
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture as some models are shown it: uint8 [h, w, c] fitted to their nets and as it was decoded, and the
+    `picture_key` of the fitted one."""
+
+    fitted: np.ndarray
+    decoded: np.ndarray
+    key: bytes
+
+    def at(self, point: Point, seed: int, preprocessing: Preprocessing | None) -> np.ndarray:
+        """uint8, of the fitted one's shape."""
+        return point.apply(self.fitted, seed, self.key, decoded=self.decoded, preprocessing=preprocessing)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is to be asked: every dialogue of `talks` wants an answer at each of `points`. preprocessing: how the models
+    read a picture, where the points are about that."""
+
+    talks: tuple[Dialogue, ...]
+    points: tuple[Point, ...]
+    shown: Shown
+    preprocessing: Preprocessing | None = None
+
+    def open(self) -> list[Point]:
+        """The points, each once, at which a dialogue lacks an answer yet."""
+        return list({p.key: p for p in self.points if any(p.key not in talk.answers for talk in self.talks)}.values())
+
+
+def answers_of(probabilities: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> list[Answer]:
+    """Of a batch: float32 [n, classes] each, and int64 [n] with NO_LABEL where there is none."""
+    answers, confidence = logits.argmax(1).tolist(), probabilities.max(1).tolist()
+    ranks = np.where(labels == NO_LABEL, -1, _ranks(logits, labels.clip(0))).tolist()
+    return [Answer(*row) for row in zip(answers, confidence, ranks, labels.tolist(), strict=True)]
+
+
+def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[n]: how many classes come before the label: those with more, and of those with as much the ones of a lower
+    index."""
+    own, before = logits[np.arange(len(labels)), labels][:, None], np.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(1)
 
 
 def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event) -> Done:
-    """The whole way of one picture. Raises UserError when a model fails."""
+    """The whole way of one picture on one core. Raises UserError when a model fails."""
+    asking = conversation(number, source, plan, store)
+    while True:
+        try:
+            request = next(asking)
+        except StopIteration as end:
+            done: Done = end.value
+            return done
+        _ask(request, plan.seed, stop)
+
+
+def conversation(number: int, source: Source, plan: Plan, store: Store) -> Generator[Request, None, Done]:
+    """The way of one picture, whoever goes it: between two requests the dialogues of the first must be answered."""
     try:
         picture = source.read(number)
         groups = [(group, group[0].classifier.fit(picture)) for group in _groups(plan.models)]
     except UserError as error:
         return Done(number, failure=str(error))
-    dialogues: dict[str, _Dialogue] = {}
+    dialogues: dict[str, Dialogue] = {}
     broken: dict[str, tuple[Broken, ...]] = {}
     new, reused = [], 0
     reads = any(point.reads for point in plan.points)
     whole = _number(blake2b(b"decoded" + picture_key(picture)).digest()) if reads else 0  # and no fitted one's
     for models, fitted in groups:
-        key = picture_key(fitted)
-        pixels = _number(key), whole
+        shown = Shown(fitted, picture, picture_key(fitted))
+        pixels = _number(shown.key), whole
         talks = [_begun(model, int(model.labels[number]), store, pixels, plan.seed, reads) for model in models]
-        shown = partial(_shown, fitted=fitted, seed=plan.seed, key=key, decoded=picture)
-
-        def ask(talks: list[_Dialogue], points: Sequence[Point], shown: Any = shown) -> None:
-            _ask(talks, [point for point in points if not point.reads], shown, stop)
-            reading = [point for point in points if point.reads]
-            for preprocessing, some in _by_preprocessing(talks):
-                _ask(some, reading, partial(shown, preprocessing=preprocessing), stop)
-
         reused += sum(point.key in talk.answers for talk in talks for point in plan.points)
-        ask(talks, plan.points)
+        yield from _requests(talks, plan.points, shown)
         for talk in talks:
             dialogues[talk.model.name] = talk
             if number in plan.sought:
-
-                def answers(points: Sequence[Point], talk: _Dialogue = talk, ask: Any = ask) -> list[int]:
-                    ask([talk], points)
-                    return [talk.answers[point.key].answer for point in points]
-
-                broken[talk.model.name] = tuple(break_points(plan.swept, answers, talk.answers[CLEAN.key].answer))
+                broken[talk.model.name] = tuple((yield from _broken(plan.swept, talk, shown)))
             new += [(talk.model.key, where, some) for where, some in zip(pixels, talk.new, strict=True) if some]
     found = [dialogues[model.name].answers for model in plan.models]
     return Done(
@@ -149,6 +186,26 @@ def ask_about(number: int, source: Source, plan: Plan, store: Store, stop: Event
     )
 
 
+def _requests(talks: Sequence[Dialogue], points: Sequence[Point], shown: Shown) -> Iterator[Request]:
+    """What isn't about how a picture is read is one for all models that are shown the same pixels."""
+    yield Request(tuple(talks), tuple(point for point in points if not point.reads), shown)
+    reading = tuple(point for point in points if point.reads)
+    for preprocessing, some in _by_preprocessing(talks) if reading else ():
+        yield Request(tuple(some), reading, shown, preprocessing)
+
+
+def _broken(swept: Sequence[Transform], talk: Dialogue, shown: Shown) -> Generator[Request, None, list[Broken]]:
+    asking = questions(swept, talk.answers[CLEAN.key].answer)
+    points = next(asking)
+    while True:
+        yield from _requests([talk], points, shown)
+        try:
+            points = asking.send([talk.answers[point.key].answer for point in points])
+        except StopIteration as end:
+            found: list[Broken] = end.value
+            return found
+
+
 def _groups(models: Sequence[Asked]) -> list[list[Asked]]:
     """Models that are shown the same pixels, but for what hangs on how a picture is read."""
     groups: dict[Any, list[Asked]] = {}
@@ -157,8 +214,8 @@ def _groups(models: Sequence[Asked]) -> list[list[Asked]]:
     return list(groups.values())
 
 
-def _by_preprocessing(talks: Sequence[_Dialogue]) -> list[tuple[Preprocessing, list[_Dialogue]]]:
-    groups: dict[Preprocessing, list[_Dialogue]] = {}
+def _by_preprocessing(talks: Sequence[Dialogue]) -> list[tuple[Preprocessing, list[Dialogue]]]:
+    groups: dict[Preprocessing, list[Dialogue]] = {}
     for talk in talks:
         groups.setdefault(talk.model.classifier.card.preprocessing, []).append(talk)
     return list(groups.items())
@@ -169,30 +226,24 @@ def _number(key: bytes) -> int:
     return int.from_bytes(key[:8], "little")
 
 
-def _begun(model: Asked, label: int, store: Store, pixels: tuple[int, int], seed: int, reads: bool) -> _Dialogue:
+def _begun(model: Asked, label: int, store: Store, pixels: tuple[int, int], seed: int, reads: bool) -> Dialogue:
     """Known answers count where the picture's label is what it was then: their rank belongs to it. pixels: what answers
     are stored under that hang on the fitted picture, and those that hang on the decoded one."""
     known = store.find(model.key, pixels[0], seed)
     if reads:
         known |= store.find(model.key, pixels[1], seed)
-    return _Dialogue(model, label, {key: answer for key, answer in known.items() if answer.label == label})
+    return Dialogue(model, label, {key: answer for key, answer in known.items() if answer.label == label})
 
 
-def _shown(point: Point, fitted: np.ndarray, **options: Any) -> np.ndarray:
-    return point.apply(fitted, **options)
-
-
-def _ask(
-    talks: Sequence[_Dialogue], points: Sequence[Point], picture: Callable[[Point], np.ndarray], stop: Event
-) -> None:
+def _ask(request: Request, seed: int, stop: Event) -> None:
     """Every model at every point that it hasn't answered yet; each point's picture is made once."""
-    needed = list({p.key: p for p in points if any(p.key not in talk.answers for talk in talks)}.values())
+    needed = request.open()
     for begin in range(0, len(needed), BATCH):
         if stop.is_set():
             raise UserError("stopped")  # nobody waits for it
         part = needed[begin : begin + BATCH]
-        batch = np.stack([picture(point) for point in part])
-        for talk in talks:
+        batch = np.stack([request.shown.at(point, seed, request.preprocessing) for point in part])
+        for talk in request.talks:
             rows = [row for row, point in enumerate(part) if point.key not in talk.answers]
             if rows:
                 talk.answer([part[row] for row in rows], batch[rows])

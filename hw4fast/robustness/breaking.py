@@ -9,7 +9,7 @@ is drawn once per picture and transform, and grows with the level: it is not dra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,7 +21,6 @@ from hw4fast.transforms.spec import ANY_SEVERITY
 
 PICTURES = 200  # of a study, unless it says otherwise
 GRID, ROUNDS = 8, 5  # so a point is known to 1 / 256 of the sweep
-Ask = Callable[[Sequence[Point]], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,20 @@ def swept(points: Sequence[Point]) -> list[Transform]:
     return [transform for transform in found if transform.sweep is not None]
 
 
-def break_points(transforms: Sequence[Transform], ask: Ask, clean: int) -> list[Broken]:
-    """One per transform, of one picture. ask: the answers to the picture at some points; clean: the answer without a
-    transform. All transforms go on together, so that a net gets many questions at once."""
+def questions(transforms: Sequence[Transform], clean: int) -> Generator[Sequence[Point], Sequence[int], list[Broken]]:
+    """Of one picture: gives points, takes the answers to the picture there, and returns a Broken per transform. clean:
+    the answer without one. All transforms go on together, so that a net gets many questions at once."""
     shares = np.arange(1, GRID + 1) / GRID
-    answers = iter(ask([_point(transform, share) for transform in transforms for share in shares]))
+    answers = iter((yield [_point(transform, share) for transform in transforms for share in shares]))
     changed = [[next(answers) != clean for _ in shares] for _ in transforms]
     high = [float(shares[row.index(True)]) if any(row) else math.nan for row in changed]
     low = [share - 1 / GRID for share in high]
     for _ in range(ROUNDS):
         going = [at for at, share in enumerate(high) if not math.isnan(share)]
         middle = {at: (low[at] + high[at]) / 2 for at in going}
-        for at, answer in zip(going, ask([_point(transforms[at], middle[at]) for at in going]), strict=True):
-            (low if answer == clean else high)[at] = middle[at]
+        answers = iter((yield [_point(transforms[at], middle[at]) for at in going]))
+        for at in going:
+            (low if next(answers) == clean else high)[at] = middle[at]
     return [
         Broken(share, math.nan if math.isnan(share) else level_at(transform, share), _changes(row))
         for transform, share, row in zip(transforms, high, changed, strict=True)

@@ -20,6 +20,7 @@ from hw4fast.robustness.metrics import Row, summarise
 from hw4fast.robustness.points import Point
 from hw4fast.robustness.source import Source
 from hw4fast.robustness.store import Store
+from hw4fast.robustness.together import Batches, ask_together
 from hw4fast.transforms import Transform
 
 
@@ -69,10 +70,12 @@ def measure(
     workers: int,
     progress: bool,
     breaking: int = 0,
+    batches: Batches | None = None,
 ) -> list[Measured]:
     """What each of `models` answers to the pictures numbered `chosen` at each of `points` (the first is clean). What
     `store` knows isn't asked again, what is new is added to it, also when this is interrupted. breaking: of how many of
-    the pictures, evenly among them, breaking points are sought.
+    the pictures, evenly among them, breaking points are sought. batches: the device that changes pictures and asks the
+    models in batches; each core by itself if None.
 
     Pictures that can't be read are skipped and listed; UserError when none can be read, or when a model fails or
     answers NaN. Memory grows with the number of answers (12 bytes each), not of pictures.
@@ -86,7 +89,7 @@ def measure(
     failures: list[tuple[str, str]] = []
     reused = 0
     with _bar(len(chosen), source.name, progress) as bar:
-        for done in _answered(source, chosen, plan, store, workers):
+        for done in _answered(source, chosen, plan, store, workers, batches):
             bar.update()
             if done.failure is not None:
                 failures.append((source.names[done.number], done.failure))
@@ -133,11 +136,16 @@ def _note(done: Done, arrays: Sequence[tuple[np.ndarray, ...]], column: int) -> 
         ranks[:, column] = [a.rank for a in found]
 
 
-def _answered(source: Source, chosen: np.ndarray, plan: Plan, store: Store, workers: int) -> Iterator[Done]:
+def _answered(
+    source: Source, chosen: np.ndarray, plan: Plan, store: Store, workers: int, batches: Batches | None
+) -> Iterator[Done]:
     """One Done per picture, in their order; whatever ends it, what was taken is in the store."""
-    stop = Event()
+    stop, numbers = Event(), map(int, chosen)
     try:
-        yield from in_order(lambda n: ask_about(n, source, plan, store, stop), map(int, chosen), workers, stop)
+        if batches is None:
+            yield from in_order(lambda n: ask_about(n, source, plan, store, stop), numbers, workers, stop)
+        else:
+            yield from ask_together(numbers, source, plan, store, batches, workers)
     except BaseException:
         with suppress(OSError):  # a full disk may be what ended it
             store.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Point:
         """The change as `classify --transform` takes it; empty for clean."""
         return self.chain.name if self.chain else ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What an answer is stored under: the spec, and of a transform of the user's own a hash of its code, too."""
         if self.chain is None:

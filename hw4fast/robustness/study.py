@@ -14,7 +14,7 @@ from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.files import alone, write_json
 from hw4fast.kernels import check_threads
 from hw4fast.paths import one_line, printable
-from hw4fast.robustness.asking import Asked
+from hw4fast.robustness.asking import BATCH, Asked
 from hw4fast.robustness.breaking import PICTURES
 from hw4fast.robustness.findings import headline
 from hw4fast.robustness.folder import RECORD, begin, forget, unfinished
@@ -24,6 +24,7 @@ from hw4fast.robustness.output import Outcome, command, write_files
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.source import Source, choose, open_source
 from hw4fast.robustness.store import Store
+from hw4fast.robustness.together import Batches
 from hw4fast.transforms.own import fingerprint, import_transforms
 
 STUDIES = Path("studies")
@@ -98,6 +99,7 @@ def study(
     imports: Sequence[str | Path] = (),
     resume: bool = False,
     breaking: int = PICTURES,
+    batches: Batches | None = None,
 ) -> StudyResult:
     """Measures models on every picture of `source`, clean and under every transform, and writes what it found.
 
@@ -111,6 +113,8 @@ def study(
     the first of a shuffle that `seed` fixes. labels: a file that labels a folder's pictures (see `data.folder`).
     imports: Python files with transforms of the user's own. breaking: of how many pictures, evenly among them, the
     smallest strength is sought that changes the answer; 0 for none. resume: go on with a study that was interrupted.
+    batches: a device that changes pictures and hands them to the models in batches, such as `hw4fast.batched.on_gpu()`
+    for the provider "cuda": the transforms' bytes are the same; each core for itself if None.
 
     The same arguments give byte-identical predictions and summaries on the same machine, whatever `threads` says.
     Raises UserError and UsageError for what can't be had, Interrupted on Ctrl-C (answers are kept); pictures that can't
@@ -148,9 +152,9 @@ def study(
     try:
         with alone(folder, "studying into"):  # nothing of a folder that another process studies into is touched
             try:
-                store = Store(folder, _setting(asked[0]))
+                store = Store(folder, _setting(asked[0], batches))
                 options: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress, "breaking": breaking}
-                measured = measure(opened, chosen, asked, points, store, **options)
+                measured = measure(opened, chosen, asked, points, store, batches=batches, **options)
                 store.finish()
                 outcome = Outcome(arguments, opened, asked, measured, time.perf_counter() - started)
                 write_json(folder / RECORD, unfinished(opened.identity, seed, arguments))  # until all files are of it
@@ -186,13 +190,14 @@ def _asked(models: Sequence[str | Path], provider: str, source: Source) -> list[
     return [Asked(name, c, source.labels_for(c.card.labels)) for name, c in zip(names, classifiers, strict=True)]
 
 
-def _setting(model: Asked) -> dict[str, str]:
+def _setting(model: Asked, batches: Batches | None) -> dict[str, str]:
     """What an answer depends on besides the model, the picture and the transform: versions, and the code itself, which
-    in a source folder changes without them."""
+    in a source folder changes without them; and the size of batches, by which a net's sums may differ."""
     used = ("hw4fast", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
     versions = record.versions()
     setting = {name: versions[name] for name in used if name in versions}
-    return setting | {"provider": model.classifier.provider, "code": fingerprint()}
+    setting |= {"provider": model.classifier.provider, "code": fingerprint()}
+    return setting | {"batch": str(batches.size if batches else BATCH)}
 
 
 def _kept(arguments: dict[str, Any], folder: Path, made: Sequence[Path]) -> str:

@@ -72,9 +72,13 @@ def zoom_blur(picture: np.ndarray, *, factor: float, step: float) -> np.ndarray:
     return zoom_kernel(picture, np.arange(1, factor, step))
 
 
+def size_for(sigma: float) -> int:
+    """Of the kernel that `gaussian_blur` takes for a sigma in pixels of the picture's own."""
+    return min(2 * int(4 * sigma + 0.5) + 1, LARGEST_KERNEL)
+
+
 def _gaussian(picture: np.ndarray, sigma: float) -> np.ndarray:
-    size = min(2 * int(4 * sigma + 0.5) + 1, LARGEST_KERNEL)
-    return kernel(picture, size, sigma, threads=1, border="edge", rounding="down")
+    return kernel(picture, size_for(sigma), sigma, threads=1, border="edge", rounding="down")
 
 
 @lru_cache(maxsize=64)

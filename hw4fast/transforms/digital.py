@@ -62,14 +62,14 @@ def pixelate(picture: np.ndarray, *, factor: float) -> np.ndarray:
     height, width, _ = picture.shape
     small = max(1, int(height * factor)), max(1, int(width * factor))
     reduced = resize(picture, small, interpolation="box", threads=1)
-    (rows, simple), (columns, simple_too) = (_nearest(*n) for n in zip(small, (height, width), strict=True))
+    (rows, simple), (columns, simple_too) = (nearest_places(*n) for n in zip(small, (height, width), strict=True))
     if simple and simple_too:
         return resize(reduced, (height, width), interpolation="box", threads=1)
     return reduced[rows[:, None], columns]
 
 
 @lru_cache(maxsize=64)
-def _nearest(short: int, long: int) -> tuple[np.ndarray, bool]:
+def nearest_places(short: int, long: int) -> tuple[np.ndarray, bool]:
     """Which of `short` pixels Pillow makes each of `long` from, and whether a box, enlarged, finds the same: of pixels
     right between two, the rounding of sums decides."""
     step = short / long

@@ -7,7 +7,7 @@ from math import cos, radians, sin, tan
 
 import numpy as np
 
-from hw4fast.kernels.resize import resize
+from hw4fast.kernels.resize import Box, resize
 from hw4fast.kernels.sample import warp
 from hw4fast.transforms.spec import Parameter, Sweep, Transform, register
 
@@ -15,6 +15,7 @@ FILLS = {"edge": ("edge", 0), "black": ("constant", 0), "white": ("constant", 25
 FILL = Parameter(choices=tuple(FILLS), default="edge")
 AXES = {"horizontal": (1,), "vertical": (0,), "both": (0, 1)}
 Matrix = Sequence[Sequence[float]]
+Size = tuple[int, int]  # height, width
 
 
 def rotate(picture: np.ndarray, *, degrees: float, fill: str) -> np.ndarray:
@@ -22,8 +23,7 @@ def rotate(picture: np.ndarray, *, degrees: float, fill: str) -> np.ndarray:
 
     degrees: counter-clockwise as it is looked at. fill: a key of FILLS.
     """
-    angle = radians(degrees)
-    return _warped(picture, _about_centre(picture, cos(angle), -sin(angle), sin(angle), cos(angle)), fill)
+    return _warped(picture, rotation(picture.shape[:2], degrees), fill)
 
 
 def translate(picture: np.ndarray, *, right: float, down: float, fill: str) -> np.ndarray:
@@ -35,12 +35,10 @@ def translate(picture: np.ndarray, *, right: float, down: float, fill: str) -> n
 def scale(picture: np.ndarray, *, factor: float, fill: str) -> np.ndarray:
     """Zooms about the centre, below 1 out and above 1 in: resized as Pillow does, bilinear and antialiased, to sides
     that differ from the picture's by an even number of pixels; then cut, or laid on the fill."""
-    height, width = (max(side + 2 * round(side * (factor - 1) / 2), 2 - side % 2) for side in picture.shape[:2])
-    over, beside = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
-    box = (max(over, 0), max(beside, 0), min(height, picture.shape[0]), min(width, picture.shape[1]))
-    resized = resize(picture, (height, width), box, threads=1)
-    margins = [(max(-over, 0),) * 2, (max(-beside, 0),) * 2, (0, 0)]
-    if not any(map(sum, margins)):
+    size, box, (above, beside) = zoomed(picture.shape[:2], factor)
+    resized = resize(picture, size, box, threads=1)
+    margins = [(above, above), (beside, beside), (0, 0)]
+    if not above and not beside:
         return resized
     border, value = FILLS[fill]
     return np.pad(resized, margins, "edge") if border == "edge" else np.pad(resized, margins, constant_values=value)
@@ -51,16 +49,13 @@ def shear(picture: np.ndarray, *, degrees: float, fill: str) -> np.ndarray:
 
     degrees: what an upright line leans to the right by.
     """
-    return _warped(picture, _about_centre(picture, 1, tan(radians(degrees)), 0, 1), fill)
+    return _warped(picture, shearing(picture.shape[:2], degrees), fill)
 
 
 def perspective(picture: np.ndarray, *, rng: np.random.Generator, distortion: float, fill: str) -> np.ndarray:
     """Looks at the picture from a random side, bilinear: each of its corners moves inwards, across and down by up to
     `distortion` of half the side (torchvision's RandomPerspective; there by whole pixels)."""
-    height, width = picture.shape[:2]
-    outer = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])  # in widths and heights; clockwise from the upper left
-    corners = (outer + (1 - 2 * outer) * rng.random((4, 2)) * distortion / 2) * (width, height) - 0.5
-    return _warped(picture, _to_corners(corners.tolist(), width, height), fill)
+    return _warped(picture, from_a_side(picture.shape[:2], rng, distortion), fill)
 
 
 def flip(picture: np.ndarray, *, axis: str) -> np.ndarray:
@@ -74,10 +69,42 @@ def flip(picture: np.ndarray, *, axis: str) -> np.ndarray:
 
 def crop(picture: np.ndarray, *, share: float) -> np.ndarray:
     """The middle of the picture, `share` of each side, made as large as the whole was (as Pillow does, bilinear)."""
-    height, width = picture.shape[:2]
-    inner_height, inner_width = max(round(share * height), 1), max(round(share * width), 1)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    return resize(picture[top : top + inner_height, left : left + inner_width], (height, width), threads=1)
+    top, left, height, width = middle(picture.shape[:2], share)
+    return resize(picture[top : top + height, left : left + width], picture.shape[:2], threads=1)
+
+
+def rotation(size: Size, degrees: float) -> Matrix:
+    """What `rotate` warps a picture of that height and width by."""
+    angle = radians(degrees)
+    return _about_centre(size, cos(angle), -sin(angle), sin(angle), cos(angle))
+
+
+def shearing(size: Size, degrees: float) -> Matrix:
+    """What `shear` warps by."""
+    return _about_centre(size, 1, tan(radians(degrees)), 0, 1)
+
+
+def from_a_side(size: Size, rng: np.random.Generator, distortion: float) -> Matrix:
+    """What `perspective` warps by."""
+    height, width = size
+    outer = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])  # in widths and heights; clockwise from the upper left
+    corners = (outer + (1 - 2 * outer) * rng.random((4, 2)) * distortion / 2) * (width, height) - 0.5
+    return _to_corners(corners.tolist(), width, height)
+
+
+def zoomed(size: Size, factor: float) -> tuple[Size, Box, tuple[int, int]]:
+    """Of `scale`: what a picture is resized to, which part of that is seen, and how much is to be filled above and
+    beside it (below and on the other side as much)."""
+    height, width = (max(side + 2 * round(side * (factor - 1) / 2), 2 - side % 2) for side in size)
+    over, beside = (height - size[0]) // 2, (width - size[1]) // 2
+    box = (max(over, 0), max(beside, 0), min(height, size[0]), min(width, size[1]))
+    return (height, width), box, (max(-over, 0), max(-beside, 0))
+
+
+def middle(size: Size, share: float) -> Box:
+    """Top, left, height and width of what `crop` enlarges."""
+    height, width = max(round(share * size[0]), 1), max(round(share * size[1]), 1)
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
 def _warped(picture: np.ndarray, matrix: Matrix, fill: str) -> np.ndarray:
@@ -85,9 +112,9 @@ def _warped(picture: np.ndarray, matrix: Matrix, fill: str) -> np.ndarray:
     return warp(picture, matrix, border, value)
 
 
-def _about_centre(picture: np.ndarray, a: float, b: float, c: float, d: float) -> Matrix:
+def _about_centre(size: Size, a: float, b: float, c: float, d: float) -> Matrix:
     """Output pixel (x, y) from input pixel (a x + b y, c x + d y), both counted from the picture's centre."""
-    y, x = ((side - 1) / 2 for side in picture.shape[:2])
+    y, x = ((side - 1) / 2 for side in size)
     return (a, b, x - a * x - b * y), (c, d, y - c * x - d * y), (0, 0, 1)
 
 

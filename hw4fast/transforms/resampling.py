@@ -28,13 +28,19 @@ def interpolation(picture: np.ndarray, *, preprocessing: Preprocessing, kind: st
     if kind != "no-antialias":
         return replace(preprocessing, interpolation=kind).fit(picture)
     picture = preprocessing.in_mode(picture)
-    size, (top, left, height, width) = preprocessing.places(*picture.shape[:2])
-    rows, columns = (
-        ((np.arange(begin, begin + n) + 0.5) * (whole / resized) - 0.5).astype(np.float32)
-        for begin, n, whole, resized in zip((top, left), (height, width), picture.shape[:2], size, strict=True)
-    )
+    rows, columns = places_between(preprocessing, picture.shape[:2])
     down, across = np.broadcast_arrays(rows[:, None], columns[None, :])
     return sample(picture, np.ascontiguousarray(down), np.ascontiguousarray(across))
+
+
+def places_between(preprocessing: Preprocessing, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where "no-antialias" looks in a picture of that height and width: rows and columns, float32 lines."""
+    size, (top, left, height, width) = preprocessing.places(*shape)
+    rows, columns = (
+        ((np.arange(begin, begin + n) + 0.5) * (whole / resized) - 0.5).astype(np.float32)
+        for begin, n, whole, resized in zip((top, left), (height, width), shape, size, strict=True)
+    )
+    return rows, columns
 
 
 def framing(picture: np.ndarray, *, preprocessing: Preprocessing, kind: str) -> np.ndarray:

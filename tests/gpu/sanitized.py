@@ -1,9 +1,20 @@
 """Runs each CUDA kernel on small inputs, for compute-sanitizer: python tests/gpu/sanitized.py"""
 
+import numpy as np
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, gaussian_blur, resize, softmax_cross_entropy
+from hw4fast.nn import (
+    binary_cross_entropy_with_logits,
+    conv_block,
+    fixed_blur,
+    gaussian_blur,
+    noise,
+    resize,
+    sample,
+    softmax_cross_entropy,
+    warp,
+)
 
 
 def main() -> None:
@@ -25,6 +36,15 @@ def main() -> None:
         gaussian_blur(pictures, size), gaussian_blur(pictures.float(), size)
     for size in ((40, 33), (5, 60), (70, 90)):
         resize(torch.randint(0, 256, (2, 50, 64, 3), dtype=torch.uint8, device="cuda"), size)
+    for shape in ((2, 5, 33, 1), (3, 40, 70, 3)):
+        pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+        for kind, strength in (("gaussian", 0.1), ("speckle", 0.3), ("impulse", 0.2), ("shot", 25.0)):
+            noise(pictures, kind, strength, range(shape[0]))
+        for size, sigmas in ((5, [1.0]), (51, [3.0] * shape[0])):
+            fixed_blur(pictures, size, sigmas)
+        for fill in (None, 255):
+            warp(pictures, np.array([[[0.9, 0.4, -3.0], [-0.3, 1.1, 2.0], [1e-3, 0, 1]]]), fill)
+        sample(pictures, np.float32([-2, 3.5, 99]), np.float32([0.25, 7]))
     torch.cuda.synchronize()
     print(kernels.cuda_calls())
 

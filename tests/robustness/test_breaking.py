@@ -10,7 +10,7 @@ import pytest
 
 from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness.analysis import breaking_points
-from hw4fast.robustness.breaking import GRID, ROUNDS, break_points, level_at, swept
+from hw4fast.robustness.breaking import GRID, ROUNDS, level_at, questions, swept
 from hw4fast.robustness.measure import Measured
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.study import study
@@ -30,6 +30,16 @@ def answers_by(changed):
         return [int(changed(link.transform.name, link.parameters[link.transform.level])) for link in links]
 
     return ask, asked
+
+
+def break_points(transforms, ask, clean):
+    asking = questions(transforms, clean)
+    points = next(asking)
+    while True:
+        try:
+            points = asking.send(ask(points))
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.mark.parametrize("threshold", [0.3, 1.0, 22.6, 90.0, 179.0])

@@ -339,4 +339,4 @@ def test_the_command_repeats_what_was_asked(out, monkeypatch):
     monkeypatch.setattr(study_module, "study", study)
     program, *words = shlex.split(shlex.join(command(asked)))
     assert (program, main(words)) == ("hw4fast", 1)
-    assert seen == [asked | {"resume": False}]
+    assert seen == [asked | {"resume": False, "batches": None}]

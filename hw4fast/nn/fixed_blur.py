@@ -1,0 +1,76 @@
+"""fixed_blur: Gaussian blurs of batches of pictures in bytes, on the CPU or a GPU: kernels.gaussian_blur's very bytes.
+
+`gaussian_blur` is for training: it takes floats, too, has a gradient, and on a GPU sums in float32. This one is for
+measuring: every device gives the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hw4fast.kernels import gaussian_blur as card
+from hw4fast.nn import cuda
+from hw4fast.nn.operators import check_tensors, no_tensors
+
+
+def fixed_blur(
+    pictures: Tensor, size: int, sigmas: Sequence[float], border: str = "mirror", rounding: str = "nearest"
+) -> Tensor:
+    """Pictures, each blurred with its own sigma or all with one.
+
+    pictures: uint8 [n, h, w, c]. size: of the kernel in pixels, odd, 1 … 999. sigmas: pixels, n or one. border,
+    rounding: see kernels.gaussian_blur. → a new tensor of the same shape; picture i is kernels.gaussian_blur's.
+    Raises TypeError for a wrong dtype, ValueError for a wrong shape or value, NotImplementedError for a device other
+    than the CPU and NVIDIA's GPUs.
+    """
+    if not isinstance(pictures, Tensor):
+        raise no_tensors({"pictures": pictures})
+    check_tensors("fixed_blur", pictures, cuda=True)
+    if pictures.dtype is not torch.uint8:
+        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+    if pictures.dim() != 4:
+        raise ValueError(f"pictures must be [n, h, w, c], not {list(pictures.shape)}")
+    n = len(pictures)
+    if len(sigmas) not in (1, n):
+        raise ValueError(f"there must be {n} sigmas or one, not {len(sigmas)}")
+    if border not in card.BORDERS or rounding not in card.ROUNDINGS:
+        raise ValueError(f"border must be one of {list(card.BORDERS)} and rounding one of {list(card.ROUNDINGS)}")
+    for sigma in sigmas:
+        card.pairs(size, sigma)  # its errors
+    if pictures.is_cuda:
+        return _fixed_blur_cuda(pictures, size, sigmas, border, rounding)
+    output = torch.empty(pictures.shape, dtype=torch.uint8)
+    every = sigmas if len(sigmas) == n else [sigmas[0]] * n
+    for picture, sigma, out in zip(pictures.numpy(), every, output.numpy(), strict=True):
+        out[...] = card.gaussian_blur(picture, size, sigma, border=border, rounding=rounding)
+    return output
+
+
+def _fixed_blur_cuda(pictures: Tensor, size: int, sigmas: Sequence[float], border: str, rounding: str) -> Tensor:
+    pictures = pictures.contiguous()
+    output = torch.empty_like(pictures)
+    weights, units = zip(*(card.fixed_weights(card.gaussian_weights(size, sigma)) for sigma in sigmas), strict=True)
+    kept = [card.kept_bits(unit) for unit in units]
+    shifts = [[u - k for u, k in zip(units, kept, strict=True)], [u + k for u, k in zip(units, kept, strict=True)]]
+    numbers = np.concatenate([np.ravel(weights), np.ravel(shifts)]).astype(np.int32)  # one copy
+    there = torch.from_numpy(numbers).to(pictures.device)
+    middle = cuda.scratch(pictures, 2 * pictures.numel())
+    cuda.launch(
+        cuda.module().fixed_blur,
+        pictures,
+        pictures.data_ptr(),
+        output.data_ptr(),
+        middle.data_ptr(),
+        tuple(pictures.shape),
+        there.data_ptr(),
+        size,
+        there.data_ptr() + 4 * size * len(sigmas),
+        len(sigmas) > 1,
+        card.BORDERS.index(border),
+        rounding == "nearest",
+    )
+    return output

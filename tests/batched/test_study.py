@@ -1,0 +1,170 @@
+"""A whole study through batches, on the CPU in place of a GPU: what each core finds for itself, byte for byte."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from hw4fast.batched import TorchBatches, on_gpu
+from hw4fast.batched import batches as batches_module
+from hw4fast.batched.batches import ready
+from hw4fast.errors import UserError
+from hw4fast.inference.classifier import Classifier
+from hw4fast.robustness import together
+from hw4fast.robustness.asking import Asked
+from hw4fast.robustness.measure import measure
+from hw4fast.robustness.points import points_of
+from hw4fast.robustness.source import open_source
+from hw4fast.robustness.store import Store
+from hw4fast.robustness.study import study
+from tests.robustness.test_asking import net
+
+# with a batched form and without, random ones, such that are about reading, a chain, one without severities
+SOME = ("rotate", "gaussian_blur", "jitter", "snow", "framing", "thumbnail", "blur5+jpeg30", "flip", "contrast")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(11):
+        small = Image.fromarray(rng.integers(0, 256, (8, 12 + i % 3, 3), np.uint8))
+        small = small.resize((96 + 8 * (i % 3), 64))
+        (small.convert("L") if i == 5 else small).save(folder / f"{i:02d}.png")
+    (folder / "03.png").write_bytes(b"no picture")
+    lines = [f"{i:02d}.png,{i}" for i in range(9)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    one = net(folder / "one.onnx", 1, scale=0.02)
+    two = net(folder / "two.onnx", 2, mean=(0.1, 0.2, 0.9), std=(0.1, 1, 0.3), scale=0.01)
+    return [one, two, net(folder / "three.onnx", 3, resize="shorter-side", resize_size=40, scale=0.02)]
+
+
+def quietly(source, models, out, transforms=SOME, **options):
+    return study(source, models, transforms, out, progress=False, **{"breaking": 4} | options)
+
+
+def tables(result):
+    """Every table, and the answers without what they depend on."""
+    texts = {path.name: path.read_bytes() for path in result.out.glob("*.csv")}
+    answers = pq.read_table(result.out / "answers.parquet").replace_schema_metadata()
+    return texts | {"answers": answers.to_pydict()}
+
+
+@pytest.fixture(scope="module")
+def by_cores(photos, models, tmp_path_factory):
+    return quietly(photos, models, tmp_path_factory.mktemp("s") / "cores")
+
+
+class Watched(TorchBatches):
+    """Notes what it is given."""
+
+    def __init__(self, size):
+        super().__init__("cpu", size)
+        self.made = []
+
+    def apply(self, chain, pictures, *rest):
+        self.made.append((chain.name if chain else "", len(pictures)))
+        return super().apply(chain, pictures, *rest)
+
+
+def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path):
+    batches = Watched(size=8)
+    found = quietly(photos, models, tmp_path / "s", batches=batches)
+    assert found.failures == by_cores.failures and len(found.failures) == 1
+    assert tables(found) == tables(by_cores)
+    names = {name.rstrip("0123456789.") for name, _ in batches.made}
+    assert {"", "rotate", "framing:kind=stretch", "thumbnail"} <= names and not names & {"snow", "blur5+jpeg"}
+    assert max(n for _, n in batches.made) == 10
+
+
+def measured(photos, models, tmp_path, batches, workers=2):
+    """Per model all that `measure` gives but the points."""
+    source = open_source(photos, None)
+    asked = []
+    for path in models:
+        classifier = Classifier(path, threads=1)
+        asked.append(Asked(path.name, classifier, source.labels_for(classifier.card.labels)))
+    options = {"seed": 1, "workers": workers, "progress": False, "breaking": 4, "batches": batches}
+    found = measure(source, np.arange(11), asked, points_of(SOME), Store(tmp_path, {}), **options)
+    arrays = ("answers", "confidence", "ranks", "labels")
+    others = ("names", "numbers", "failures", "sought", "reused")
+    # as text: NaN is itself there
+    return [
+        [getattr(m, n).tolist() for n in arrays] + [repr(m.broken), *(getattr(m, n) for n in others)] for m in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "at_once", "ahead", "workers"), [(3, 1 << 24, 2, 1), (32, 2 * 64 * 104 * 3, 0, 2), (1, 1, 5, 3)]
+)
+def test_neither_groups_nor_parts_nor_workers_tell(
+    photos, models, tmp_path, monkeypatch, group, at_once, ahead, workers
+):
+    monkeypatch.setattr(together, "TOGETHER", group)
+    monkeypatch.setattr(together, "AHEAD", ahead)
+    monkeypatch.setattr(batches_module, "AT_ONCE", at_once)
+    batches = Watched(size=8)
+    found = measured(photos, models, tmp_path / "a", batches, workers)
+    assert found == measured(photos, models, tmp_path / "b", None)
+    assert max(n for _, n in batches.made) == min(group, 10)
+
+
+def test_other_batches_are_other_answers_and_the_same_are_found_again(photos, models, by_cores, tmp_path):
+    large = quietly(photos, models[:1], tmp_path / "s", ("rotate", "snow"), batches=TorchBatches("cpu"))
+    again = quietly(photos, models[:1], tmp_path / "s", ("rotate", "snow"), batches=TorchBatches("cpu"))
+    assert large.reused == 0 and again.reused == again.predictions
+    assert quietly(photos, models[:1], tmp_path / "s", ("rotate", "snow")).reused == 0
+    with (large.out / "predictions.csv").open() as one, (by_cores.out / "predictions.csv").open() as all_:
+        answers = [(r["image"], r["spec"], r["answer"]) for r in csv.DictReader(one)]
+        wanted = {(r["image"], r["spec"], r["answer"]) for r in csv.DictReader(all_) if r["model"].endswith("one.onnx")}
+    assert set(answers) <= wanted and len(answers) == 10 * 11
+
+
+def test_a_net_that_fails_names_the_point(photos, tmp_path):
+    bad = net(tmp_path / "bad.onnx", 1, scale=np.nan)
+    with pytest.raises(UserError, match=r"clean pictures: .* \(NaN"):
+        quietly(photos, [bad], tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_full_memory_is_told(photos, models, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("hw4fast.batched.forms.apply", full)
+    with pytest.raises(UserError, match="the GPU's memory is full"):
+        quietly(photos, models, tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "BGR"])
+@pytest.mark.parametrize("divisor", [255.0, 1.0])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_what_the_graph_takes(models, mode, divisor, layout, dtype):
+    classifier = Classifier(models[1])
+    card = classifier.card
+    classifier.card = replace(
+        card,
+        preprocessing=replace(card.preprocessing, mode=mode, divisor=divisor),
+        input=replace(card.input, dtype=dtype, layout=layout),
+    )
+    batch = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    wanted, found = classifier.tensor(batch), ready(torch.from_numpy(batch), classifier.card).numpy()
+    assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
+
+
+def test_without_a_gpu_the_reason_is_told():
+    batches, reason = on_gpu()
+    assert (batches is None) == bool(reason)

@@ -1,0 +1,85 @@
+"""fixed_blur's, noise's and sample's CUDA kernels, run by the emulator: the CPU kernels' bytes."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from hw4fast.transforms import geometry
+from tests.emulated.faces import emulated  # noqa: F401
+from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, pictures
+
+blur, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in ("fixed_blur", "noise", "sample"))
+
+
+@pytest.mark.parametrize("kind", STRENGTHS)
+@pytest.mark.parametrize("shape", [(3, 90, 100, 3), (3, 1, 1, 1), (3, 63), (3, 64), (3, 65), (3, 7, 33, 1)], ids=str)
+def test_noise(emulated, kind, shape):  # noqa: F811
+    x = pictures(*shape)
+    for strength in (STRENGTHS[kind], *{"impulse": (0, 1, 1e-4), "shot": (0.1, 600)}.get(kind, (0, 0.004, 9.0))):
+        found = noise._noise_cuda(x, kind, strength, KEYS)
+        assert torch.equal(found, noise.noise(x, kind, strength, KEYS)), strength
+
+
+@pytest.mark.parametrize("size", [1, 3, 15, 17, 51, 999])
+@pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_fixed_blur(emulated, size, border, rounding):  # noqa: F811
+    for shape in ((2, 33, 50, 3), (3, 1, 1, 1), (2, 17, 2, 3), (2, 5, 131, 1)):
+        x = pictures(*shape)
+        x[0, : shape[1] // 2] = 255
+        for sigmas in ([0.01], [7.3], [400.0], [0.1, 2.5, 30.0][: shape[0]]):
+            found = blur._fixed_blur_cuda(x, size, sigmas, border, rounding)
+            assert torch.equal(found, blur.fixed_blur(x, size, sigmas, border, rounding)), (shape, sigmas)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("fill", [None, 0, 255])
+@pytest.mark.parametrize("size", [(20, 31), (1, 1), (50, 3)], ids=str)
+def test_warp(emulated, monkeypatch, c, fill, size):  # noqa: F811
+    x = pictures(3, *size, c)
+    turned = [np.array(geometry.rotation(size, degrees)) for degrees in (30, 90, 360)]
+    far = np.array([[1, 0, 1e30], [0, 1, -1e30], [0, 0, 1]])
+    gone = np.array([[1, 0, 0], [0, 1, 0], [1e-3, 0, 0.0]])  # by 0 at the left border: ±∞ and NaN
+    for matrices in (np.stack([np.eye(3), TURN, TURN @ TURN]), np.stack(turned), far[None], gone[None], TURN[None]):
+        assert torch.equal(on_emulator(monkeypatch, sample.warp, x, matrices, fill), sample.warp(x, matrices, fill))
+
+
+def test_sample(emulated, monkeypatch):  # noqa: F811
+    x = pictures(2, 40, 31, 3)
+    rows = np.linspace(-3, 45, 77, dtype=np.float32)
+    columns = np.float32([np.nan, -np.inf, np.inf, 2.5, 2.99999, 30, 30.5, 31, 1e9])
+    assert torch.equal(on_emulator(monkeypatch, sample.sample, x, rows, columns), sample.sample(x, rows, columns))
+
+
+def on_emulator(monkeypatch, call, x, *rest):
+    """As for a tensor on a GPU."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "is_cuda", True)
+        return call(x, *rest)
+
+
+def test_what_is_refused(emulated):  # noqa: F811
+    some = torch.zeros(64, dtype=torch.uint8).data_ptr()
+    for kind, strength, table, bits in ((4, 1, 0, 0), (-1, 1, 0, 0), (0, -1, 0, 0), (0, 1e7, 0, 0), (3, 0, 0, 5)):
+        with pytest.raises(ValueError, match="noise"):
+            emulated.noise(kind, some, some, some, 1, 4, strength, table, bits, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.noise(0, some, 0, some, 1, 4, 1.0, 0, 0, 0)
+    for n, size, border in ((1, 2, 0), (1, 1001, 0), (1, 3, 3), (70_000, 3, 0)):
+        with pytest.raises(ValueError, match="fixed_blur"):
+            emulated.fixed_blur(some, some, some, (n, 2, 2, 1), some, size, some, False, border, True, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.fixed_blur(some, some, 0, (1, 2, 2, 1), some, 3, some, False, 0, True, 0)
+    nowhere = (0, 0, 0, (0, 0, 0), 0, (0, 0, 0), 0)
+    for shape, size, fill in (
+        ((1, 4, 5, 2), (4, 5), 0),
+        ((1, 0, 5, 3), (4, 5), 0),
+        ((1, 1 << 24, 5, 3), (4, 5), 0),
+        ((1, 4, 5, 3), (-1, 5), 0),
+        ((1, 4, 5, 3), (4, 5), 256),
+        ((1, 4, 5, 3), (4, 5), 0),
+    ):
+        with pytest.raises(ValueError, match="sample"):
+            emulated.sample(some, shape, some, size, fill, *nowhere)

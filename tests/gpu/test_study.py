@@ -1,0 +1,92 @@
+"""A study's transforms on a GPU: the cores' bytes, and a whole study through onnxruntime there."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hw4fast.batched import FORMS, TorchBatches, on_gpu
+from hw4fast.batched.batches import ready
+from hw4fast.inference.classifier import Classifier
+from hw4fast.inference.session import explain_provider
+from hw4fast.robustness.points import points_of
+from hw4fast.robustness.study import study
+from hw4fast.transforms.randomness import picture_key
+from tests.batched.test_forms import WAYS, photographs
+from tests.robustness.test_asking import net
+
+POINTS = points_of(list(FORMS))[1:]
+
+
+def on_both(point, pictures, decoded=(), preprocessing=None):
+    keys = [picture_key(picture) for picture in pictures]
+    batches = TorchBatches("cuda")
+    there = [[batches.put(picture) for picture in some] for some in (pictures, decoded)]
+    found = batches.apply(point.chain, there[0], keys, 3, there[1], preprocessing)
+    given = decoded or [None] * len(pictures)
+    wanted = [
+        point.chain(picture, seed=3, key=key, decoded=one, preprocessing=preprocessing)
+        for picture, key, one in zip(pictures, keys, given, strict=True)
+    ]
+    assert found.is_cuda
+    return found.cpu().numpy(), np.stack(wanted)
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if not p.reads], ids=lambda point: point.spec)
+def test_the_bytes_are_the_cores(point):
+    for shape in ((224, 224, 3), (33, 50, 3), (28, 28, 1), (1, 1, 3)):
+        found, wanted = on_both(point, photographs(5, shape))
+        differs = (found != wanted).sum()
+        assert differs == 0, f"{differs} of {found.size} bytes at {shape}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("point", [p for p in POINTS if p.reads], ids=lambda point: point.spec)
+def test_mistakes_of_reading(point, way):
+    sizes = [(375, 500, 3), (64, 47, 3), (375, 500, 3), (31, 200, 1), (280, 300, 3)]
+    decoded = [photographs(1, size, seed)[0] for seed, size in enumerate(sizes)]
+    fitted = np.stack([WAYS[way].fit(picture) for picture in decoded])
+    found, wanted = on_both(point, fitted, decoded, WAYS[way])
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_graph_takes(way, tmp_path):
+    classifier = Classifier(net(tmp_path / "net.onnx", 1))
+    shape = (*WAYS[way].crop, WAYS[way].channels)
+    batch = np.random.default_rng(0).integers(0, 256, (6, *shape), np.uint8)
+    card = classifier.card.__class__(
+        preprocessing=WAYS[way], labels=classifier.card.labels, provenance={}, parity={}, opset=17
+    )
+    classifier.card = card
+    assert np.array_equal(ready(torch.from_numpy(batch).cuda(), card).cpu().numpy(), classifier.tensor(batch))
+
+
+def answers(result):
+    with (result.out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return {(row["image"], row["spec"]): (row["answer"], float(row["confidence"])) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_a_whole_study(provider, tmp_path):
+    """With the net on the CPU, too: then the answers are the cores' but for the sums of another batch size."""
+    if reason := explain_provider(provider):
+        pytest.skip(f"provider {provider}: {reason}")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, picture in enumerate(photographs(12, (48, 64, 3))):
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+    model = net(tmp_path / "net.onnx", 1, scale=0.01)
+    options = {"progress": False, "breaking": 3, "labels": "none"}
+    some = ["rotate", "blur", "jitter", "snow", "framing", "thumbnail", "contrast"]
+    batches, reason = on_gpu()
+    assert batches, reason
+    found = answers(study(folder, model, some, tmp_path / "gpu", provider=provider, batches=batches, **options))
+    wanted = answers(study(folder, model, some, tmp_path / "cores", **options))
+    assert found.keys() == wanted.keys() and len(found) == 12 * (6 * 5 + 2)
+    for key, (answer, confidence) in wanted.items():
+        # TF32's sums on a GPU may exchange two classes that are nearly as probable
+        assert abs(found[key][1] - confidence) < 0.02, key
+        assert provider == "cuda" or found[key][0] == answer, key

@@ -1,0 +1,101 @@
+"""fixed_blur, noise, warp and sample of batches on the CPU: the kernels' bytes picture by picture, and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hw4fast.kernels import gaussian_blur as blur_card
+from hw4fast.kernels import noise as noise_card
+from hw4fast.kernels import sample as sample_card
+from hw4fast.nn import fixed_blur, noise, sample, warp
+from hw4fast.nn.noise import ON_PICTURES
+
+KEYS = [0, 2**64 - 1, 12345678901234567890]
+STRENGTHS = {"gaussian": 0.2, "speckle": 0.5, "impulse": 0.1, "shot": 25.0}
+TURN = np.array([[0.9, -0.3, 4.2], [0.3, 0.9, -1.7], [0.001, -0.002, 1]])
+
+
+def pictures(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+@pytest.mark.parametrize("kind", ON_PICTURES)
+@pytest.mark.parametrize("shape", [(3, 17, 23, 3), (3, 1, 1, 1), (3, 100)], ids=str)
+def test_each_picture_has_its_own_noise(kind, shape):
+    x = pictures(*shape)
+    found = noise(x, kind, STRENGTHS[kind], KEYS)
+    for one, key, made in zip(x.numpy(), KEYS, found.numpy(), strict=True):
+        assert np.array_equal(made, ON_PICTURES[kind](one, STRENGTHS[kind], key))
+    assert np.array_equal(noise_card.shot_noise(x[0].numpy(), 3.0, 5), noise(x[:1], "shot", 3.0, [5])[0].numpy())
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("fill", [None, 0, 255])
+def test_each_picture_has_its_own_homography(c, fill):
+    x, matrices = pictures(3, 20, 31, c), np.stack([np.eye(3), TURN, TURN @ TURN])
+    border = ("edge", 0) if fill is None else ("constant", fill)
+    found, alike = warp(x, matrices, fill), warp(x, TURN[None], fill)
+    for one, matrix, made, other in zip(x.numpy(), matrices, found.numpy(), alike.numpy(), strict=True):
+        assert np.array_equal(made, sample_card.warp(one, matrix, *border))
+        assert np.array_equal(other, sample_card.warp(one, TURN, *border))
+
+
+@pytest.mark.parametrize("border", ["mirror", "edge"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_each_picture_has_its_own_sigma(border, rounding):
+    x, sigmas = pictures(3, 20, 31, 3), [0.3, 2.0, 11.0]
+    found, alike = fixed_blur(x, 15, sigmas, border, rounding), fixed_blur(x, 15, [2.0], border, rounding)
+    for one, sigma, made, other in zip(x.numpy(), sigmas, found.numpy(), alike.numpy(), strict=True):
+        assert np.array_equal(made, blur_card.gaussian_blur(one, 15, sigma, border=border, rounding=rounding))
+        assert np.array_equal(other, blur_card.gaussian_blur(one, 15, 2.0, border=border, rounding=rounding))
+
+
+def test_places_that_cross():
+    x = pictures(2, 20, 31, 3)
+    rows, columns = np.float32([-3, 0.25, 7.5, 30]), np.float32([1, 2.125, 40])
+    down, across = (np.ascontiguousarray(a) for a in np.broadcast_arrays(rows[:, None], columns))
+    found = sample(x, rows, columns)
+    assert found.shape == (2, 4, 3, 3)
+    for one, made in zip(x.numpy(), found.numpy(), strict=True):
+        assert np.array_equal(made, sample_card.sample(one, down, across))
+
+
+def test_no_pictures():
+    nothing = pictures(0, 4, 5, 3)
+    assert noise(nothing, "impulse", 0.5, []).shape == warp(nothing, TURN[None]).shape == nothing.shape
+    assert fixed_blur(nothing, 3, [1.0]).shape == nothing.shape
+    assert sample(nothing, np.float32([1]), np.float32([1, 2])).shape == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda x: noise(x.numpy(), "shot", 5, KEYS), TypeError, "ndarray"),
+        (lambda x: noise(x.float(), "shot", 5, KEYS), TypeError, "uint8"),
+        (lambda x: noise(x, "snow", 5, KEYS), ValueError, "one of"),
+        (lambda x: noise(x, "shot", 5, KEYS[:2]), ValueError, "a key per picture"),
+        (lambda x: noise(x, "shot", 1e4, KEYS), ValueError, "photons"),
+        (lambda x: noise(x, "impulse", 1.5, KEYS), ValueError, "amount"),
+        (lambda x: noise(x, "gaussian", -1, KEYS), ValueError, "strength"),
+        (lambda x: noise(x.to("meta"), "gaussian", 1, KEYS), NotImplementedError, "meta"),
+        (lambda x: fixed_blur(x.numpy(), 3, [1.0]), TypeError, "ndarray"),
+        (lambda x: fixed_blur(x.float(), 3, [1.0]), TypeError, "uint8"),
+        (lambda x: fixed_blur(x[0], 3, [1.0]), ValueError, r"\[n, h, w, c\]"),
+        (lambda x: fixed_blur(x, 4, [1.0]), ValueError, "odd"),
+        (lambda x: fixed_blur(x, 3, [1.0, -1.0, 1.0]), ValueError, "sigma"),
+        (lambda x: fixed_blur(x, 3, [1.0, 1.0]), ValueError, "3 sigmas or one"),
+        (lambda x: fixed_blur(x, 3, [1.0], "wrap"), ValueError, "border"),
+        (lambda x: warp(x.numpy(), TURN[None]), TypeError, "ndarray"),
+        (lambda x: warp(x.float(), TURN[None]), TypeError, "uint8"),
+        (lambda x: warp(x[0], TURN[None]), ValueError, r"\[n, h, w, 1 or 3\]"),
+        (lambda x: warp(x, TURN), ValueError, r"\[3 or 1, 3, 3\]"),
+        (lambda x: warp(x, TURN[None], 256), ValueError, "fill"),
+        (lambda x: sample(x, [0.5], np.float32([1])), TypeError, "float32"),
+        (lambda x: sample(x, np.ones((2, 2), np.float32), np.float32([1])), ValueError, "lines"),
+    ],
+)
+def test_what_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call(pictures(3, 4, 5, 3))
