@@ -21,7 +21,8 @@ def main(folder: Path) -> None:
         sys.exit(f"no benchmark has left its numbers in {folder}")
     for name in ("tests", "memcheck", "racecheck"):  # what each said last
         if (log := folder / f"{name}.log").exists():
-            results[name] = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            results[name] = [line for line in lines if not line.startswith("exit code")][-1:]
     try:
         results["gpus"] = kernels.compiled_cuda().devices()
         results["driver"], results["cuda"] = kernels.compiled_cuda().versions()
