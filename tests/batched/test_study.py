@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from hw4fast.batched import TorchBatches, on_gpu
 from hw4fast.batched import batches as batches_module
@@ -17,30 +16,14 @@ from hw4fast.batched.batches import ready
 from hw4fast.errors import UserError
 from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness import together
-from hw4fast.robustness.asking import Asked
-from hw4fast.robustness.measure import measure
-from hw4fast.robustness.points import points_of
-from hw4fast.robustness.source import open_source
-from hw4fast.robustness.store import Store
 from hw4fast.robustness.study import study
-from tests.robustness.test_asking import net
-
-# with a batched form and without, random ones, such that are about reading, a chain, one without severities
-SOME = ("rotate", "gaussian_blur", "jitter", "snow", "framing", "thumbnail", "blur5+jpeg30", "flip", "contrast")
+from tests.batched.engine import SOME, measured, write_photos
+from tests.linear import net
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(11):
-        small = Image.fromarray(rng.integers(0, 256, (8, 12 + i % 3, 3), np.uint8))
-        small = small.resize((96 + 8 * (i % 3), 64))
-        (small.convert("L") if i == 5 else small).save(folder / f"{i:02d}.png")
-    (folder / "03.png").write_bytes(b"no picture")
-    lines = [f"{i:02d}.png,{i}" for i in range(9)]
-    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +70,6 @@ def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path):
     names = {name.rstrip("0123456789.") for name, _ in batches.made}
     assert {"", "rotate", "framing:kind=stretch", "thumbnail"} <= names and not names & {"snow", "blur5+jpeg"}
     assert max(n for _, n in batches.made) == 10
-
-
-def measured(photos, models, tmp_path, batches, workers=2):
-    """Per model all that `measure` gives but the points."""
-    source = open_source(photos, None)
-    asked = []
-    for path in models:
-        classifier = Classifier(path, threads=1)
-        asked.append(Asked(path.name, classifier, source.labels_for(classifier.card.labels)))
-    options = {"seed": 1, "workers": workers, "progress": False, "breaking": 4, "batches": batches}
-    found = measure(source, np.arange(11), asked, points_of(SOME), Store(tmp_path, {}), **options)
-    arrays = ("answers", "confidence", "ranks", "labels")
-    others = ("names", "numbers", "failures", "sought", "reused")
-    # as text: NaN is itself there
-    return [
-        [getattr(m, n).tolist() for n in arrays] + [repr(m.broken), *(getattr(m, n) for n in others)] for m in found
-    ]
 
 
 @pytest.mark.parametrize(
