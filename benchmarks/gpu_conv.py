@@ -57,7 +57,9 @@ def choices(sweep: bool) -> list[tuple[int, ...]]:
     best: list[tuple[int, ...]] = [(way, 0, 0, 0, 0) for way in ways]
     if not sweep:
         return best
-    tiles = [(columns, rows, strips) for columns in (64, 128) for rows in (128, 256) for strips in (1, 2, 4, 7)]
+    tiles = [
+        (columns, rows, strips) for columns in (64, 128) for rows in (128, 192, 256, 384) for strips in (1, 2, 4, 7)
+    ]
     return best + [(way, *tile, 0) for way in ways for tile in tiles]
 
 

@@ -111,7 +111,7 @@ template <class Do> static void stored_as(Dtype dtype, Do &&with) {
     tensor_pack(type, pointer<void>(weight), {taps * s.c, taps, s.kw, 1}, s.o, s.c, s.kh, s.kw, pointer<void>(scratch),
                 where);
     return tensor_conv(type, for_tensors(s), pointer<void>(x), pointer<void>(scratch), pointer<void>(bias),
-                       pointer<void>(out), pointer<std::uint8_t>(code), {}, where);
+                       pointer<void>(out), pointer<std::uint8_t>(code), {}, where, Turn::weight);
   }
   stored_as(type, [&](auto zero) {
     using S = decltype(zero);

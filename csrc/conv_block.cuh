@@ -1,7 +1,7 @@
 // conv_block on a GPU: what its kernels are given, and which files have them.
 //
 //   conv_block_tensor*.cu   bfloat16, float16 and (as tf32) float32, channels-last, whole chunks of channels
-//   conv_block_direct.cu    3×3 and 5×5 filters at stride 1, plain float arithmetic: few channels, first layers
+//   conv_block_direct*.cu   3×3 and 5×5 filters at stride 1, plain float arithmetic: few channels, first layers
 //   conv_block_any.cu       all the rest: any size, stride, groups, and double
 #pragma once
 
@@ -48,6 +48,15 @@ template <class S> __device__ inline S rounded(Sum<S> x) {
     return narrow<S>(x);
 }
 
+// COUNT neighbouring numbers.
+template <int COUNT, class S> __device__ inline void read(const S *from, float (&x)[COUNT]) {
+  struct alignas(COUNT * sizeof(S)) {
+    S number[COUNT];
+  } all = *reinterpret_cast<const decltype(all) *>(from);
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) x[i] = widen(all.number[i]);
+}
+
 // The gradient of the convolution's output at (image, o, y, x), from that of the block's output and the code.
 template <class S>
 __device__ inline Sum<S> unpooled(const ConvShape &s, const ConvData<S> &d, int image, int o, int y, int x) {
@@ -77,6 +86,8 @@ bool conv_direct_can(const ConvShape &s);
 template <class S> void conv_direct(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
 std::int64_t conv_direct_scratch(const ConvShape &s);  // bytes that its backward pass needs
 template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
+bool conv_direct_weights_can(const ConvShape &s);
+template <class S> void conv_direct_weights(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
 template <class S> void conv_any(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
 template <class S> void conv_any_backward(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream);
 

@@ -4,11 +4,8 @@
 // for four output channels, that is 16 sums; per input channel it takes the (K + 1)² numbers that the window sees from
 // shared memory into registers and each weight for four channels at once: some six multiplications per number read.
 // The input's gradient is the same convolution, of the output's gradient with turned filters; what the pool and ReLU
-// let through is sorted out as the gradient comes to shared memory.
-//
-// The weight's gradient: only one of a window's four places has a gradient, so a thread that has an output and an input
-// channel and their K² sums looks at that one's code, and adds K² products. Blocks have shares of the image rows; a
-// second kernel adds their sums in order: the same bits with every call on a GPU.
+// let through is sorted out as the gradient comes to shared memory. The weight's gradient:
+// conv_block_direct_weights.cu.
 #include "conv_block.cuh"
 #include "conv_block_tensor.cuh"  // Divider
 
@@ -17,7 +14,7 @@
 namespace hw4fast {
 namespace {
 
-constexpr int outs = 4, most_groups = 4;            // output channels of a thread; such groups of a block
+constexpr int outs = 4, most_groups = 8;            // output channels of a thread; such groups of a block
 constexpr int windows_each = 2, most_windows = 64;  // of a thread, of a tile
 constexpr int max_threads = most_windows / windows_each * most_groups;
 
@@ -31,37 +28,88 @@ template <class S> struct Direct {
   int n, c, h, w, o, ph, pw, oh, ow, rows, cols;
   bool relu, pool, turned;  // turned: the weight is [c, o, K, K], and its last is the first
   bool unpooling;           // x is [n, c, h / 2, w / 2], each at the place of 2×2 that `taken` says
+  bool by_fours;            // four neighbouring channels of x can be read at once
   int taken_rows, taken_cols;
   int high, wide, down, across;  // windows of a tile; tiles of an image
-  int chunk;                     // channels in shared memory at a time
+  int pitch;                     // of a row of the tile's input, see pitch_of
   int groups;                    // of four output channels, in a block
-  Divider by_wide;               // of the tile's input
+  Divider by_wide, by_area;      // of the tile's input
+  Divider by_pooled, by_groups;  // of its pooled columns; of the groups
 };
 
-template <class S> __device__ inline float input_at(const Direct<S> &p, int image, int c, int y, int x) {
-  if (y < 0 || y >= p.h || x < 0 || x >= p.w) return 0;
-  int place = 0;
-  if (p.unpooling) {
-    place = y % 2 * 2 + x % 2;
-    y /= 2, x /= 2;
+// The tile's input in shared memory, CH channels of [high] rows: even columns, then odd ones, so that neighbouring
+// windows read neighbouring numbers.
+struct Input {
+  float *to;
+  int high, half, pitch;
+  __device__ float &at(int c, int y, int x) const { return to[(c * high + y) * pitch + (x & 1) * half + (x >> 1)]; }
+};
+
+// Channels c0 to c0 + CH of what lies at (top, left) and on; zeros where there is nothing. COUNT: read at once.
+template <int CH, int COUNT, class S>
+__device__ inline void load_input(const Direct<S> &p, const Input &input, int image, int c0, int top, int left) {
+  const S *x = p.x + image * p.x_strides[0];
+  constexpr int each = CH / COUNT;
+  const int wide = 2 * input.half, area = input.high * wide, threads = static_cast<int>(blockDim.x);
+  const bool by_channel = p.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
+  for (int i = static_cast<int>(threadIdx.x); i < area * each; i += threads) {
+    int c = i % each * COUNT, pixel = i / each;
+    if (COUNT == 1 && !by_channel) c = p.by_area.quotient(i), pixel = i - c * area;
+    const int down = p.by_wide.quotient(pixel), across = pixel - down * wide, row = top + down, col = left + across;
+    float values[COUNT] = {};
+    if (c0 + c < p.c && row >= 0 && row < p.taken_rows && col >= 0 && col < p.taken_cols) {
+      read<COUNT>(x + (c0 + c) * p.x_strides[1] + row * p.x_strides[2] + col * p.x_strides[3], values);
+      const std::int64_t taken = ((std::int64_t{image} * p.taken_rows + row) * p.taken_cols + col) * p.c + c0 + c;
+#pragma unroll
+      for (int k = 0; k < COUNT; ++k)
+        if (p.taken && p.taken[taken + k] != 0) values[k] = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) input.at(c + k, down, across) = values[k];
   }
-  if (y >= p.taken_rows || x >= p.taken_cols) return 0;
-  if (p.taken && p.taken[((std::int64_t{image} * p.taken_rows + y) * p.taken_cols + x) * p.c + c] != place) return 0;
-  return widen(p.x[image * p.x_strides[0] + c * p.x_strides[1] + y * p.x_strides[2] + x * p.x_strides[3]]);
 }
 
-// Blocks: (image, tile), groups of channels of the output. Threads: pairs of windows, then groups of four channels.
-template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_direct_forward(const Direct<S> p) {
+// The same of pooled gradients: each goes to one of its four places, zeros to the others.
+template <int CH, int COUNT, class S>
+__device__ inline void load_pooled(const Direct<S> &p, const Input &input, int image, int c0, int top, int left) {
+  const S *x = p.x + image * p.x_strides[0];
+  constexpr int each = CH / COUNT;
+  const int rows = input.high / 2 + 1, cols = input.half + 1;  // that a tile may touch
+  for (int i = static_cast<int>(threadIdx.x); i < rows * cols * each; i += static_cast<int>(blockDim.x)) {
+    const int c = i % each * COUNT, down = p.by_pooled.quotient(i / each), across = i / each - down * cols;
+    const int row = (top >> 1) + down, col = (left >> 1) + across;  // >>: rounds down
+    float values[COUNT] = {};
+    int places[COUNT] = {};
+    if (c0 + c < p.c && row >= 0 && row < p.taken_rows && col >= 0 && col < p.taken_cols) {
+      read<COUNT>(x + (c0 + c) * p.x_strides[1] + row * p.x_strides[2] + col * p.x_strides[3], values);
+      const std::int64_t taken = ((std::int64_t{image} * p.taken_rows + row) * p.taken_cols + col) * p.c + c0 + c;
+#pragma unroll
+      for (int k = 0; k < COUNT; ++k) places[k] = p.taken[taken + k];
+    }
+#pragma unroll
+    for (int place = 0; place < 4; ++place) {
+      const int y = 2 * row + place / 2 - top, x_here = 2 * col + place % 2 - left;
+      if (y < 0 || y >= input.high || x_here < 0 || x_here >= 2 * input.half) continue;
+#pragma unroll
+      for (int k = 0; k < COUNT; ++k) input.at(c + k, y, x_here) = places[k] == place ? values[k] : 0.0f;
+    }
+  }
+}
+
+// Blocks: (image, tile), groups of channels of the output. Threads: pairs of windows, then groups of four channels. CH:
+// input channels in shared memory at a time.
+template <class S, int K, int CH> __global__ void __launch_bounds__(max_threads, 2)
+    conv_direct_forward(const Direct<S> p) {
   in_turn();
   HW4FAST_SHARED(shared);
   const int windows = p.high * p.wide, pairs = (windows + windows_each - 1) / windows_each;
-  const int high = 2 * p.high + K - 1, half = p.wide + (K - 1) / 2, wide = 2 * half;  // of the tile's input
-  float *input = reinterpret_cast<float *>(shared);  // [chunk][high][2][half]: even columns, then odd ones, so that
-                                                     // neighbouring windows read neighbouring numbers
-  float *weight = input + p.chunk * high * wide;     // [chunk][K·K][groups][4]
+  const int high = 2 * p.high + K - 1, half = p.wide + (K - 1) / 2;  // of the tile's input
+  const Input input{reinterpret_cast<float *>(shared), high, half, p.pitch};
+  const int weight_pitch = p.groups * outs + 4;    // so that eight taps of four channels are in different banks
+  float *weight = input.to + CH * high * p.pitch;  // [CH][K·K][weight_pitch]
   const int tile = blockIdx.x % (p.down * p.across), image = blockIdx.x / (p.down * p.across);
   const int row0 = tile / p.across * p.high, col0 = tile % p.across * p.wide;
-  const int o0 = blockIdx.y * p.groups * outs, outs_here = p.groups * outs;
+  const int o0 = blockIdx.y * p.groups * outs;
   const int group = threadIdx.x / pairs;
   int r[windows_each], q[windows_each];
 #pragma unroll
@@ -70,23 +118,29 @@ template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_di
     r[e] = window / p.wide, q[e] = window % p.wide;
   }
   float sums[windows_each][4][outs] = {};
-  for (int c0 = 0; c0 < p.c; c0 += p.chunk) {
-    const int chunk = min(p.chunk, p.c - c0);
+  for (int c0 = 0; c0 < p.c; c0 += CH) {
+    const int chunk = min(CH, p.c - c0), top = 2 * row0 - p.ph, left = 2 * col0 - p.pw;
+    constexpr int at_once = CH % 4 == 0 ? 4 : 1;
     __syncthreads();
-    const bool by_channel = p.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
-    for (int i = threadIdx.x; i < chunk * high * wide; i += blockDim.x) {
-      const int c = by_channel ? i % chunk : i / (high * wide), at = by_channel ? i / chunk : i % (high * wide);
-      const int y = p.by_wide.quotient(at), x = at - y * wide;
-      input[(c * high + y) * wide + x % 2 * half + x / 2] =
-          input_at(p, image, c0 + c, 2 * row0 + y - p.ph, 2 * col0 + x - p.pw);
-    }
-    for (int i = threadIdx.x; i < chunk * K * K * outs_here; i += blockDim.x) {
-      const int o = i / (chunk * K * K), c = i / (K * K) % chunk, tap = i % (K * K);
+    if (p.unpooling && p.by_fours)
+      load_pooled<CH, at_once>(p, input, image, c0, top, left);
+    else if (p.unpooling)
+      load_pooled<CH, 1>(p, input, image, c0, top, left);
+    else if (p.by_fours)
+      load_input<CH, at_once>(p, input, image, c0, top, left);
+    else
+      load_input<CH, 1>(p, input, image, c0, top, left);
+    // a warp's lanes: eight taps (and channels) of four output channels
+    constexpr int taps = K * K, eights = (CH * taps + 7) / 8;
+    for (int i = static_cast<int>(threadIdx.x); i < 32 * eights * p.groups; i += static_cast<int>(blockDim.x)) {
+      const int eight = p.by_groups.quotient(i / 32), at = eight * 8 + i / 4 % 8;
+      const int o = (i / 32 - eight * p.groups) * outs + i % 4;
+      if (at >= chunk * taps) continue;
       float value = 0;
       if (o0 + o < p.o)
-        value = widen(p.turned ? p.weight[(std::int64_t{c0 + c} * p.o + o0 + o) * K * K + K * K - 1 - tap]
-                               : p.weight[(std::int64_t{o0 + o} * p.c + c0 + c) * K * K + tap]);
-      weight[(c * K * K + tap) * outs_here + o] = value;
+        value = widen(p.turned ? p.weight[((c0 + at / taps) * std::int64_t{p.o} + o0 + o) * taps + taps - 1 - at % taps]
+                               : p.weight[((o0 + o) * std::int64_t{p.c} + c0) * taps + at]);
+      weight[at * weight_pitch + o] = value;
     }
     __syncthreads();
     if (group >= p.groups) continue;
@@ -94,16 +148,16 @@ template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_di
       float seen[windows_each][K + 1][K + 1];
 #pragma unroll
       for (int e = 0; e < windows_each; ++e) {
-        const float *from = input + (c * high + 2 * r[e]) * wide + q[e];
+        const float *from = &input.at(c, 2 * r[e], 0) + q[e];
 #pragma unroll
         for (int y = 0; y <= K; ++y)
 #pragma unroll
-          for (int x = 0; x <= K; ++x) seen[e][y][x] = from[y * wide + x % 2 * half + x / 2];
+          for (int x = 0; x <= K; ++x) seen[e][y][x] = from[y * p.pitch + x % 2 * half + x / 2];
       }
-      const float4 *w = reinterpret_cast<const float4 *>(weight + c * K * K * outs_here) + group;
+      const float *w = weight + c * K * K * weight_pitch + group * outs;
 #pragma unroll
       for (int tap = 0; tap < K * K; ++tap) {
-        const float4 four = w[tap * p.groups];
+        const float4 four = *reinterpret_cast<const float4 *>(w + tap * weight_pitch);
         const float weights[outs] = {four.x, four.y, four.z, four.w};
 #pragma unroll
         for (int e = 0; e < windows_each; ++e)
@@ -149,135 +203,11 @@ template <class S, int K> __global__ void __launch_bounds__(max_threads) conv_di
   }
 }
 
-// What one block of the weight's gradient has: a tile of output times input channels. A thread has a pair of them;
-// where there are few pairs, a warp has one, and its lanes take turns at the columns.
-struct Tile {
-  int outs, ins;  // of a tile
-  int out_tiles, in_tiles;
-  int lanes;       // of a pair: 1 or 32
-  int rows, down;  // of the output that a share's piece has; such pieces of an image
-  int shares;      // of the pieces of all images
-  int high, wide;  // of the input that a piece sees
-};
-
-constexpr int max_pair_threads = 512;
-constexpr std::int64_t shared_limit = 96 << 10, shared_wanted = 40 << 10;
-
-std::int64_t shared_of(const Tile &t, const ConvShape &s) {
-  return std::int64_t{4} * t.high * t.wide * t.ins + std::int64_t{5} * t.rows * s.cols * t.outs;
-}
-
-Tile tile_of(const ConvShape &s) {
-  Tile t{};
-  t.lanes = std::int64_t{s.o} * s.c <= 128 ? 32 : 1;
-  t.ins = std::min(s.c, t.lanes == 1 ? 16 : 4);
-  t.outs = std::min(s.o, max_pair_threads / t.lanes / t.ins);
-  t.in_tiles = (s.c + t.ins - 1) / t.ins, t.out_tiles = (s.o + t.outs - 1) / t.outs;
-  const int side = s.pool ? 2 : 1, tiles = t.in_tiles * t.out_tiles;
-  t.wide = side * s.cols + s.kw - 1;
-  for (t.rows = std::max(1, s.rows); t.rows > 0; --t.rows) {
-    t.high = side * t.rows + s.kh - 1;
-    if (t.rows == 1 || shared_of(t, s) <= shared_wanted) break;
-  }
-  t.down = (s.rows + t.rows - 1) / t.rows;
-  const std::int64_t pieces = std::int64_t{s.n} * t.down;
-  t.shares = static_cast<int>(std::min<std::int64_t>(pieces, std::max(1, 2 * multiprocessors() / tiles)));
-  return t;
-}
-
-// parts: [shares][K·K·o·c + o], a tap's pairs together; the last o are the bias's. Blocks: shares, tiles.
-template <class S, int K, int LANES> __global__ void __launch_bounds__(max_pair_threads)
-    conv_direct_weights(const ConvShape s, const ConvData<S> d, const Tile t) {
-  in_turn();
-  HW4FAST_SHARED(shared);
-  float *input = reinterpret_cast<float *>(shared);                                        // [high][wide][ins]
-  float *grad = input + t.high * t.wide * t.ins;                                           // [rows][cols][outs]
-  std::uint8_t *code = reinterpret_cast<std::uint8_t *>(grad + t.rows * s.cols * t.outs);  // the same
-  const int o0 = static_cast<int>(blockIdx.y) / t.in_tiles * t.outs;
-  const int c0 = static_cast<int>(blockIdx.y) % t.in_tiles * t.ins;
-  const int here = static_cast<int>(threadIdx.x), pair_here = here / LANES, lane = here % LANES;
-  const int o = pair_here / t.ins, c = pair_here % t.ins;
-  const bool works = o < t.outs;
-  const int side = s.pool ? 2 : 1;
-  const std::int64_t pieces = std::int64_t{s.n} * t.down;
-  const std::int64_t begin = pieces * blockIdx.x / t.shares, end = pieces * (blockIdx.x + 1) / t.shares;
-  const bool by_channel = s.x_strides[1] == 1;
-  float sums[K][K] = {}, bias = 0;
-  for (std::int64_t at = begin; at < end; ++at) {
-    const int image = static_cast<int>(at / t.down), row0 = static_cast<int>(at % t.down) * t.rows;
-    const int rows = min(t.rows, s.rows - row0);
-    __syncthreads();
-    for (int i = here; i < t.high * t.wide * t.ins; i += blockDim.x) {
-      const int k = by_channel ? i % t.ins : i / (t.high * t.wide);
-      const int pixel = by_channel ? i / t.ins : i % (t.high * t.wide);
-      const int y = side * row0 + pixel / t.wide - s.ph, x = pixel % t.wide - s.pw;
-      float value = 0;
-      if (c0 + k < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
-        value =
-            widen(d.x[image * s.x_strides[0] + (c0 + k) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3]]);
-      input[pixel * t.ins + k] = value;
-    }
-    for (int i = here; i < rows * s.cols * t.outs; i += blockDim.x) {
-      const int place_here = i / t.outs, k = o0 + i % t.outs, row = row0 + place_here / s.cols,
-                col = place_here % s.cols;
-      const std::int64_t where = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + k;
-      const std::uint8_t place = k >= s.o ? dead : d.code ? d.code[where] : 0;
-      code[i] = place == dead ? 0 : place;
-      grad[i] = place == dead ? 0.0f
-                              : widen(d.grad[image * s.grad_strides[0] + k * s.grad_strides[1] +
-                                             row * s.grad_strides[2] + col * s.grad_strides[3]]);
-    }
-    __syncthreads();
-    if (!works) continue;
-    int row = lane / s.cols, col = lane % s.cols;
-    for (int k = lane; k < rows * s.cols; k += LANES) {
-      const int i = k * t.outs + o, place = code[i];
-      const float g = grad[i];
-      const float *from = input + ((side * row + (place >> 1)) * t.wide + side * col + (place & 1)) * t.ins + c;
-      bias += g;
-#pragma unroll
-      for (int i = 0; i < K; ++i)
-#pragma unroll
-        for (int j = 0; j < K; ++j) sums[i][j] += g * from[(i * t.wide + j) * t.ins];
-      for (col += LANES; col >= s.cols; col -= s.cols) ++row;
-    }
-  }
-  if (LANES > 1) {  // whole warps work, or none of a warp's lanes
-    if (!works) return;
-#pragma unroll
-    for (int other = LANES / 2; other; other /= 2) {
-      bias += __shfl_xor_sync(~0u, bias, other);
-#pragma unroll
-      for (int tap = 0; tap < K * K; ++tap)
-        sums[tap / K][tap % K] += __shfl_xor_sync(~0u, sums[tap / K][tap % K], other);
-    }
-  }
-  if (!works || o0 + o >= s.o || c0 + c >= s.c) return;
-  const std::int64_t pairs = std::int64_t{s.o} * s.c, pair = std::int64_t{o0 + o} * s.c + c0 + c;
-  float *parts = d.scratch + blockIdx.x * (K * K * pairs + s.o);
-#pragma unroll
-  for (int tap = 0; tap < K * K; ++tap)
-    if (tap % LANES == lane) parts[tap * pairs + pair] = sums[tap / K][tap % K];
-  if (c0 + c == 0 && lane == 0) parts[K * K * pairs + o0 + o] = bias;
-}
-
-template <class S> __global__ void __launch_bounds__(128)
-    conv_direct_totals(const ConvShape s, const ConvData<S> d, int shares) {
-  in_turn();
-  const std::int64_t pairs = std::int64_t{s.o} * s.c, all = s.kh * s.kw * pairs + s.o;
-  const std::int64_t at = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (at >= all) return;
-  float sums[4] = {};
-  int i = 0;
-  for (; i + 4 <= shares; i += 4)
-    for (int k = 0; k < 4; ++k) sums[k] += d.scratch[(i + k) * all + at];
-  for (; i < shares; ++i) sums[0] += d.scratch[i * all + at];
-  const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  if (at >= all - s.o) {
-    if (d.grad_bias) d.grad_bias[at - (all - s.o)] = narrow<S>(sum);
-  } else if (d.grad_weight) {
-    d.grad_weight[at % pairs * (s.kh * s.kw) + at / pairs] = narrow<S>(sum);
-  }
+// Numbers from a row of the tile's input to the next: such that a warp's windows, `wide` in a row, read different
+// banks.
+int pitch_of(int wide, int columns) {
+  const int wanted = wide <= 8 ? 4 : 8;
+  return columns + (wanted + 16 - columns % 16) % 16;
 }
 
 template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
@@ -285,31 +215,31 @@ template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
   p.wide = std::min(cols, 16);
   p.high = std::min(rows, std::max(1, most_windows / p.wide));
   p.down = (rows + p.high - 1) / p.high, p.across = (cols + p.wide - 1) / p.wide;
-  p.chunk = std::min(p.c, 8);
   p.groups = std::min(most_groups, (p.o + outs - 1) / outs);
-  const int high = 2 * p.high + k - 1, wide = 2 * (p.wide + (k - 1) / 2);
-  p.by_wide = divider(wide);
-  const std::size_t shared = sizeof(float) * p.chunk * (high * wide + k * k * p.groups * outs);
+  const int channels = p.c == 1 ? 1 : 8, high = 2 * p.high + k - 1, half = p.wide + (k - 1) / 2, wide = 2 * half;
+  p.pitch = pitch_of(p.wide, wide);
+  p.by_wide = divider(wide), p.by_area = divider(high * wide);
+  p.by_pooled = divider(half + 1), p.by_groups = divider(p.groups);
+  const std::size_t bytes = 4 * sizeof(S);
+  p.by_fours = p.c % 4 == 0 && p.x_strides[1] == 1 && reinterpret_cast<std::uintptr_t>(p.x) % bytes == 0 &&
+               p.x_strides[0] % 4 == 0 && p.x_strides[2] % 4 == 0 && p.x_strides[3] % 4 == 0;
+  const std::size_t shared = sizeof(float) * channels * (high * p.pitch + k * k * (p.groups * outs + 4));
   const int pairs = (p.high * p.wide + windows_each - 1) / windows_each, threads = (pairs * p.groups + 31) / 32 * 32;
   const std::int64_t tiles = std::int64_t{p.n} * p.down * p.across;
   if (tiles > INT32_MAX) throw std::invalid_argument("conv_block: too many images for a GPU at once");
   const Grid grid{dim3(static_cast<unsigned>(tiles), (p.o + p.groups * outs - 1) / (p.groups * outs)), dim3(threads),
                   shared, stream};
   if (k == 3)
-    launch("conv_block", conv_direct_forward<S, 3>, grid, p);
+    launch("conv_block", channels == 1 ? conv_direct_forward<S, 3, 1> : conv_direct_forward<S, 3, 8>, grid, p);
   else
-    launch("conv_block", conv_direct_forward<S, 5>, grid, p);
+    launch("conv_block", channels == 1 ? conv_direct_forward<S, 5, 1> : conv_direct_forward<S, 5, 8>, grid, p);
 }
 
 }  // namespace
 
 bool conv_direct_can(const ConvShape &s) {
-  return s.groups == 1 && s.kh == s.kw && (s.kh == 3 || s.kh == 5) && s.sh == 1 && s.sw == 1 &&
-         shared_of(tile_of(s), s) <= shared_limit && s.o <= 65535 && s.c <= 65535;
-}
-
-std::int64_t conv_direct_scratch(const ConvShape &s) {
-  return std::int64_t{4} * tile_of(s).shares * (std::int64_t{s.kh} * s.kw * s.o * s.c + s.o);
+  return s.groups == 1 && s.kh == s.kw && (s.kh == 3 || s.kh == 5) && s.sh == 1 && s.sw == 1 && s.o <= 65535 &&
+         s.c <= 65535 && conv_direct_weights_can(s);
 }
 
 template <class S> void conv_direct(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream) {
@@ -332,17 +262,7 @@ template <class S> void conv_direct_backward(const ConvShape &s, const ConvData<
     p.turned = true, p.unpooling = s.pool, p.taken_rows = s.rows, p.taken_cols = s.cols;
     run(p, s.kh, stream);
   }
-  if (!d.grad_weight && !d.grad_bias) return;
-  const Tile t = tile_of(s);
-  const Grid grid{dim3(t.shares, t.in_tiles * t.out_tiles), dim3((t.outs * t.ins * t.lanes + 31) / 32 * 32),
-                  static_cast<std::size_t>(shared_of(t, s)), stream};
-  if (s.kh == 3)
-    launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 3, 1> : conv_direct_weights<S, 3, 32>, grid, s, d, t);
-  else
-    launch("conv_block", t.lanes == 1 ? conv_direct_weights<S, 5, 1> : conv_direct_weights<S, 5, 32>, grid, s, d, t);
-  const std::int64_t all = std::int64_t{s.kh} * s.kw * s.o * s.c + s.o;
-  launch("conv_block", conv_direct_totals<S>,
-         Grid{dim3(static_cast<unsigned>((all + 127) / 128)), dim3(128), 0, stream}, s, d, t.shares);
+  if (d.grad_weight || d.grad_bias) conv_direct_weights(s, d, stream);
 }
 
 #define HW4FAST_INSTANTIATE(S)                                                        \

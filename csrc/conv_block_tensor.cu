@@ -1,5 +1,6 @@
-// Chooses tiles for a convolution on tensor cores and starts conv_block_tensor_kernel.cuh's kernel.
-#include "conv_block_tensor_kernel.cuh"
+// Chooses tiles for a convolution on tensor cores and starts the kernel of conv_block_tensor_kernel.cuh, or on
+// Hopper that of conv_block_tensor_roles.cuh.
+#include "conv_block_tensor_roles.cuh"
 
 #include <algorithm>
 #include <array>
@@ -21,7 +22,8 @@ int bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
 
 struct Tiling {  // the kernel's N, MT, CC, WGMMA
   int n, mt, cc;
-  bool wgmma;
+  bool wgmma, roles = false;  // roles: conv_block_tensor_roles.cuh's kernel
+  int rows() const { return 16 * (roles ? consumer_warps : tensor_threads / 32) * mt; }
 };
 
 struct Plan {
@@ -46,23 +48,26 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   Plan plan;
   TensorConv &p = plan.conv;
   plan.tiling = tiling;
-  const int rows = 128 * tiling.mt;
+  const int rows = tiling.rows();
   tensor_tiles(p, s, bytes, rows, tiling.cc, strips);
   const std::int64_t weight = std::int64_t{tiling.n} * tiling.cc * 16;
   const std::int64_t pictures = std::int64_t{2} * p.pixels * tiling.cc * 16, all_weights = weight * p.taps * p.parts;
   p.ahead = std::min(2, p.taps), p.slots = 0;
-  std::int64_t shared = 1024 + pictures + all_weights;
+  const std::int64_t others = 1024 + pictures + (tiling.roles ? stage_bytes : 0);
+  std::int64_t shared = others + all_weights;
   if (shared > most_shared) {
     p.slots = p.ahead + (tiling.wgmma ? 2 : 1);  // a wgmma reads its weight until the step after the next
-    shared = 1024 + pictures + weight * p.slots;
+    shared = others + weight * p.slots;
   }
-  if (shared > most_shared) return plan;
+  if (shared > most_shared || (tiling.roles && p.slots > p.taps)) return plan;
   plan.shared = static_cast<std::size_t>(shared);
 
   const std::int64_t tiles = std::int64_t{1} * p.blocks * p.strips, blocks = up(s.o, tiling.n);
-  const bool two = 2 * shared <= most_shared && tiling.n == 32;           // blocks on a multiprocessor
   const std::int64_t wanted = std::max<std::int64_t>(1, cores / blocks);  // blocks side by side
-  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, two ? 2 * wanted : wanted)), static_cast<unsigned>(blocks));
+  const std::int64_t together =
+      std::min<std::int64_t>(tensor_blocks(tiling.n, tiling.mt), most_shared / (shared + 1024));
+  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, std::max<std::int64_t>(together, 1) * wanted)),
+                   static_cast<unsigned>(blocks));
   // Cycles of the tensor cores; of shared memory, 128 bytes each: A's rows, where eight in a row cross a line two of
   // them meet in a bank, and B's columns per 64 rows of a wgmma, or per warp; of the L2 cache.
   const double depth = 16.0 * p.taps * p.parts * tiling.cc;
@@ -74,12 +79,18 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   const double products =
       tiling.cc / 2 * (tiling.wgmma ? 3 * tiling.mt : tiling.mt + tiling.n / 16 * (1 + 2 * tiling.mt));
   const double per_tap = 75 + products + (p.slots ? 12.0 * tiling.n * tiling.cc / tensor_threads : 0);
-  const double issuing = 2 * p.parts * (p.taps * per_tap + 45.0 * p.pixels * tiling.cc / tensor_threads);
+  double issuing = 2 * p.parts * (p.taps * per_tap + 45.0 * p.pixels * tiling.cc / tensor_threads);
+  if (tiling.roles)  // of the producers, two cycles each
+    issuing = p.parts * (45.0 * p.pixels / 16 + (p.slots ? p.taps * (150 + 20.0 * tiling.n / 16) : 0));
   const double most = std::max({multiplying, reading, moving, issuing});
   const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26 +
                       (p.slots ? 60 * p.taps * p.parts : 0);
-  plan.cycles = tile * static_cast<double>(up(tiles, wanted) * up(blocks, cores));
-  if (tiling.wgmma)  // what an H100 took over this estimate, at 3×3, 64 → 64 and 128 → 128 channels
+  // Of narrow tiles one alone on a multiprocessor mostly waits: two take no longer.
+  const std::int64_t rounds = std::max<std::int64_t>(up(tiles, wanted), tiling.n == 32 ? 2 : 1);
+  plan.cycles = tile * static_cast<double>(rounds * up(blocks, cores));
+  if (tiling.roles)
+    plan.cycles *= 1.1;   // not measured yet
+  else if (tiling.wgmma)  // what an H100 took over this estimate, at 3×3, 64 → 64 and 128 → 128 channels
     plan.cycles *= tiling.n == 64 ? (tiling.mt == 2 ? 1.9 : 2.4) : tiling.mt == 2 ? 1.45 : 1.55;
   return plan;
 }
@@ -93,13 +104,17 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
   for (int cc = fitting; cc; cc = cc == 8 && !best.shared && choice.way != TensorWay::wgmma ? 2 : 0)
-    for (const Tiling &tiling : {Tiling{32, 2, cc, false},
+    for (const Tiling &tiling : {Tiling{32, 1, cc, false},
+                                 {32, 2, cc, false},
                                  {64, 2, cc, wgmma && cc == 8},
                                  {64, 1, 8, wgmma},
                                  {128, 1, 8, wgmma},
-                                 {128, 2, 8, wgmma}}) {
+                                 {128, 2, 8, wgmma},
+                                 {64, 1, 8, wgmma, true},
+                                 {64, 2, 8, wgmma, true},
+                                 {128, 1, 8, wgmma, true}}) {
       if (choice.columns ? tiling.n != choice.columns : tiling.n == 32 ? s.o > 32 : s.o <= tiling.n / 2) continue;
-      if ((choice.rows && tiling.mt * 128 != choice.rows) || tiling.cc != cc) continue;
+      if ((choice.rows && tiling.rows() != choice.rows) || tiling.cc != cc || (tiling.roles && !wgmma)) continue;
       const int first = std::max(1, choice.strips);
       for (int strips = first; strips == first || (!choice.strips && up(s.cols, strips) >= 7); ++strips) {
         const Plan other = plan(s, bytes, tiling, strips, most, cores);
@@ -112,13 +127,19 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
 
 template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStream_t stream) {
   const Grid grid{plan.grid, dim3(tensor_threads), plan.shared, stream};
+  if constexpr (CC == 8 && N >= 64 && N * MT <= 128)
+    if (plan.tiling.roles) {
+      const Grid roles{plan.grid, dim3(role_threads), plan.shared, stream};
+      return launch("conv_block_tensor", tensor_conv_roles_kernel<T, N, MT>, roles, plan.conv);
+    }
   if constexpr (CC == 8 && N >= 64)
     if (plan.tiling.wgmma) return launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, true>, grid, plan.conv);
   launch("conv_block_tensor", tensor_conv_kernel<T, N, MT, CC, false>, grid, plan.conv);
 }
 
 template <class T> void start(const Plan &plan, cudaStream_t stream) {
-  const auto [n, mt, cc, wgmma] = plan.tiling;
+  const auto [n, mt, cc, wgmma, roles] = plan.tiling;
+  if (n == 32 && mt == 1) return cc == 8 ? start<T, 32, 1, 8>(plan, stream) : start<T, 32, 1, 2>(plan, stream);
   if (n == 32) return cc == 8 ? start<T, 32, 2, 8>(plan, stream) : start<T, 32, 2, 2>(plan, stream);
   if (n == 64 && mt == 1) return start<T, 64, 1, 8>(plan, stream);
   if (n == 64) return cc == 8 ? start<T, 64, 2, 8>(plan, stream) : start<T, 64, 2, 2>(plan, stream);
@@ -171,7 +192,7 @@ bool tensor_conv_can(Dtype dtype, const TensorConvShape &s) {
 }
 
 void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,
-                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream) {
+                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream, Turn turn) {
   if (!shape_fits(dtype, s) || compute_capability() < 80)
     throw std::invalid_argument("conv_block: not a convolution for tensor cores");
   for (const void *p : {x, weight, static_cast<const void *>(out), static_cast<const void *>(code)})
@@ -180,6 +201,7 @@ void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const voi
   Plan plan = best_plan(s, bytes_of(dtype), choice);
   if (!plan.shared) throw std::invalid_argument("conv_block on tensor cores: shared memory is too small for a tile");
   plan.conv.x = x, plan.conv.weight = weight, plan.conv.bias = bias, plan.conv.out = out, plan.conv.code = code;
+  plan.conv.turn = turn;
   conv_block_tensor_kernel.count();
   if (dtype == Dtype::bfloat16)
     start<__nv_bfloat16>(plan, stream);
@@ -213,7 +235,7 @@ void bind_conv_tensor(pybind11::module_ &m) {
                                const std::array<int, 5> &choice) {  // which tiles it would take
     const Plan plan = best_plan(shape_of(shape, relu, pool), bytes_of(static_cast<Dtype>(dtype)), choice_of(choice));
     pybind11::dict told;
-    told["columns"] = plan.tiling.n, told["rows"] = plan.tiling.mt * 128, told["chunks"] = plan.tiling.cc;
+    told["columns"] = plan.tiling.n, told["rows"] = plan.tiling.rows(), told["chunks"] = plan.tiling.cc;
     told["wgmma"] = plan.tiling.wgmma, told["shared"] = plan.shared, told["slots"] = plan.conv.slots;
     told["strips"] = plan.conv.strips, told["pixels"] = plan.conv.pixels, told["blocks"] = plan.conv.blocks;
     told["grid"] = pybind11::make_tuple(plan.grid.x, plan.grid.y), told["cycles"] = plan.cycles;

@@ -41,6 +41,18 @@ struct TensorChoice {  // zeros: whatever is thought best
   int shared = 0;  // bytes of shared memory at most
 };
 
+// When a kernel waits for the one before it. That one has waited for its own predecessor, so what was there before it
+// is there: who needs no more may run beside it. It must wait in the end: the kernel after it counts on both. That
+// kernel must begin with in_turn().
+enum class Turn : int { start = 0, weight = 1, end = 2 };  // weight: before the weight is read
+__device__ inline void begin_turn(Turn turn) {
+  if (turn == Turn::start) wait_for_previous();
+  if (turn != Turn::weight) let_next_begin();
+}
+__device__ inline void end_turn(Turn turn) {
+  if (turn == Turn::end) wait_for_previous();
+}
+
 // What the forward kernel gets, tiles and all.
 struct TensorConv {
   const void *x, *weight, *bias;
@@ -58,6 +70,7 @@ struct TensorConv {
   int pixels;          // at most in a tile's shared picture
   int slots, ahead;    // tiles of the weight in shared memory; 0: all of them are there for good; how far ahead
   Divider by_blocks, by_rows, by_columns, by_wide, by_high;
+  Turn turn;
 };
 
 // Fills in all but the pointers, the weight's slots and the dividers (tensor_dividers does) for tiles of `rows` outputs
@@ -72,7 +85,7 @@ bool tensor_conv_can(Dtype dtype, const TensorConvShape &s);
 // The weight lies as [o, kh, kw, c]; bias and code may be null; the others begin at multiples of 16 bytes. Throws
 // std::invalid_argument where tensor_conv_can't.
 void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,
-                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream);
+                 std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream, Turn turn = Turn::start);
 
 // Gradients of conv_block: x [n, h, w, c], grad [n, o, rows, cols] of any strides, code [n, rows, cols, o] or null
 // where there was neither ReLU nor pool. What is null is not computed.

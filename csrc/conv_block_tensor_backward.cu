@@ -50,60 +50,82 @@ struct Spread {
   int n, o, rows, cols, chunks, high, wide, step_down, step_across, side;
   Divider by_wide, by_high, by_down, by_across;
   bool vectors;  // grad's and code's chunks are aligned
+  Turn turn;
 };
 
-template <class T> __device__ void spread_chunk(const Spread &p, int chunk, int pixel, float (&sum)[16 / sizeof(T)]) {
-  constexpr int numbers = 16 / sizeof(T);
-  const T *grad = static_cast<const T *>(p.grad);
-  union {
+template <class T> struct Spreading {  // a chunk on its way
+  static constexpr int numbers = 16 / sizeof(T);
+  union Chunk {
     T number[numbers];
     uint4 bits;
   } g;
-  g.bits = uint4{0, 0, 0, 0};
-  const int line = p.by_wide.quotient(pixel), x = pixel - line * p.wide;
-  const int n = p.by_high.quotient(line), y = line - n * p.high;
-  const int down = p.by_down.quotient(y), across = p.by_across.quotient(x), row = down / p.side, col = across / p.side;
-  if (down * p.step_down == y && across * p.step_across == x && row < p.rows && col < p.cols) {
-    const int position = p.side == 2 ? down % 2 * 2 + across % 2 : 0, o = chunk * numbers;
+  union Codes {
+    std::uint8_t code[numbers];
+    std::uint32_t words[numbers / 4];
+  } codes;
+  int position;
+
+  __device__ void fetch(const Spread &p, int chunk, int pixel) {
+    const T *grad = static_cast<const T *>(p.grad);
+    g.bits = uint4{0, 0, 0, 0}, position = 0;
+#pragma unroll
+    for (int i = 0; i < numbers / 4; ++i) codes.words[i] = 0;
+    const int line = p.by_wide.quotient(pixel), x = pixel - line * p.wide;
+    const int n = p.by_high.quotient(line), y = line - n * p.high, down = p.by_down.quotient(y);
+    const int across = p.by_across.quotient(x), row = down / p.side, col = across / p.side;
+    if (down * p.step_down != y || across * p.step_across != x || row >= p.rows || col >= p.cols) return;
+    position = p.side == 2 ? down % 2 * 2 + across % 2 : 0;
+    const int o = chunk * numbers;
     const T *from = grad + n * p.strides[0] + o * p.strides[1] + row * p.strides[2] + col * p.strides[3];
     const std::uint8_t *code =
         p.code ? p.code + ((std::int64_t{1} * n * p.rows + row) * p.cols + col) * p.o + o : nullptr;
+#pragma unroll
+    for (int i = 0; i < numbers / 4; ++i)
+      codes.words[i] = code && p.vectors ? reinterpret_cast<const std::uint32_t *>(code)[i]
+                                         : 0x01010101u * static_cast<unsigned>(position);
     if (p.vectors) {
       g.bits = *reinterpret_cast<const uint4 *>(from);
-      union {
-        std::uint8_t code[numbers];
-        std::uint32_t words[numbers / 4];
-      } of;
-      if (code) {
-#pragma unroll
-        for (int i = 0; i < numbers / 4; ++i) of.words[i] = reinterpret_cast<const std::uint32_t *>(code)[i];
-#pragma unroll
-        for (int i = 0; i < numbers; ++i)
-          if (of.code[i] != position) g.number[i] = narrow<T>(0.f);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < numbers; ++i)
-        if (o + i < p.o && !(code && code[i] != position)) g.number[i] = from[i * p.strides[1]];
+      return;
     }
 #pragma unroll
-    for (int i = 0; i < numbers; ++i) sum[i] += widen(g.number[i]);
+    for (int i = 0; i < numbers; ++i)
+      if (o + i < p.o) {
+        g.number[i] = from[i * p.strides[1]];
+        if (code) codes.code[i] = code[i];
+      }
   }
-  static_cast<uint4 *>(p.out)[std::int64_t{1} * pixel * p.chunks + chunk] = g.bits;
-}
+  __device__ void write(const Spread &p, int chunk, int pixel, float (&sum)[numbers]) {
+#pragma unroll
+    for (int i = 0; i < numbers; ++i) {
+      if (codes.code[i] != position) g.number[i] = narrow<T>(0.f);
+      sum[i] += widen(g.number[i]);
+    }
+    static_cast<uint4 *>(p.out)[std::int64_t{1} * pixel * p.chunks + chunk] = g.bits;
+  }
+};
 
 // A block has threads.x chunks of channels (blocks.y counts on) × threads.y pixels at a time.
 template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Spread p) {
-  in_turn();
+  begin_turn(p.turn);
   constexpr int numbers = 16 / sizeof(T);
   __shared__ float sums[256 * numbers];
   const int pixels = p.n * p.high * p.wide;
   const int chunk = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   float sum[numbers] = {};
+  constexpr int batch = 4;  // chunks of a thread that are under way at once
+  const std::int64_t further = gridDim.x * blockDim.y;
   if (chunk < p.chunks)
-    for (std::int64_t pixel = std::int64_t{1} * blockIdx.x * blockDim.y + threadIdx.y; pixel < pixels;
-         pixel += gridDim.x * blockDim.y)
-      spread_chunk<T>(p, chunk, static_cast<int>(pixel), sum);
+    for (std::int64_t from = std::int64_t{1} * blockIdx.x * blockDim.y + threadIdx.y; from < pixels;
+         from += batch * further) {
+      Spreading<T> spreading[batch];
+#pragma unroll
+      for (int k = 0; k < batch; ++k)
+        if (from + k * further < pixels) spreading[k].fetch(p, chunk, static_cast<int>(from + k * further));
+#pragma unroll
+      for (int k = 0; k < batch; ++k)
+        if (from + k * further < pixels) spreading[k].write(p, chunk, static_cast<int>(from + k * further), sum);
+    }
+  end_turn(p.turn);
   if (!p.bias_shares) return;
   const int width = static_cast<int>(blockDim.x) * numbers;
 #pragma unroll
@@ -176,7 +198,10 @@ Backward plan_backward(Dtype dtype, const TensorConvShape &s) {
   gradient.tap_groups = static_cast<int>(up(s.kh * s.kw, taps));
   gradient.taps_each = static_cast<int>(up(s.kh * s.kw, gradient.tap_groups * tap_warps));
   const int kinds = std::max(1, gradient.conv.parts * gradient.o_tiles * gradient.tap_groups);
-  b.shares = std::max(1, std::min(gradient.conv.blocks * gradient.conv.strips, cores / kinds));
+  // Two blocks fill a multiprocessor better than one, where each still has tiles enough to be worth a share's sums.
+  const int tiles = gradient.conv.blocks * gradient.conv.strips;
+  const bool two = 2 * static_cast<std::int64_t>(b.shared) <= most && tiles >= 8 * cores / kinds;
+  b.shares = std::max(1, std::min(tiles, (two ? 2 : 1) * cores / kinds));
   b.bias_shares = std::max(1, 2 * cores);
 
   std::size_t at = 0;
@@ -213,7 +238,21 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
   constexpr int numbers = 16 / sizeof(T);
   const bool dilated = s.sh > 1 || s.sw > 1;
   float *bias_shares = reinterpret_cast<float *>(scratch + b.bias_at);
+  if (of.grad_x) {
+    const Pack flipped{of.weight_strides[1],
+                       of.weight_strides[0],
+                       of.weight_strides[2],
+                       of.weight_strides[3],
+                       s.c,
+                       s.kh,
+                       s.kw,
+                       b.o_padded,
+                       s.o,
+                       true};
+    pack<T>(of.weight, scratch + b.pack_at, flipped, stream);
+  }
   Spread spread{};
+  spread.turn = of.grad_x ? Turn::end : Turn::start;  // beside the weight's packing
   spread.grad = of.grad, spread.code = of.code, spread.out = scratch + b.spread_at;
   spread.bias_shares = of.grad_bias ? bias_shares : nullptr;
   spread.n = s.n, spread.o = s.o, spread.rows = s.rows, spread.cols = s.cols, spread.side = s.pool ? 2 : 1;
@@ -230,24 +269,9 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
   launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, spread);
   if (dilated && of.grad_x) {
     Spread wider = spread;
-    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr;
+    wider.out = scratch + b.dilated_at, wider.bias_shares = nullptr, wider.turn = Turn::start;
     spread_over(wider, b.input.h, b.input.w, s.sh, s.sw);
     launch("conv_block_tensor (gradient)", spread_kernel<T>, grid, wider);
-  }
-  if (of.grad_x) {
-    const Pack flipped{of.weight_strides[1],
-                       of.weight_strides[0],
-                       of.weight_strides[2],
-                       of.weight_strides[3],
-                       s.c,
-                       s.kh,
-                       s.kw,
-                       b.o_padded,
-                       s.o,
-                       true};
-    pack<T>(of.weight, scratch + b.pack_at, flipped, stream);
-    tensor_conv(dtype, b.input, scratch + b.dilated_at, scratch + b.pack_at, nullptr, of.grad_x, nullptr, choice,
-                stream);
   }
   if (of.grad_weight) {
     WeightGradient gradient = b.gradient;
@@ -261,6 +285,9 @@ template <class T> void backward(Dtype dtype, const TensorConvShape &s, const Ba
              blocks, gradient);
     });
   }
+  if (of.grad_x)  // beside the weight's gradient: neither fills a multiprocessor
+    tensor_conv(dtype, b.input, scratch + b.dilated_at, scratch + b.pack_at, nullptr, of.grad_x, nullptr, choice,
+                stream, of.grad_weight ? Turn::end : Turn::start);
   if (!of.grad_weight && !of.grad_bias) return;
   Reduce reduce{reinterpret_cast<const float *>(scratch + b.shares_at),
                 bias_shares,

@@ -19,6 +19,8 @@
 namespace hw4fast {
 
 constexpr int tensor_threads = 256;
+// Blocks on a multiprocessor.
+constexpr int tensor_blocks(int n, int mt) { return n > 32 ? 1 : mt == 2 ? 2 : 3; }
 
 // Where chunk k of pixel (or column) p lies, both counted in chunks: a row of eight chunks may hold several pixels. So
 // eight consecutive pixels' same chunks are in different banks.
@@ -30,8 +32,8 @@ struct TensorPlace {  // of a unit (output, or window of the pool)
   int image, row, column;
 };
 
-template <class T, int N, int MT, int CC, bool WGMMA> struct TensorTile {
-  static constexpr int rows = 128 * MT, eights = N / 8, steps = CC / 2, numbers = 16 / sizeof(T);
+template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads / 32> struct TensorTile {
+  static constexpr int rows = 16 * WARPS * MT, eights = N / 8, steps = CC / 2, numbers = 16 / sizeof(T);
   const TensorConv &p;
   Shared pictures, weights;  // two pictures, `slots` tiles of the weight
   int lane, warp, columns_from;
@@ -248,9 +250,10 @@ template <class T, int N, int MT, int CC, bool WGMMA> struct TensorTile {
 #endif  // HW4FAST_MMA
 
 // blocks.x goes through the tiles, blocks.y through the columns.
-template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_bounds__(tensor_threads, N == 32 ? 2 : 1)
+template <class T, int N, int MT, int CC, bool WGMMA>
+__global__ void __launch_bounds__(tensor_threads, tensor_blocks(N, MT))
     tensor_conv_kernel(const __grid_constant__ TensorConv p) {
-  in_turn();
+  begin_turn(p.turn);
 #if defined(HW4FAST_MMA)
 #ifndef HW4FAST_WGMMA
   if constexpr (WGMMA) return;
@@ -287,6 +290,7 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
     if (++next_slot == kept) next_slot = 0;
   };
   tile_of.copy_picture(from, 0, tile_of.pictures, 0, copies);
+  if (p.turn == Turn::weight) in_turn();
   for (int i = 0; i < (p.slots ? p.ahead : kept); ++i) {
     if (next_step < steps || !p.slots) copy_next_weight();
     if (p.slots) copies_commit();
@@ -340,6 +344,7 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
     if (tile < tiles) tile_of.find_pixels(tile, pixel);
   }
 #endif
+  end_turn(p.turn);
 }
 
 }  // namespace hw4fast

@@ -10,10 +10,13 @@
 
 #include "conv_block_tensor_kernel.cuh"
 
+#include <algorithm>
+
 namespace hw4fast {
 
 constexpr int pixel_tile = 128;
 constexpr int sums_of_warp = 20;  // products of 16 × 8 that a warp sums up
+constexpr int most_taps = 49;     // of a filter: 7×7
 
 struct WeightGradient {
   TensorConv conv;                               // of tiles of 128 pixels, without pool; x is the input
@@ -29,11 +32,12 @@ template <class T, int CC, int OC> struct WeightTile {
   static constexpr int eights = CC * numbers / 8;          // of input channels
   static constexpr int eight_warps = eights >= 4 ? 2 : 1;  // warps side by side over them, and over taps
   static constexpr int tap_warps = 8 / o_warps / eight_warps;
-  static constexpr int my_eights = eights / eight_warps, my_taps = sums_of_warp / my_eights;
+  static constexpr int my_eights = eights / eight_warps, fitting = sums_of_warp / my_eights;
+  static constexpr int my_taps = std::min(fitting, (most_taps + tap_warps - 1) / tap_warps);
   static constexpr int taps = tap_warps * my_taps;  // of a block
 };
 
-template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_threads, 1)
+template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_threads, 2)
     weight_gradient_kernel(const __grid_constant__ WeightGradient p) {
   in_turn();
 #ifdef HW4FAST_MMA
@@ -93,7 +97,7 @@ template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_thre
     const Shared picture = tile_of.pictures + static_cast<Shared>(buffer * picture_bytes);
     const int *rows = pixels + buffer * pixel_tile;
     if (taps_here <= 0) continue;
-#pragma unroll 2
+#pragma unroll(sizeof(T) == 2 ? 2 : 1)
     for (int k = 0; k < pixel_tile; k += depth) {
       std::uint32_t a[4];
       int mine, other = 0;  // the pixels that this lane points at
@@ -169,7 +173,7 @@ template <class T> __global__ void __launch_bounds__(256) reduce_kernel(const Re
   const std::int64_t step = is_bias ? p.padded : all;
   const int count = is_there ? is_bias ? p.bias_count : p.count : 0;
   float sum = 0;
-#pragma unroll 8
+#pragma unroll 16
   for (int k = threadIdx.y; k < count; k += 8) sum += from[k * step];
   slices[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();

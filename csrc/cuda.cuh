@@ -69,16 +69,15 @@ struct Grid {
   unsigned cluster = 1;  // blocks that reach each other's shared memory; from compute capability 9.0 on
 };
 
-// The one way to start a kernel. Errors of the launch itself are raised; those within it come with a later call.
-template <class... Parameters, class... Arguments>
-void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {
+// A launch's settings; `attributes` must live as long.
+inline cudaLaunchConfig_t settings(const char *name, const void *kernel, const Grid &grid,
+                                   cudaLaunchAttribute (&attributes)[2]) {
   if (grid.shared > 48 << 10)  // more must be asked for
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared)),
           name);
   cudaLaunchConfig_t config{};
   config.gridDim = grid.blocks, config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.shared, config.stream = grid.stream;
-  cudaLaunchAttribute attributes[2];
   config.attrs = attributes;
   if (grid.cluster > 1) {
     attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
@@ -88,7 +87,28 @@ void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, A
     attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
+  return config;
+}
+
+// The one way to start a kernel. Errors of the launch itself are raised; those within it come with a later call.
+template <class... Parameters, class... Arguments>
+void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {
+  cudaLaunchAttribute attributes[2];
+  const cudaLaunchConfig_t config = settings(name, reinterpret_cast<const void *>(kernel), grid, attributes);
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
+}
+
+// Clusters that the GPU can hold at a time: one more would begin when these have ended. A cluster lies within one group
+// of multiprocessors, so it is not their number that tells.
+template <class... Parameters>
+std::int64_t clusters_that_fit(const char *name, void (*kernel)(Parameters...), Grid grid) {
+  cudaLaunchAttribute attributes[2];
+  grid.blocks = dim3(grid.cluster);
+  const cudaLaunchConfig_t config = settings(name, reinterpret_cast<const void *>(kernel), grid, attributes);
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), name);
+  if (clusters < 1) throw std::runtime_error(std::string(name) + ": no cluster of blocks fits on this GPU");
+  return clusters;
 }
 
 // What the kernel before wrote may be read, and what it reads be written, from here on. Every kernel comes here, in

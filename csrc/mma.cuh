@@ -37,6 +37,15 @@ inline void copy_async(Shared to, const void *from, bool there) {
 inline void copies_commit() {}
 template <int pending> inline void copies_wait() {}
 
+inline void barrier_init(Shared barrier, int arrivals) {
+  const auto count = static_cast<std::uint16_t>(arrivals);
+  *reinterpret_cast<emulator::Phases *>(barrier) = {count, count, 0};
+}
+inline void barrier_arrive(Shared barrier) { emulator::arrive(*reinterpret_cast<emulator::Phases *>(barrier)); }
+inline void barrier_wait(Shared barrier, unsigned parity) {
+  emulator::wait_for_phase(*reinterpret_cast<emulator::Phases *>(barrier), parity);
+}
+
 inline std::uint32_t to_tf32(std::uint32_t x) { return (x + 0x1000) & 0xffffe000; }
 
 namespace emulator {
@@ -219,6 +228,26 @@ __device__ inline void mma<float>(float (&d)[4], const std::uint32_t (&a)[4], st
 #endif  // HW4FAST_MMA
 
 #ifdef HW4FAST_WGMMA
+
+// A barrier in shared memory (an mbarrier, 8 bytes): so many arrivals end a phase, and the next phase begins.
+__device__ inline void barrier_init(Shared barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// What this thread did before is there for those who wait.
+__device__ inline void barrier_arrive(Shared barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// Until the phase of this parity has ended: 0 the first one, 1 the second, 0 the third. Nobody may be two phases
+// behind.
+__device__ inline void barrier_wait(Shared barrier, unsigned parity) {
+  std::uint32_t ended;
+  do
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(ended)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+  while (!ended);
+}
 
 // What this thread wrote to shared memory (its copies included, once waited for) becomes visible to wgmma's reads,
 // those of other threads behind the next barrier.

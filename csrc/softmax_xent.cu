@@ -3,7 +3,9 @@
 // A team of threads takes a row: 4 or 32 lanes of a warp, a block, or a cluster of blocks that exchange their sums
 // through each other's shared memory. Each thread holds up to 8 vectors of 16 bytes, and finds their largest z and
 // Σ exp(z − largest); the team joins those pairs in one exchange ("online softmax", Milakov and Gimelshein 2018), and
-// each thread writes its gradients: exp is computed twice, which is cheaper than a second read.
+// each thread writes its gradients: exp is computed twice, which is cheaper than a second read. From Hopper on the next
+// row comes into shared memory meanwhile (AHEAD, bulk_copy.cuh): no memory rests while teams compute, exchange or
+// write.
 //
 // Rows that don't start at 16 bytes are taken from the multiple of 16 before them; a vector across a row's end is read
 // and written by elements. What doesn't fit (float64, logits and gradient that lie differently, rows beyond a cluster)
@@ -12,8 +14,7 @@
 // The mean needs Σ w_y before the first gradient: one block finds it itself; for several a small kernel goes before,
 // whose end they await only when their first row has been read (wait_for_previous). The losses are summed by block, in
 // double, and the last block adds up the blocks in order: the same bits with every call on a GPU.
-#include "cuda.cuh"
-#include "softmax_xent.cuh"
+#include "softmax_xent_rows.cuh"
 
 #include <algorithm>
 #include <cmath>
@@ -21,178 +22,13 @@
 namespace hw4fast {
 namespace {
 
-constexpr int most_threads(int lanes) { return lanes == 32 ? 256 : 512; }  // of a block
-// Blocks that are to fit on a multiprocessor: by them the compiler counts out registers. After Hopper it needs more.
-constexpr int blocks_at_least(int lanes) {
-#if __CUDA_ARCH__ >= 1000
-  return 1;
-#else
-  return lanes == 32 ? 3 : 2;
-#endif
-}
-
-// LANES: of a warp for a row, 0: a block; ITEMS: vectors per thread; CLUSTER: several blocks for a row.
-template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER>
-__global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
-    softmax_xent_rows(const SoftmaxXent<S> p) {
-  if (!p.weight_blocks) wait_for_previous();  // else: what softmax_xent_weights has waited for is there
-  let_next_begin();
-  constexpr int V = lanes_in<S>;
-  constexpr int E = LANES == 4 ? (2 * V - 2 + 3) / 4 : 1;  // elements outside of whole vectors, per thread
-  __shared__ Sums<float> parts[2][32];
-#ifndef HW4FAST_EMULATED
-  __shared__ Sums<float> cluster_parts[2][8];
-#endif
-  int lane = threadIdx.x % (LANES ? LANES : 1024), team = LANES ? LANES : blockDim.x;
-  std::int64_t row = blockIdx.x, step = gridDim.x;
-  if (LANES) {
-    row = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / team;
-    step = std::int64_t{gridDim.x} * blockDim.x / team;
-  }
-#if __CUDA_ARCH__ >= 900
-  if (CLUSTER) {
-    unsigned rank, size;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
-    lane += static_cast<int>(rank * blockDim.x), team *= static_cast<int>(size);
-    row /= size, step /= size;
-  }
-#endif
-#if __CUDA_ARCH__ >= 900
-  if (CLUSTER)  // no block may write into another one's memory before that has begun
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-  const int classes = static_cast<int>(p.classes);
-  constexpr float outside = -INFINITY;                // where there is no class
-  const float power = p.scale * 1.4426950408889634f;  // exp(scale·d) = 2^(power·d)
-  double divisor = 0, losses = 0;
-  bool has_divisor = false;
-  int turn = 0;
-  // a warp's rows begin with its first: its lanes stay together for the shuffles
-  for (std::int64_t first = LANES ? row - threadIdx.x % 32 / team : row; first < p.rows;
-       first += step, row += step, turn ^= 1) {
-    const bool is_row = row < p.rows;
-    const S *x = p.logits + (is_row ? row : 0) * p.row_stride;
-    // elements before the first multiple of 16 bytes, whole vectors, elements behind them
-    const int head =
-        min(static_cast<int>(-reinterpret_cast<std::intptr_t>(x) & 15) / static_cast<int>(sizeof(S)), classes);
-    const int vectors = is_row ? (classes - head) / V : 0, edges = is_row ? classes - vectors * V : 0;
-    const auto edge_at = [&](int e) { return e < head ? e : e + vectors * V; };
-    uint4 raw[ITEMS];
-#pragma unroll
-    for (int k = 0; k < ITEMS; ++k) {
-      const int v = lane + k * team;
-      raw[k] = v < vectors ? __ldcs(reinterpret_cast<const uint4 *>(x + head) + v) : repeated<S>(outside);
-    }
-    float edge[E];
-#pragma unroll
-    for (int k = 0; k < E; ++k) {
-      const int e = lane + k * team;
-      edge[k] = e < edges ? widen(x[edge_at(e)]) : outside;
-    }
-    const std::int64_t y = is_row ? p.target[row] : p.ignore_index;
-    const bool counts = y != p.ignore_index;
-    const float logit = counts && is_class(p, y) ? widen(x[y]) : 0.0f;
-    if (!has_divisor) {  // now that the first rows are on their way
-      divisor = divisor_of(p);
-      has_divisor = true;
-    }
-
-    Sums<float> sums = {-INFINITY, 0, 0, 0};
-#pragma unroll
-    for (int k = 0; k < ITEMS; ++k) {
-      float z[V];
-      unpack<S>(raw[k], z);
-#pragma unroll
-      for (int i = 0; i < V; ++i) sums.largest = fmaxf(sums.largest, z[i]);
-    }
-#pragma unroll
-    for (int k = 0; k < E; ++k) sums.largest = fmaxf(sums.largest, edge[k]);
-    const float from = sums.largest == -INFINITY ? 0.0f : sums.largest;
-    const auto add = [&](float logit_j, int j, bool is_there) {
-      sums.exps += power_of_two((logit_j - from) * power);
-      if (!SMOOTH || !is_there) return;
-      const float w = p.weight ? widen(p.weight[j]) : 1.0f;
-      sums.weights += w;
-      if (w != 0) sums.weighted += w * p.scale * (logit_j - from);
-    };
-#pragma unroll
-    for (int k = 0; k < ITEMS; ++k) {
-      float z[V];
-      forget(raw[k], p.nothing);
-      unpack<S>(raw[k], z);
-      const int v = lane + k * team;
-#pragma unroll
-      for (int i = 0; i < V; ++i) add(z[i], head + v * V + i, v < vectors);
-    }
-#pragma unroll
-    for (int k = 0; k < E; ++k) add(edge[k], edge_at(lane + k * team), lane + k * team < edges);
-
-    if constexpr (LANES > 0) {
-      sums = join_lanes<SMOOTH>(sums, LANES, p.scale);
-    } else {
-      sums = join_block<SMOOTH>(sums, parts, turn, p.scale);
-#ifndef HW4FAST_EMULATED
-      if constexpr (CLUSTER) sums = join_cluster<SMOOTH>(sums, cluster_parts, turn, p.scale);
-#endif
-    }
-
-    if (lane == 0 && is_row) {
-      const float loss = counts ? loss_of(p, sums, y, p.scale * (logit - sums.largest)) : 0.0f;
-      losses += loss;
-      if (p.reduction == Reduction::none) p.loss[row] = narrow<S>(loss);
-    }
-    if (!p.grad || !is_row) continue;
-    S *g = p.grad + row * p.classes;
-    if (!counts) {
-#pragma unroll
-      for (int k = 0; k < ITEMS; ++k)
-        if (lane + k * team < vectors) __stcs(reinterpret_cast<uint4 *>(g + head) + lane + k * team, uint4{0, 0, 0, 0});
-      for (int e = lane; e < edges; e += team) g[edge_at(e)] = narrow<S>(0.0f);
-      continue;
-    }
-    const Factors<float> f = factors_of(p, sums, y, static_cast<float>(1 / divisor));
-    const auto gradient = [&](float logit_j, int j) {
-      float value = f.factor * power_of_two((logit_j - f.largest) * power);
-      if (SMOOTH) value -= f.spread * (p.weight ? widen(p.weight[j]) : 1.0f);
-      return value;
-    };
-#pragma unroll
-    for (int k = 0; k < ITEMS; ++k) {
-      const int v = lane + k * team;
-      if (v >= vectors) break;
-      float z[V];
-      forget(raw[k], p.nothing);
-      unpack<S>(raw[k], z);
-#pragma unroll
-      for (int i = 0; i < V; ++i) z[i] = gradient(z[i], head + v * V + i);
-      __stcs(reinterpret_cast<uint4 *>(g + head) + v, pack<S>(z));
-    }
-#pragma unroll
-    for (int k = 0; k < E; ++k) {
-      const int e = lane + k * team;
-      if (e < edges) g[edge_at(e)] = narrow<S>(gradient(edge[k], edge_at(e)));
-    }
-    if (!is_class(p, y)) continue;
-    // the row's own class again, by the thread that has just written it
-    const int at = static_cast<int>(y), beyond = at - head - vectors * V;
-    const int owner = at < head ? at : beyond >= 0 ? head + beyond : (at - head) / V;
-    if (owner % team == lane) g[at] = narrow<S>(gradient(logit, at) - f.hit);
-  }
-  if (!has_divisor) divisor = divisor_of(p);  // a block without a row must come to finish as well
-#if __CUDA_ARCH__ >= 900
-  if (CLUSTER)  // no block may end while another one writes into its memory
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-  if (p.reduction != Reduction::none) finish(p, losses, divisor);
-}
-
 // Any dtype, any rows: a block takes a row, reads it, and reads it again.
 template <class S, bool SMOOTH> __global__ void __launch_bounds__(1024) softmax_xent_any(const SoftmaxXent<S> p) {
   in_turn();
   using T = typename SoftmaxXent<S>::T;
   __shared__ Sums<T> parts[2][32];
-  const double divisor = divisor_of(p);
+  __shared__ double divisor;
+  find_divisor(p, divisor);
   double losses = 0;
   int turn = 0;
   for (std::int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 1) {
@@ -244,17 +80,18 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
   const bool lies_alike =
       !p.grad || (((address(p.logits) ^ address(p.grad)) & 15) == 0 && (p.row_stride - p.classes) * size % 16 == 0);
   const std::int64_t vectors = std::max<std::int64_t>(1, p.classes / V);  // the most that a row holds
-  const int sms = multiprocessors();
-  const std::int64_t most = compute_capability() >= 90 ? 8 * 512 * items : 512 * items;
+  const bool ahead = compute_capability() >= 90;  // rows are copied ahead, and clusters are there
+  const std::int64_t most = ahead ? 8 * 512 * items : 512 * items;
   const bool in_registers =
       !std::is_same_v<S, double> && lies_alike && p.scale > 0 && p.classes < (1 << 30) && vectors <= most;
 
   // the shape of the grid: threads of a block, blocks
-  int lanes = 0, threads = 512;
+  int lanes = 0, each = items, threads = 512;
   unsigned cluster = 1;
   std::int64_t blocks = p.rows;
   if (in_registers && vectors <= 32 * items) {
     lanes = vectors <= 4 * few_items ? 4 : 32;
+    each = vectors <= lanes * few_items ? few_items : items;
     const int most_here = most_threads(lanes);
     const std::int64_t all = p.rows * lanes;  // one block as long as each thread has few rows: no second kernel
     threads = static_cast<int>(std::min<std::int64_t>(most_here, std::max<std::int64_t>(32, (all + 31) / 32 * 32)));
@@ -267,9 +104,36 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
     while (vectors > cluster * threads * items) cluster *= 2;
     blocks *= cluster;
   }
-  const std::int64_t fit =
-      std::min<std::int64_t>(std::int64_t{sms} * (lanes == 32 ? 3 : std::max(1, 1024 / threads)), max_blocks);
-  blocks = std::max<std::int64_t>(1, std::min(blocks, fit / cluster * cluster));
+  Grid grid{dim3(1), dim3(threads), 0, stream, cluster};
+  void (*kernel)(SoftmaxXent<S>) = softmax_xent_any<S, SMOOTH>;
+  if constexpr (!std::is_same_v<S, double>) {
+    const auto either = [&](auto plain, auto copying) {
+      grid.shared = ahead ? std::size_t(each) * threads * 16 : 0;
+      return ahead ? copying : plain;
+    };
+    if (in_registers && lanes == 4)
+      kernel = softmax_xent_rows<S, 4, few_items, SMOOTH, false, false>;
+    else if (in_registers && lanes == 32 && each == few_items)
+      kernel = either(softmax_xent_rows<S, 32, few_items, SMOOTH, false, false>,
+                      softmax_xent_rows<S, 32, few_items, SMOOTH, false, true>);
+    else if (in_registers && lanes == 32)
+      kernel = either(softmax_xent_rows<S, 32, items, SMOOTH, false, false>,
+                      softmax_xent_rows<S, 32, items, SMOOTH, false, true>);
+    else if (in_registers && cluster == 1)
+      kernel = either(softmax_xent_rows<S, 0, items, SMOOTH, false, false>,
+                      softmax_xent_rows<S, 0, items, SMOOTH, false, true>);
+    else if (in_registers)
+      kernel = either(nullptr, softmax_xent_rows<S, 0, items, SMOOTH, true, true>);
+  }
+  // as many blocks as can be there at a time
+  std::int64_t per_sm = lanes == 32 ? blocks_that_fit(lanes, each) : std::max(1, 1024 / threads);
+  if (grid.shared)
+    per_sm = std::min<std::int64_t>(
+        per_sm, attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / static_cast<int>(grid.shared + (4 << 10)));
+  const std::int64_t fit = std::min<std::int64_t>(multiprocessors() * std::max<std::int64_t>(1, per_sm), max_blocks);
+  const std::int64_t clusters = cluster > 1 ? std::min(fit / cluster, clusters_that_fit(name, kernel, grid)) : fit;
+  blocks = std::max<std::int64_t>(cluster, std::min(blocks, clusters * cluster));
+  grid.blocks = dim3(static_cast<unsigned>(blocks));
 
   p.weight_blocks = 0;
   if (blocks > 1 && p.reduction != Reduction::none) {
@@ -277,14 +141,7 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
         p.reduction == Reduction::mean ? std::min<std::int64_t>(max_weight_blocks, (p.rows + 4095) / 4096) : 1);
     launch(name, softmax_xent_weights<S>, Grid{dim3(p.weight_blocks), dim3(1024), 0, stream}, p);
   }
-  const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream, cluster};
-  if constexpr (!std::is_same_v<S, double>) {
-    if (in_registers && lanes == 4) return launch(name, softmax_xent_rows<S, 4, few_items, SMOOTH, false>, grid, p);
-    if (in_registers && lanes == 32) return launch(name, softmax_xent_rows<S, 32, items, SMOOTH, false>, grid, p);
-    if (in_registers && cluster == 1) return launch(name, softmax_xent_rows<S, 0, items, SMOOTH, false>, grid, p);
-    if (in_registers) return launch(name, softmax_xent_rows<S, 0, items, SMOOTH, true>, grid, p);
-  }
-  launch(name, softmax_xent_any<S, SMOOTH>, grid, p);
+  launch(name, kernel, grid, p);
 }
 
 }  // namespace

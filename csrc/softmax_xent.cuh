@@ -168,9 +168,8 @@ template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(
   if (blockIdx.x == 0) p.scratch->done = 0;
 }
 
-// Σ w_y, to all threads of a block; once per kernel.
-template <class S> __device__ inline double divisor_of(const SoftmaxXent<S> &p) {
-  __shared__ double divisor;
+// Σ w_y into shared memory, where all threads of the block may read it then; once per kernel.
+template <class S> __device__ inline void find_divisor(const SoftmaxXent<S> &p, double &divisor) {
   double mine = 0;
   if (p.weight_blocks) {
     wait_for_previous();
@@ -179,9 +178,8 @@ template <class S> __device__ inline double divisor_of(const SoftmaxXent<S> &p) 
     mine = weights_of(p, threadIdx.x, blockDim.x);
   }
   mine = sum_block(mine);
-  if (threadIdx.x == 0) divisor = mine;
+  if (threadIdx.x == 0) divisor = p.reduction == Reduction::mean ? mine : 1.0;
   __syncthreads();
-  return p.reduction == Reduction::mean ? divisor : 1.0;
 }
 
 template <class S> __device__ inline S stored(typename SoftmaxXent<S>::T value) {

@@ -45,6 +45,8 @@ SPREAD = Case((4, 64, 20, 20), 32, (7, 7), stride=(2, 2), padding=(3, 3))
 # columns, rows, strips and shared memory of TensorChoice in csrc/conv_block_tensor.cuh
 CHOICES = [
     (Case((15, 16, 9, 11), 32, (3, 3), padding=(1, 1)), (32, 256, 1, 0)),
+    (Case((15, 16, 9, 11), 32, (3, 3), padding=(1, 1), pool=True), (32, 128, 1, 0)),
+    (Case((9, 64, 9, 11), 20, (3, 3), padding=(1, 1)), (32, 128, 2, 0)),
     (Case((15, 16, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 48 << 10)),
     (Case((13, 128, 8, 13), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 0)),
     (Case((14, 128, 8, 13), 64, (3, 3), padding=(1, 1), pool=True), (64, 256, 2, 0)),
@@ -53,6 +55,19 @@ CHOICES = [
     (Case((4, 64, 11, 9), 136, (3, 3), padding=(1, 1), pool=True), (128, 128, 1, 0)),
     (Case((7, 64, 9, 12), 128, (1, 2), padding=(1, 1)), (128, 256, 2, 0)),
     (Case((7, 64, 9, 12), 128, (2, 2), padding=(1, 1), pool=True), (128, 256, 1, 0)),
+]
+# Those of csrc/conv_block_tensor_roles.cuh, of wgmma only: the weight in slots and all of it, several tiles per block.
+ROLES = [
+    (Case((9, 64, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 192, 1, 0)),
+    (Case((9, 64, 9, 11), 64, (3, 3), padding=(1, 1), pool=True), (64, 192, 1, 0)),
+    (Case((14, 128, 8, 13), 128, (3, 3), padding=(1, 1), relu=False), (128, 192, 1, 0)),
+    (Case((14, 128, 8, 13), 128, (3, 3), padding=(1, 1), pool=True), (128, 192, 2, 0)),
+    (Case((13, 136, 8, 13), 136, (2, 3), padding=(1, 1)), (128, 192, 1, 0)),
+    (Case((25, 64, 9, 12), 128, (2, 2), padding=(1, 1), pool=True, bias=False), (128, 192, 1, 145 << 10)),
+    (Case((1, 64, 19, 19), 72, (3, 3), stride=(2, 2), padding=(1, 1)), (64, 192, 1, 0)),
+    (Case((30, 64, 9, 4), 40, (3, 3), padding=(1, 1)), (64, 192, 1, 0)),  # lines shorter than a pass of the producers
+    (Case((6, 64, 23, 32), 64, (2, 3), padding=(1, 1)), (64, 384, 1, 0)),
+    (Case((6, 64, 23, 32), 64, (2, 3), padding=(1, 1), pool=True), (64, 384, 2, 0)),
 ]
 
 

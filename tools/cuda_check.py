@@ -41,7 +41,7 @@ def check(source: Path, place: Path) -> list[str]:
     """What is wrong with a file, a line each."""
     nvcc, flags = _from_setup()
     includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-    command = [nvcc, *flags, *includes, "-c", str(source), "-o", str(place / f"{source.stem}.o")]
+    command = [nvcc, *flags, *includes, "-fatbin", str(source), "-o", str(place / f"{source.stem}.fatbin")]
     done = subprocess.run(command, capture_output=True, text=True)
     told = done.stdout + done.stderr
     (place / f"{source.name}.ptxas").write_text(told, encoding="utf-8")

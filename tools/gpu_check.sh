@@ -2,7 +2,7 @@
 # On a machine with an NVIDIA GPU, nvcc and torch, network or not: builds with what is there, runs the tests that need a
 # GPU, the kernels under compute-sanitizer, then the benchmarks, within 8 minutes; a short table last.
 #   OUT           where records and logs go (default: gpu-check)
-#   HW4FAST_DATA  for the training on MNIST
+#   HW4FAST_DATA  for the training on MNIST, and models/squeezenet1_1.onnx for inference, which needs onnxruntime-gpu
 #   PARTS         of: build tests sanitizer benchmarks (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -47,7 +47,7 @@ if wants sanitizer; then
 fi
 
 if wants benchmarks; then
-  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_resize gpu_study gpu_training}; do
+  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_resize gpu_inference gpu_study gpu_training}; do
     [ -e "benchmarks/$part.py" ] || continue
     left=$((470 - ($(date +%s) - begun)))
     [ "$left" -gt 15 ] || { failed+=("$part: no time left"); continue; }

@@ -17,12 +17,13 @@ def gpu() -> str:
     found = entry["results"]
     lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"])]
     lines += resizes(found["gpu_resize"]) if "gpu_resize" in found else []
+    lines += inference(found["gpu_inference"]) if "gpu_inference" in found else []
     lines += studies(found["gpu_study"]) if "gpu_study" in found else []
     lines += [*training(found["gpu_training"])]
-    gpu = found["gpus"][0]["name"]
+    gpu, clock = found["gpus"][0]["name"], ", inference is by the wall clock" * ("gpu_inference" in found)
     return "\n".join(markdown(HEAD, lines)) + (
         "\n\nMedians in turns on one machine, each side's calls in a CUDA graph of its own, and the ratio with the"
-        " least and the most of the turns; a blur's calls stand alone. The copy is torch's, of as many bytes."
+        f" least and the most of the turns; a blur's calls stand alone{clock}. The copy is torch's, of as many bytes."
         f" {gpu}, torch {entry['versions']['torch']}, CUDA {found['cuda'] // 1000}.{found['cuda'] % 1000 // 10}."
     )
 
@@ -98,6 +99,25 @@ def resizes(found: dict[str, Any]) -> list[list[str]]:
         beside = f"torchvision {entry['torchvision_us']:,.0f} µs; copy {entry['copy_us']:,.0f} µs"
         share = f"{100 * entry['copy_us'] / entry['us']:.0f} % of the copy"
         lines.append([what, us(entry), beside, f"{ratio(entry)}; {share}", ""])
+    return lines
+
+
+def inference(found: dict[str, Any]) -> list[list[str]]:
+    """What a net reads, from host memory and on the GPU, and photographs, to logits in host memory."""
+    lines = []
+    for entry in found["inference"]:
+        what = f"{entry['model']} through onnxruntime, {entry['precision']}, {entry['pictures']} at a time"
+        rates = {side: f"{value['per_second']:,.0f}/s" for side, value in entry.items() if isinstance(value, dict)}
+        beside = f"`InferenceSession.run` {rates['run']}"
+        lines.append([f"{what}, in host memory", rates["binding"], beside, ratio(entry["binding"]), ""])
+        lines.append([f"{what}, in host memory as bytes", rates["bytes"], beside, ratio(entry["bytes"]), ""])
+        others, times = beside, ratio(entry["on the GPU"])
+        if "torch" in entry:
+            others += f"; torch {rates['torch']}"
+            times += f"; {ratio(entry['torch'])}"
+        lines.append([f"{what}, on the GPU", rates["on the GPU"], others, times, ""])
+        others = f"made to fit on the CPU, `run` {rates['photographs, run']}"
+        lines.append([f"{what}, photographs", rates["photographs"], others, ratio(entry["photographs"]), ""])
     return lines
 
 

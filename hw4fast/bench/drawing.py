@@ -21,8 +21,10 @@ COLOURS = {  # the same engine looks the same in every picture
     "onnxruntime cpu float16": 6,
     "onnxruntime cpu int8": 3,
     "onnxruntime cuda": 7,
+    "onnxruntime cuda float16": 7,
     "onnxruntime tensorrt": 7,
 }
+LINES = {"onnxruntime cuda float16": "--", "onnxruntime tensorrt": ":"}  # where a colour stands for several
 
 
 def draw(timings: Sequence[Timing], caption: str, path: Path) -> None:
@@ -39,6 +41,7 @@ def draw(timings: Sequence[Timing], caption: str, path: Path) -> None:
         high = [1e3 * row.batch / row.p10_ms - rate for rate, row in zip(rates, rows, strict=True)]
         place = COLOURS.get(engine, 7)
         look = {"color": OKABE_ITO[place], "marker": MARKERS[place], "capsize": 2}
+        look["linestyle"] = LINES.get(engine, "-")
         axes.errorbar([row.batch for row in rows], rates, (low, high), label=engine, **look)
     axes.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="images per second")
     axes.set_xticks(batches, map(str, batches))

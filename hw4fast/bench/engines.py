@@ -112,7 +112,7 @@ def _add_changed(
 
     from hw4fast.exporter import TOLERANCES
 
-    name, target = f"{ONNX} cpu {kind}", scratch / f"{kind}.onnx"
+    name, on_gpu, target = f"{ONNX} cpu {kind}", f"{ONNX} cuda {kind}", scratch / f"{kind}.onnx"
     try:
         if found.card.input.dtype != "float32" or found.card.provenance.get("precision", "float32") != "float32":
             raise ValueError("made of models in float32 only")
@@ -121,9 +121,15 @@ def _add_changed(
         target.write_bytes(proto.SerializeToString())
         _add_onnx(found, name, target, "cpu", threads)
         if kind in TOLERANCES:
-            found.tolerances[name] = TOLERANCES[kind]
+            found.tolerances |= dict.fromkeys((name, on_gpu), TOLERANCES[kind])
     except Exception as error:  # of onnx and onnxruntime's tools: a graph that they can't read, change or write
         found.left_out[name] = first_line(error)
+        return
+    if kind == FOR_GPUS and f"{ONNX} cuda" in found.ready:
+        try:
+            _add_onnx(found, on_gpu, target, "cuda", threads)
+        except UserError as error:
+            found.left_out[on_gpu] = first_line(error)
 
 
 def _fused(proto: Any, _: Engines, _scratch: Path) -> Any:
@@ -150,6 +156,7 @@ def _int8(proto: Any, found: Engines, scratch: Path) -> Any:
     return quantised(proto, batches, folder, lambda _: None)
 
 
+FOR_GPUS = "float16"  # what a GPU computes faster
 CHANGES = {"fused": _fused, "float16": _half, "int8": _int8}
 
 

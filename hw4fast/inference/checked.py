@@ -32,7 +32,9 @@ DEFAULT_MEGABYTES, TIMES = 4096, 8  # of memory, and times the size of the file
 LARGEST = 2**31 - 1  # bytes that protobuf reads
 FORMAT = 1  # of a note
 MOST = 4096  # notes that are kept
-OUT_OF_MEMORY = re.compile(r"bad_alloc|allocate memory|MemoryError|out of memory|length_error", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|allocate memory|MemoryError|out of memory|length_error|Available memory of", re.IGNORECASE
+)
 
 
 class CrashError(UserError):

@@ -7,7 +7,7 @@ import mmap
 import shlex
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from hw4fast.errors import UserError
 from hw4fast.files import sha256
 from hw4fast.inference.binding import DEVICES, Bound
 from hw4fast.inference.card import KEY, Card
-from hw4fast.inference.checked import weight_files
+from hw4fast.inference.checked import OUT_OF_MEMORY, weight_files
 from hw4fast.inference.known import find_model, known_card
-from hw4fast.inference.session import PROVIDERS, open_session, said
+from hw4fast.inference.session import PROVIDERS, explain_provider, open_session, said
 from hw4fast.kernels import rest
 from hw4fast.paths import one_line
 
@@ -38,7 +38,7 @@ class Classifier:
 
     `Classifier(model)` takes an .onnx file, a run folder that holds model.onnx, or an architecture's name (see
     known.find_model). providers: one key of PROVIDERS or several, of which the first that runs is taken.
-    threads: of one operator; onnxruntime's choice if None. kernels, trusted, spin, batch: see
+    threads: of one operator; onnxruntime's choice if None. kernels, trusted, spin, batch, options: see
     open_session.
     Raises UserError when the file is missing or corrupt, has no card, has one that doesn't fit its input and output,
     or when no provider of those runs here; UsageError for an unknown provider.
@@ -53,9 +53,10 @@ class Classifier:
         trusted: bool = False,
         spin: bool | None = None,
         batch: int | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self.path, self._spin, self._own = find_model(model), spin, threading.local()
-        self._session = open_session(self.path, providers, threads, kernels, trusted, spin, batch)
+        self._session = open_session(self.path, providers, threads, kernels, trusted, spin, batch, options)
         running = self._session.get_providers()[0]
         self.provider = next(name for name, long_name in PROVIDERS.items() if long_name == running)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -103,12 +104,16 @@ class Classifier:
         except ValueError as error:
             raise UserError(str(error)) from None
 
-    def logits(self, batch: np.ndarray) -> np.ndarray:
+    def logits(self, batch: Any) -> np.ndarray:
         """uint8 [n, h, w, c] of fitted pictures, or the floats that the graph takes (`tensor` of them), n ≥ 0
         → float32 [n, classes]; ValueError for another shape or dtype.
 
+        batch: a NumPy array; on a GPU a torch tensor of what the graph takes, too, such as hw4fast.nn.fit gives, which
+        is read where it lies. ValueError for a tensor elsewhere.
         Raises UserError when the model fails while it runs, or answers in another shape.
         """
+        if not isinstance(batch, np.ndarray):
+            return self._logits_there(batch)
         floats = batch.dtype != np.uint8 and batch.dtype == self.card.input.dtype
         ready = floats and _agree(list(batch.shape), _input_shape(self.card))
         if not ready:
@@ -127,6 +132,23 @@ class Classifier:
         filled = np.concatenate([tensor, np.repeat(tensor[-1:], -n % at_once, axis=0)])
         return np.concatenate([self._run(filled[i : i + at_once]) for i in range(0, n, at_once)])[:n]
 
+    def _logits_there(self, tensor: Any) -> np.ndarray:
+        """Of a torch tensor on the device."""
+        if self._bound is None:
+            raise ValueError(f"the model runs on {self.provider} and takes NumPy arrays, not {type(tensor).__name__}")
+        self._bound.check_place(tensor)
+        dtype, shape, expected = str(tensor.dtype).removeprefix("torch."), list(tensor.shape), _input_shape(self.card)
+        if dtype != self.card.input.dtype or not _agree(shape, [self.at_once, *expected[1:]]):
+            count = self.at_once or "n"
+            raise ValueError(
+                f"the tensor must be {self.card.input.dtype} [{count}, {str(expected[1:])[1:-1]}], not {dtype} {shape}"
+            )
+        if len(tensor) == 0:
+            return np.zeros((0, len(self.card.labels)), np.float32)
+        if self.mixes_batch and self.at_once is None:
+            return np.concatenate([self._run(tensor[i : i + 1].contiguous()) for i in range(len(tensor))])
+        return self._run(tensor.contiguous())
+
     def _scratch(self, batch: np.ndarray) -> np.ndarray:
         """float32 [n, c, h, w], this thread's own: the system's fresh pages take longer than to fill them."""
         n, height, width, channels = batch.shape
@@ -136,7 +158,7 @@ class Classifier:
             held = self._own.tensor = np.empty(shape, np.float32)
         return held
 
-    def _run(self, tensor: np.ndarray) -> np.ndarray:
+    def _run(self, tensor: Any) -> np.ndarray:
         card = self.card
         if "torch" in sys.modules and self._spin is None:
             rest()
@@ -146,8 +168,9 @@ class Classifier:
             else:
                 result = self._bound.run(tensor)
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            reason = said(error)
             raise UserError(
-                f"'{one_line(self.path)}' failed on a batch of {len(tensor)}: {said(error)}; export it again"
+                f"'{one_line(self.path)}' failed on a batch of {len(tensor)}: {reason}; {self._advice(reason)}"
             ) from None
         if result.shape != (len(tensor), len(card.labels)):
             raise UserError(f"'{self.path}' answered {list(result.shape)} to {len(tensor)} pictures; export it again")
@@ -156,6 +179,14 @@ class Classifier:
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.log(result)
         return result
+
+    def _advice(self, reason: str) -> str:
+        """What to do when the model failed."""
+        if self._bound is None:
+            return "export it again"
+        if OUT_OF_MEMORY.search(reason):
+            return "give it fewer pictures at a time"
+        return explain_provider(self.provider) or "export it again"
 
     @np.errstate(over="ignore")  # of float16: the answer is refused
     def tensor(self, batch: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -168,11 +199,11 @@ class Classifier:
         tensor = self.card.preprocessing.normalise(batch, out).astype(expected.dtype, copy=False)
         return tensor if expected.layout == "NCHW" else np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))
 
-    def probabilities(self, batch: np.ndarray) -> np.ndarray:
+    def probabilities(self, batch: Any) -> np.ndarray:
         """As `logits`, then softmax: float32 [n, classes], rows that sum to 1. Raises UserError as `answers` does."""
         return self.answers(batch)[0]
 
-    def answers(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answers(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities and logits, both float32 [n, classes].
 
         Raises UserError, too, when a row of logits has no softmax: NaN or +∞ in it, or nothing but −∞.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -28,12 +28,14 @@ PROVIDERS = {
 HELPERS = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}  # run the nodes that the provider can't
 BATCH_AXES = "n", "N", "batch", "batch_size"
 LIBRARY = "libonnxruntime_providers_{}.so"
+CUDNN = "libcudnn.so.9"  # onnxruntime loads it when a convolution asks for it, and fails only then
 FATAL = 4  # onnxruntime's log level above errors: those reach us as exceptions
 
 NOISE = re.compile(  # in its messages
     r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?"
     r"|\S*[/\\]\S+\.(?:cc|h|hpp|cpp):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? "  # with the function's signature
     r"|\b\w+\.(?:cc|h|hpp|cpp):\d+ (?:\w+ )?(?:operator\(\) )?"  # with its name
+    r"| ?; GPU=-?\d+ ?; hostname=.*"  # of a CUDA call that failed: where it stands
 )
 
 NEWER = re.compile(r"IR version: \d+, max supported IR version: (\d+)")
@@ -54,6 +56,7 @@ def open_session(
     trusted: bool = False,
     spin: bool | None = None,
     batch: int | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Any:
     """An onnxruntime.InferenceSession of the file that runs on the provider that was asked for, and on nothing less.
 
@@ -64,7 +67,9 @@ def open_session(
     after an answer, which makes the next one up to a tenth faster and everybody else slower; not if torch has been
     imported, whose next call would take twice as long, unless told. batch: how many pictures it will be given each
     time, where the file leaves that open under one of the names in BATCH_AXES: what follows from the number is then
-    worked out once (shufflenet_v2_x1_0 computes its shapes with 77 operators and more).
+    worked out once (shufflenet_v2_x1_0 computes its shapes with 77 operators and more). options: of the provider, by
+    onnxruntime's names, over ours: on a GPU float32 is float32, unless {"use_tf32": "1"} allows products of 11 bits;
+    {"enable_cuda_graph": "1"} replays a graph per batch size, for small batches, where all operators run on the GPU.
     Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
     loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
@@ -78,11 +83,12 @@ def open_session(
     path = readable_file(path, "model")
     if not trusted:
         insist_harmless(path, _onnxruntime().__version__, ort_library() if kernels and "cpu" in names else None)
-    options = _Options(threads, kernels, "torch" not in sys.modules if spin is None else spin, batch)
+    spins = "torch" not in sys.modules if spin is None else spin
+    wanted = _Options(threads, kernels, spins, batch, dict(options or {}))
     reasons = []
     for name in names:
         try:
-            return _opened(path, name, options)
+            return _opened(path, name, wanted)
         except _NoProvider as error:
             reasons.append(str(error))
     raise UserError("; ".join(reasons) + ("" if "cpu" in names else "; or use provider 'cpu'"))
@@ -96,6 +102,7 @@ class _Options:
     kernels: bool = True
     spin: bool = True
     batch: int | None = None
+    options: dict[str, str] = field(default_factory=dict)
 
 
 class _NoProvider(Exception):
@@ -199,7 +206,7 @@ def explain_provider(name: str) -> str | None:
         return f"the installed onnxruntime {runtime.__version__} is built without it; install onnxruntime-gpu"
     try:
         if _create(PROBE, name, _Options(1, kernels=False)).get_providers()[0] == PROVIDERS[name]:
-            return None
+            return None if name == "cpu" else _missing_cudnn()
         failure = "onnxruntime doesn't say why"
     except Exception as error:
         failure = said(error)
@@ -252,12 +259,16 @@ def _create(
     available = runtime.get_available_providers()
     names = [name for name in (provider, *HELPERS[provider]) if PROVIDERS[name] in available]
     providers = [(PROVIDERS[name], _provider_options(name)) for name in names]
+    providers[0][1].update(wanted.options)
     # without enable_fallback=0 an error of the provider is printed and the CPU runs instead
     return runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
 
 
 def _provider_options(provider: str) -> dict[str, str]:
-    """TensorRT takes minutes to build an engine, which it can keep."""
+    """TensorRT takes minutes to build an engine, which it can keep. TF32 moves logits as far as float16 does, and is
+    onnxruntime's default; who wants speed exports float16 and sees it in the card."""
+    if provider == "cuda":
+        return {"use_tf32": "0"}
     if provider != "tensorrt":
         return {}
     folder = str(cache_folder() / "tensorrt")
@@ -304,16 +315,36 @@ def _missing_library(provider: str) -> str | None:
         ctypes.CDLL(str(folder / LIBRARY.format("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        text = one_line(error)
-        cuda = str(getattr(_onnxruntime(), "cuda_version", "")).split(".")[0]
-        fixes = {
-            "libcuda.so": "install NVIDIA's driver",
-            "libnvinfer": "install TensorRT",
-            "libcudnn": f"pip install nvidia-cudnn-cu{cuda}",
-        }
-        fix = next((fix for part, fix in fixes.items() if part in text), f"install CUDA {cuda}'s libraries")
-        return f"{text}; {fix}"
+        return _with_fix(error)
     return None
+
+
+def _missing_cudnn() -> str | None:
+    """Why cuDNN can't be loaded, without which a net fails at its first convolution; None when it can (Linux only)."""
+    import ctypes
+
+    if sys.platform != "linux":
+        return None
+    _preload()
+    try:
+        ctypes.CDLL(CUDNN)
+    except OSError as error:
+        return _with_fix(error)
+    return None
+
+
+def _with_fix(error: OSError) -> str:
+    """The loader's words, and what to do."""
+    text = one_line(error)
+    cuda = str(getattr(_onnxruntime(), "cuda_version", "")).split(".")[0]
+    fixes = {
+        "libcuda.so": "install NVIDIA's driver",
+        "libnvinfer": "install TensorRT",
+        "libcudnn": f"pip install nvidia-cudnn-cu{cuda}",
+        "libcublas": f"pip install nvidia-cublas{'' if cuda.isdigit() and int(cuda) >= 13 else f'-cu{cuda}'}",
+    }
+    fix = next((fix for part, fix in fixes.items() if part in text), f"install CUDA {cuda}'s libraries")
+    return f"{text}; {fix}"
 
 
 def said(error: Exception) -> str:

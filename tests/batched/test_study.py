@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hw4fast.batched import TorchBatches, on_gpu
 from hw4fast.batched import batches as batches_module
 from hw4fast.batched.batches import ready
 from hw4fast.errors import UserError
+from hw4fast.inference import classifier as classifier_module
 from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness import together
 from hw4fast.robustness.study import study
@@ -112,6 +114,31 @@ def test_a_full_memory_is_told(photos, models, tmp_path, monkeypatch):
     monkeypatch.setattr("hw4fast.batched.forms.apply", full)
     with pytest.raises(UserError, match="the GPU's memory is full"):
         quietly(photos, models, tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
+
+
+@pytest.mark.parametrize("size", [8, 5])
+def test_tensors_are_handed_over_where_they_lie(photos, models, tmp_path, monkeypatch, size):
+    """The CPU as a device with memory of its own; one net takes no other number than eight at once."""
+    fixed = tmp_path / "fixed.onnx"
+    model = onnx.load(models[0])
+    for entry in (model.graph.input[0], model.graph.output[0]):
+        entry.type.tensor_type.shape.dim[0].dim_value = 8
+    onnx.save(model, fixed)
+    paths = [models[2], fixed]
+    wanted = measured(photos, paths, tmp_path / "a", TorchBatches("cpu", size=size), transforms=("flip", "snow"))
+    for module in (batches_module, classifier_module):
+        monkeypatch.setattr(module, "DEVICES", {"cpu": "cpu"})
+    given, answers = [], Classifier.answers
+
+    def watched(self, batch):
+        given.append((self.path.name, type(batch)))
+        return answers(self, batch)
+
+    monkeypatch.setattr(Classifier, "answers", watched)
+    found = measured(photos, paths, tmp_path / "b", TorchBatches("cpu", size=size), transforms=("flip", "snow"))
+    assert found == wanted
+    there = torch.Tensor if size == 8 else np.ndarray
+    assert set(given) == {("three.onnx", torch.Tensor), ("fixed.onnx", there)}
 
 
 @pytest.mark.parametrize("mode", ["RGB", "BGR"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ def test_a_run_on_every_engine(small_run, tmp_path):
     expected = {"torch eager", "torch channels-last", "torch.compile"}
     expected |= {f"onnxruntime cpu {kind}" for kind in ("fused", "float16", "int8")}
     expected |= {f"onnxruntime {name}" for name in PROVIDERS}
+    expected |= {"onnxruntime cuda float16"} if "onnxruntime cuda" in ran else set()
     assert ran | result.left_out.keys() == expected and not ran & result.left_out.keys()
     assert all(result.left_out.values())
     for timing in result.timings:
@@ -83,6 +85,33 @@ def test_engines_that_disagree_are_not_timed(spoil, small_run, tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("eager_only")
+def test_float16_on_a_gpu_where_there_is_one(centroid_onnx, tmp_path, monkeypatch):
+    """Classifiers run on the CPU here, whatever they are asked for; in the second turn float16 is refused."""
+    create, refused = engines_module.Classifier, UserError("no kernel there")
+
+    def on_cpu(file, provider="cpu", *rest, **options):
+        return create(file, "cpu", *rest, **options)
+
+    monkeypatch.setattr(engines_module, "CHANGES", {"float16": engines_module._half})
+    monkeypatch.setattr(engines_module, "Classifier", on_cpu)
+    monkeypatch.setattr(engines_module, "explain_provider", lambda name: None if name != "tensorrt" else "none")
+    for number, ready in enumerate((True, False)):
+        (scratch := tmp_path / str(number)).mkdir()
+        found = engines_module.engines_of(centroid_onnx, None, scratch, 1)
+        name = "onnxruntime cuda float16"
+        assert (name in found.ready) is ready and found.tolerances.get(name) == 5e-3, found.left_out
+        monkeypatch.setattr(
+            engines_module, "_add_onnx", partial(_refuse_float16_on_gpus, engines_module._add_onnx, refused)
+        )
+    assert found.left_out[name] == "no kernel there" and "onnxruntime cpu float16" in found.ready
+
+
+def _refuse_float16_on_gpus(add, refused, found, name, *rest):
+    if name == "onnxruntime cuda float16":
+        raise refused
+    add(found, name, *rest)
+
+
 def test_an_engine_that_can_not_run_is_left_out(small_run, tmp_path, monkeypatch):
     def broken(_pictures):
         raise RuntimeError("no kernel\nfor this node")

@@ -34,7 +34,12 @@ namespace emulator {
 constexpr int lanes = 32;
 constexpr std::size_t stack_bytes = 128 << 10;
 
-enum class Wait { none, warp, block, finished };
+enum class Wait { none, warp, block, phase, finished };
+
+struct Phases {  // the twin of an mbarrier: `count` arrivals end a phase
+  std::uint16_t count, pending;
+  std::uint32_t ended;
+};
 
 struct Fiber {
   ucontext_t context;    // enters it
@@ -46,6 +51,8 @@ struct Fiber {
   unsigned mask = 0;           // of the warp's lanes that it waits for
   std::int64_t exchanges = 0;  // of its warp so far: the parity says which slots are in use
   int vote = 0;                // for __syncthreads_or and its like
+  const Phases *phases = nullptr;  // of which the phase with this parity must have ended
+  unsigned parity = 0;
   std::unique_ptr<char[]> stack;
 };
 
@@ -132,6 +139,8 @@ inline bool release() {
       any = true;
     }
   }
+  for (Fiber &fiber : s.fibers)
+    if (fiber.wait == Wait::phase && (fiber.phases->ended & 1) != fiber.parity) fiber.wait = Wait::none, any = true;
   for (const Fiber &fiber : s.fibers) all_at_block &= !alive(fiber) || fiber.wait == Wait::block;
   if (all_at_block && s.live) {
     s.counted = 0;
@@ -163,6 +172,7 @@ inline void run_block(const char *name, std::size_t n) {
   }
   std::vector<std::size_t> order(n);
   for (std::size_t i = 0; i < n; ++i) order[i] = i;
+  int turns = 0;
   while (s.live) {
     std::shuffle(order.begin(), order.end(), s.random);
     for (std::size_t i : order) {
@@ -170,9 +180,21 @@ inline void run_block(const char *name, std::size_t n) {
       go_on(s.fibers[i]);
       s.live -= s.current->wait == Wait::finished;
     }
-    if (s.live && !release())
+    bool spins = false;  // a fiber that looks again and again
+    for (const Fiber &fiber : s.fibers) spins |= fiber.wait == Wait::none;
+    turns += spins;
+    if (s.live && !release() && (!spins || turns > 1'000'000))
       throw std::runtime_error(std::string(name) + ": its threads wait for each other for ever");
   }
+}
+
+inline void arrive(Phases &phases) {
+  if (--phases.pending) return;
+  phases.pending = phases.count, ++phases.ended;
+}
+inline void wait_for_phase(const Phases &phases, unsigned parity) {
+  state().current->phases = &phases, state().current->parity = parity;
+  while ((phases.ended & 1) == parity) yield(Wait::phase);
 }
 
 inline unsigned counted_at_barrier(int vote) {
@@ -187,14 +209,18 @@ struct Grid;
 template <class... Parameters, class... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments);
 
+inline int compute_capability() {  // a test may ask for another
+  const char *wanted = std::getenv("HW4FAST_EMULATED_CAPABILITY");
+  return wanted ? std::atoi(wanted) : 80;
+}
 inline int attribute(cudaDeviceAttr which) {
   switch (which) {
     case cudaDevAttrMultiProcessorCount:
       return 3;
     case cudaDevAttrComputeCapabilityMajor:
-      return 8;
+      return compute_capability() / 10;
     case cudaDevAttrComputeCapabilityMinor:
-      return 0;
+      return compute_capability() % 10;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       return 163 << 10;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
@@ -325,10 +351,11 @@ struct Grid {
   unsigned cluster = 1;
 };
 inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
-inline int compute_capability() { return 80; }
 inline void wait_for_previous() {}
 inline void let_next_begin() {}
 inline void in_turn() {}
+
+template <class Kernel> std::int64_t clusters_that_fit(const char *, Kernel, const Grid &) { return 1; }
 
 template <class... Parameters, class... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, Arguments... arguments) {

@@ -18,6 +18,9 @@ MORE = [
     card.Case("tiles", (2, 3, 23, 37), (9, 3, 3), padding=(1, 1)),
     card.Case("chunks", (1, 19, 7, 6), (10, 5, 5), padding=(2, 2), channels_last=True),
     card.Case("pairs", (2, 20, 6, 6), (40, 3, 3), padding=(0, 2), pool=False),
+    card.Case("fours", (2, 8, 10, 14), (12, 3, 3), padding=(1, 1), channels_last=True),
+    card.Case("warps", (3, 20, 9, 8), (40, 5, 5), padding=(2, 2), channels_last=True),
+    card.Case("warps without a pool", (2, 9, 6, 7), (20, 5, 5), padding=(2, 2), pool=False),
     card.Case("wide border", (2, 2, 5, 5), (3, 3, 3), padding=(4, 4), relu=False),
 ]
 NEAR = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 5e-3, torch.float16: 1e-3}

@@ -33,16 +33,20 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
 
 
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
-@pytest.mark.parametrize("case, choice", [pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64], ids=str)
+@pytest.mark.parametrize(
+    "case, choice",
+    [*(pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64 and pair[0].o > 32), *conv_tensor.ROLES],
+    ids=str,
+)
 def test_wgmma(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...], dtype: torch.dtype) -> None:
     conv_tensor.check_forward(module, case, dtype, "cpu", seed=1, choice=(2, *choice))
 
 
 @pytest.mark.parametrize("pool", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("rows", [128, 256])
+@pytest.mark.parametrize("rows", [128, 192, 256])
 def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool) -> None:
-    conv_tensor.check_codes(module, "cpu", relu, pool, (0, 64, rows, 0, 0))
+    conv_tensor.check_codes(module, "cpu", relu, pool, (2 if rows == 192 else 0, 64, rows, 0, 0))
 
 
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)

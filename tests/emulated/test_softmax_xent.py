@@ -14,9 +14,14 @@ ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 8e-3, tor
 
 
 def run(logits, target, weight=None, scale=1.0, label_smoothing=0.0, ignore_index=-100, reduction="mean", grad=True):
-    return softmax_xent._softmax_xent_cuda(
-        logits, target, weight, scale, label_smoothing, ignore_index, card.REDUCTIONS[reduction], grad
-    )
+    try:
+        return softmax_xent._softmax_xent_cuda(
+            logits, target, weight, scale, label_smoothing, ignore_index, card.REDUCTIONS[reduction], grad
+        )
+    except RuntimeError as error:
+        if "there are no clusters here" in str(error):
+            pytest.skip("several blocks for a row: the emulator has no clusters, tests/gpu has")
+        raise
 
 
 def compare(case, dtype, logits=None):
@@ -38,10 +43,22 @@ def compare(case, dtype, logits=None):
     )
 
 
+@pytest.fixture(params=[80, 90], autouse=True)
+def capability(request, monkeypatch):
+    """Ampere's kernels and Hopper's, which copy rows ahead."""
+    monkeypatch.setenv("HW4FAST_EMULATED_CAPABILITY", str(request.param))
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_way_through_the_kernel(emulated, shape, dtype):  # noqa: F811
     compare(card.Case("plain", shape), dtype)
+
+
+def test_many_rows_for_each_team(emulated):  # noqa: F811
+    for shape, dtype in (((2000, 130), torch.float32), ((500, 1003), torch.bfloat16), ((40, 5000), torch.float32)):
+        compare(card.Case("plain", shape, ignored=True), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
 ]
 BEST, MMA, WGMMA = 0, 1, 2
+ROLES = [(64, 192), (64, 384), (128, 192)]  # columns and rows of csrc/conv_block_tensor_roles.cuh
 BIG = [
     conv_tensor.SPREAD,
     conv_tensor.Case((8, 64, 56, 56), 64, (3, 3), padding=(1, 1)),
@@ -51,12 +52,12 @@ def test_forward(module: ModuleType, case: conv_tensor.Case, dtype: torch.dtype,
 
 
 @pytest.mark.parametrize("way", [MMA, WGMMA])
-@pytest.mark.parametrize("columns, rows", [(64, 256), (64, 128), (128, 128), (128, 256)])
+@pytest.mark.parametrize("columns, rows", [(64, 256), (64, 128), (128, 128), (128, 256), *ROLES])
 @pytest.mark.parametrize("strips", [1, 2])
 @pytest.mark.parametrize("case", BIG[1:4], ids=str)
 def test_tiles(module: ModuleType, case: conv_tensor.Case, strips: int, columns: int, rows: int, way: int) -> None:
-    if not _can(case, torch.bfloat16, way):
-        pytest.skip("wgmma needs compute capability 9.0")
+    if not _can(case, torch.bfloat16, way) or (way == MMA and (columns, rows) in ROLES):
+        pytest.skip("wgmma needs compute capability 9.0, and such tiles need wgmma")
     try:
         conv_tensor.check_forward(module, case, torch.bfloat16, "cuda", 3, (way, columns, rows, strips, 0))
     except ValueError as error:
@@ -69,13 +70,21 @@ def test_choices(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, 
     conv_tensor.check_forward(module, case, torch.float16, "cuda", 4, (MMA, *choice))
 
 
+@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
+@pytest.mark.parametrize("case, choice", conv_tensor.ROLES, ids=str)
+def test_roles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not _can(case, dtype, WGMMA):
+        pytest.skip("wgmma needs compute capability 9.0")
+    conv_tensor.check_forward(module, case, dtype, "cuda", 4, (WGMMA, *choice))
+
+
 @pytest.mark.parametrize("way", [MMA, WGMMA])
 @pytest.mark.parametrize("pool", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("rows", [128, 256])
+@pytest.mark.parametrize("rows", [128, 192, 256])
 def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool, way: int) -> None:
-    if way == WGMMA and torch.cuda.get_device_capability() != (9, 0):
-        pytest.skip("wgmma needs compute capability 9.0")
+    if (way == WGMMA and torch.cuda.get_device_capability() != (9, 0)) or (way == MMA and rows == 192):
+        pytest.skip("wgmma needs compute capability 9.0, and such tiles need wgmma")
     conv_tensor.check_codes(module, "cuda", relu, pool, (way, 64, rows, 0, 0))
 
 

@@ -90,6 +90,54 @@ def test_the_loaders_own_words_and_a_remedy(monkeypatch, tmp_path):
     assert reason == "libcuda.so.1: cannot open shared object file; install NVIDIA's driver"
 
 
+def test_a_cuda_error_without_where_it_happened():
+    """Neither the machine's name nor onnxruntime's source files are anybody's business."""
+    text = "CUDA failure 2: out of memory ; GPU=0 ; hostname=vm ; file=/src/x.cc ; line=355 ; expr=cudaMalloc(&p, n);"
+    assert sessions.said(RuntimeError(text)) == "CUDA failure 2: out of memory"
+
+
+def test_a_gpu_without_cudnn(monkeypatch):
+    """onnxruntime 1.31 loads cuDNN at the first convolution; a Relu runs without it."""
+    import ctypes
+    from types import SimpleNamespace
+
+    def load(name, **_):
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    runs = SimpleNamespace(get_providers=lambda: [PROVIDERS["cuda"]])
+    monkeypatch.setattr(sessions, "_create", lambda *_: runs)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(sessions._onnxruntime(), "cuda_version", "13.0", raising=False)
+    monkeypatch.setattr(sessions._onnxruntime(), "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(sessions, "_preload", lambda: None)
+    assert (explain_provider("cuda") or "").endswith("No such file or directory; pip install nvidia-cudnn-cu13")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, **_: None)
+    assert explain_provider("cuda") is None
+
+
+@pytest.mark.parametrize("options", [None, {"use_tf32": "1", "prefer_nhwc": "1"}])
+def test_float32_on_a_gpu_is_float32_unless_told(options, monkeypatch, centroid_onnx):
+    import onnxruntime
+
+    asked = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, model, given, providers, **rest):
+            asked.append(providers)
+            super().__init__(model, given, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return [PROVIDERS["cuda"]]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(sessions, "_preload", lambda: None)
+    open_session(centroid_onnx, "cuda", options=options)
+    (providers,) = asked
+    assert providers == [(PROVIDERS["cuda"], {"use_tf32": "0", **(options or {})}), (PROVIDERS["cpu"], {})]
+
+
 def test_a_provider_that_loads_but_skips_this_model_is_refused(monkeypatch, centroid_onnx):
     """The session came back with the CPU although the provider itself is fine."""
     create = sessions._create
