@@ -11,6 +11,7 @@ its net on the GPU both times, its transforms there and on the cores, in turns: 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
@@ -22,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from gpu_blur import seconds
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from hw4fast import record
@@ -108,6 +107,9 @@ def compared(gpu: list[float], cpu: list[float]) -> dict[str, float]:
 
 def small_net(path: Path) -> Path:
     """A net of five convolutions on 224² with random weights: what it answers doesn't matter here."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     rng, nodes, constants, at = np.random.default_rng(0), [], [], "input"
 
     def constant(name: str, *shape: int) -> str:
@@ -185,7 +187,8 @@ def main() -> None:
                 results["transforms"].append(shown(of_point(point, pool, cores)))
             except AssertionError as error:
                 failed.append(str(error))
-    if reason := explain_provider("cuda"):
+    missing = [f"there is no {name}" for name in ("onnx", "pyarrow", "tqdm") if importlib.util.find_spec(name) is None]
+    if reason := explain_provider("cuda") or "; ".join(missing):
         print(f"a whole study: not measured, {reason}")
     else:
         results["whole"] = [shown(whole(cores))]

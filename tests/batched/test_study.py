@@ -6,41 +6,26 @@ import csv
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from hw4fast.batched import TorchBatches, on_gpu
 from hw4fast.batched import batches as batches_module
 from hw4fast.batched.batches import ready
 from hw4fast.errors import UserError
+from hw4fast.inference import classifier as classifier_module
 from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness import together
-from hw4fast.robustness.asking import Asked
-from hw4fast.robustness.measure import measure
-from hw4fast.robustness.points import points_of
-from hw4fast.robustness.source import open_source
-from hw4fast.robustness.store import Store
 from hw4fast.robustness.study import study
-from tests.robustness.test_asking import net
-
-# with a batched form and without, random ones, such that are about reading, a chain, one without severities
-SOME = ("rotate", "gaussian_blur", "jitter", "snow", "framing", "thumbnail", "blur5+jpeg30", "flip", "contrast")
+from tests.batched.engine import SOME, measured, write_photos
+from tests.linear import net
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(11):
-        small = Image.fromarray(rng.integers(0, 256, (8, 12 + i % 3, 3), np.uint8))
-        small = small.resize((96 + 8 * (i % 3), 64))
-        (small.convert("L") if i == 5 else small).save(folder / f"{i:02d}.png")
-    (folder / "03.png").write_bytes(b"no picture")
-    lines = [f"{i:02d}.png,{i}" for i in range(9)]
-    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")
@@ -89,23 +74,6 @@ def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path):
     assert max(n for _, n in batches.made) == 10
 
 
-def measured(photos, models, tmp_path, batches, workers=2):
-    """Per model all that `measure` gives but the points."""
-    source = open_source(photos, None)
-    asked = []
-    for path in models:
-        classifier = Classifier(path, threads=1)
-        asked.append(Asked(path.name, classifier, source.labels_for(classifier.card.labels)))
-    options = {"seed": 1, "workers": workers, "progress": False, "breaking": 4, "batches": batches}
-    found = measure(source, np.arange(11), asked, points_of(SOME), Store(tmp_path, {}), **options)
-    arrays = ("answers", "confidence", "ranks", "labels")
-    others = ("names", "numbers", "failures", "sought", "reused")
-    # as text: NaN is itself there
-    return [
-        [getattr(m, n).tolist() for n in arrays] + [repr(m.broken), *(getattr(m, n) for n in others)] for m in found
-    ]
-
-
 @pytest.mark.parametrize(
     ("group", "at_once", "ahead", "workers"), [(3, 1 << 24, 2, 1), (32, 2 * 64 * 104 * 3, 0, 2), (1, 1, 5, 3)]
 )
@@ -146,6 +114,31 @@ def test_a_full_memory_is_told(photos, models, tmp_path, monkeypatch):
     monkeypatch.setattr("hw4fast.batched.forms.apply", full)
     with pytest.raises(UserError, match="the GPU's memory is full"):
         quietly(photos, models, tmp_path / "s", ("flip",), batches=TorchBatches("cpu"))
+
+
+@pytest.mark.parametrize("size", [8, 5])
+def test_tensors_are_handed_over_where_they_lie(photos, models, tmp_path, monkeypatch, size):
+    """The CPU as a device with memory of its own; one net takes no other number than eight at once."""
+    fixed = tmp_path / "fixed.onnx"
+    model = onnx.load(models[0])
+    for entry in (model.graph.input[0], model.graph.output[0]):
+        entry.type.tensor_type.shape.dim[0].dim_value = 8
+    onnx.save(model, fixed)
+    paths = [models[2], fixed]
+    wanted = measured(photos, paths, tmp_path / "a", TorchBatches("cpu", size=size), transforms=("flip", "snow"))
+    for module in (batches_module, classifier_module):
+        monkeypatch.setattr(module, "DEVICES", {"cpu": "cpu"})
+    given, answers = [], Classifier.answers
+
+    def watched(self, batch):
+        given.append((self.path.name, type(batch)))
+        return answers(self, batch)
+
+    monkeypatch.setattr(Classifier, "answers", watched)
+    found = measured(photos, paths, tmp_path / "b", TorchBatches("cpu", size=size), transforms=("flip", "snow"))
+    assert found == wanted
+    there = torch.Tensor if size == 8 else np.ndarray
+    assert set(given) == {("three.onnx", torch.Tensor), ("fixed.onnx", there)}
 
 
 @pytest.mark.parametrize("mode", ["RGB", "BGR"])

@@ -1,21 +1,18 @@
-"""A study's transforms on a GPU: the cores' bytes, and a whole study through onnxruntime there."""
-
-import csv
+"""A study's transforms on a GPU: the cores' bytes, and a whole measurement."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from hw4fast.batched import FORMS, TorchBatches, on_gpu
+from hw4fast.batched import FORMS, TorchBatches
 from hw4fast.batched.batches import ready
 from hw4fast.inference.classifier import Classifier
 from hw4fast.inference.session import explain_provider
 from hw4fast.robustness.points import points_of
-from hw4fast.robustness.study import study
 from hw4fast.transforms.randomness import picture_key
+from tests.batched.engine import SOME, measured, write_photos
 from tests.batched.test_forms import WAYS, photographs
-from tests.robustness.test_asking import net
+from tests.linear import net
 
 POINTS = points_of(list(FORMS))[1:]
 
@@ -54,6 +51,7 @@ def test_mistakes_of_reading(point, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_the_graph_takes(way, tmp_path):
+    pytest.importorskip("onnx")
     classifier = Classifier(net(tmp_path / "net.onnx", 1))
     shape = (*WAYS[way].crop, WAYS[way].channels)
     batch = np.random.default_rng(0).integers(0, 256, (6, *shape), np.uint8)
@@ -64,29 +62,25 @@ def test_what_the_graph_takes(way, tmp_path):
     assert np.array_equal(ready(torch.from_numpy(batch).cuda(), card).cpu().numpy(), classifier.tensor(batch))
 
 
-def answers(result):
-    with (result.out / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return {(row["image"], row["spec"]): (row["answer"], float(row["confidence"])) for row in csv.DictReader(file)}
-
-
 @pytest.mark.parametrize("provider", ["cpu", "cuda"])
-def test_a_whole_study(provider, tmp_path):
-    """With the net on the CPU, too: then the answers are the cores' but for the sums of another batch size."""
+def test_a_whole_measurement(provider, tmp_path):
+    """With the net on the CPU all is the cores', breaking points, too; with the net on the GPU but for its sums."""
+    for package in ("onnx", "pyarrow", "tqdm"):
+        pytest.importorskip(package)
     if reason := explain_provider(provider):
         pytest.skip(f"provider {provider}: {reason}")
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, picture in enumerate(photographs(12, (48, 64, 3))):
-        Image.fromarray(picture).save(folder / f"{number:02d}.png")
-    model = net(tmp_path / "net.onnx", 1, scale=0.01)
-    options = {"progress": False, "breaking": 3, "labels": "none"}
-    some = ["rotate", "blur", "jitter", "snow", "framing", "thumbnail", "contrast"]
-    batches, reason = on_gpu()
-    assert batches, reason
-    found = answers(study(folder, model, some, tmp_path / "gpu", provider=provider, batches=batches, **options))
-    wanted = answers(study(folder, model, some, tmp_path / "cores", **options))
-    assert found.keys() == wanted.keys() and len(found) == 12 * (6 * 5 + 2)
-    for key, (answer, confidence) in wanted.items():
-        # TF32's sums on a GPU may exchange two classes that are nearly as probable
-        assert abs(found[key][1] - confidence) < 0.02, key
-        assert provider == "cuda" or found[key][0] == answer, key
+    (tmp_path / "photos").mkdir()
+    photos = write_photos(tmp_path / "photos")
+    models = [
+        net(tmp_path / "one.onnx", 1, scale=0.01),
+        net(tmp_path / "two.onnx", 2, scale=0.01, resize="shorter-side", resize_size=40),
+    ]
+    transforms = None if provider == "cpu" else SOME
+    found = measured(photos, models, tmp_path / "gpu", TorchBatches("cuda", size=8), 4, provider, transforms)
+    wanted = measured(photos, models, tmp_path / "cores", None, 4, "cpu", transforms)
+    if provider == "cpu":
+        assert found == wanted
+    for (answers, confidence, *_), (right, sure, *_) in zip(found, wanted, strict=True):
+        # another order of sums may exchange two classes that are nearly as probable
+        assert np.abs(np.subtract(confidence, sure)).max() < 0.02
+        assert np.mean(np.equal(answers, right)) > 0.97
