@@ -39,7 +39,7 @@ class TorchBatches:
     through a net at once."""
 
     def __init__(self, device: str, size: int = SIZE) -> None:
-        self.size, self._device = size, torch.device(device)
+        self.name, self.size, self._device = device, size, torch.device(device)
 
     def knows(self, chain: Chain) -> bool:
         return forms.knows(chain)

@@ -40,13 +40,15 @@ USED = ("python", "hw4fast", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished measurement. arguments: of `study`, as given; measured: of each of the models; seconds: it took."""
+    """A finished measurement. arguments: of `study`, as given; measured: of each of the models; seconds: it took;
+    device: where transforms ran, but for those that it doesn't know."""
 
     arguments: dict[str, Any]
     source: Source
     models: Sequence[Asked]
     measured: Sequence[Measured]
     seconds: float
+    device: str = "cpu"
 
     @cached_property
     def rows(self) -> tuple[tuple[Row, ...], ...]:
@@ -158,6 +160,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
             for model, rows in zip(outcome.models, outcome.rows, strict=True)
         ],
         "provider": outcome.classifier.provider,
+        "transforms_on": outcome.device,
         "versions": versions(),
         "processor": processor(),
         "n": clean.n,

@@ -156,7 +156,8 @@ def study(
                 options: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress, "breaking": breaking}
                 measured = measure(opened, chosen, asked, points, store, batches=batches, **options)
                 store.finish()
-                outcome = Outcome(arguments, opened, asked, measured, time.perf_counter() - started)
+                seconds, device = time.perf_counter() - started, batches.name if batches else "cpu"
+                outcome = Outcome(arguments, opened, asked, measured, seconds, device)
                 write_json(folder / RECORD, unfinished(opened.identity, seed, arguments))  # until all files are of it
                 write_files(folder, outcome)
             except KeyboardInterrupt:

@@ -36,9 +36,10 @@ AHEAD = 2  # batches that wait for a net or are in it while others are made
 class Batches(Protocol):
     """A device that computes in batches. What it holds can be sliced and has a length: uint8 [n, h, w, c] of pictures.
 
-    size: pictures that go through a net at once.
+    name: of the device; size: pictures that go through a net at once.
     """
 
+    name: str
     size: int
 
     def knows(self, chain: Chain) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,7 @@ class Watched(TorchBatches):
 
     def __init__(self, size):
         super().__init__("cpu", size)
+        self.name = "a device"
         self.made = []
 
     def apply(self, chain, pictures, *rest):
@@ -69,6 +71,7 @@ def test_the_tables_are_those_of_the_cores(photos, models, by_cores, tmp_path):
     found = quietly(photos, models, tmp_path / "s", batches=batches)
     assert found.failures == by_cores.failures and len(found.failures) == 1
     assert tables(found) == tables(by_cores)
+    assert json.loads((found.out / "study.json").read_text())["transforms_on"] == "a device"
     names = {name.rstrip("0123456789.") for name, _ in batches.made}
     assert {"", "rotate", "framing:kind=stretch", "thumbnail"} <= names and not names & {"snow", "blur5+jpeg"}
     assert max(n for _, n in batches.made) == 10

@@ -131,7 +131,7 @@ def test_the_record_says_what_ran(digits, centroid_onnx):
     wanted = f"hw4fast study digits --model {centroid_onnx} --transforms {named} --seed 0 --limit 40"
     assert record["command"] == f"{wanted} --out {digits.out}"
     assert record["models"][0]["sha256"] == Classifier(centroid_onnx).sha256
-    assert record["provider"] == "cpu"
+    assert record["provider"] == record["transforms_on"] == "cpu"
     assert record["predictions"] == 40 * len(digits.rows)
     assert record["finding"] == digits.finding
     assert record["versions"]["numpy"] == np.__version__
