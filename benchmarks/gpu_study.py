@@ -41,7 +41,7 @@ from hw4fast.robustness.source import open_source
 from hw4fast.robustness.store import Store
 from hw4fast.transforms.randomness import picture_key
 
-N, SIDE, TURNS, SECONDS = 32, 224, 5, 0.15  # pictures of a batch; of the cores' turns
+N, SIDE, TURNS, SECONDS = 32, 224, 3, 0.1  # pictures of a batch; of the cores' turns
 USUAL = PRESETS["imagenet"]
 
 
@@ -139,7 +139,7 @@ def small_net(path: Path) -> Path:
 def whole(
     cores: int,
     photos: int = 32,
-    turns: int = 3,
+    turns: int = 2,
     transforms: list[str] | None = None,
     provider: str = "cuda",
     device: str = "cuda",
@@ -181,19 +181,24 @@ def main() -> None:
     arguments = parser.parse_args()
     cores, failed = record.cores(), []
     results: dict[str, list[dict[str, Any]]] = {"transforms": []}
+
+    def keep() -> None:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
     with ThreadPoolExecutor(cores, initializer=use_threads, initargs=(1,)) as pool:
         for point in points():
             try:
                 results["transforms"].append(shown(of_point(point, pool, cores)))
             except AssertionError as error:
                 failed.append(str(error))
+    keep()
     missing = [f"there is no {name}" for name in ("onnx", "pyarrow", "tqdm") if importlib.util.find_spec(name) is None]
     if reason := explain_provider("cuda") or "; ".join(missing):
         print(f"a whole study: not measured, {reason}")
     else:
         results["whole"] = [shown(whole(cores))]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    keep()
     if failed:
         sys.exit("\n".join(failed))
 

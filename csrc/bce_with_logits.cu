@@ -50,6 +50,7 @@ __device__ inline double sum_block(double mine) {
 template <class S> __global__ void __launch_bounds__(block_threads) bce_with_logits_sums(const BceWithLogits<S> p) {
   using T = typename BceWithLogits<S>::T;
   in_turn();
+  let_next_begin();
   double losses = 0;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < p.n; i += step) {

@@ -46,11 +46,10 @@ struct TensorChoice {  // zeros: whatever is thought best
 // kernel must begin with in_turn().
 enum class Turn : int { start = 0, weight = 1, end = 2 };  // weight: before the weight is read
 __device__ inline void begin_turn(Turn turn) {
-  if (turn == Turn::start) wait_for_previous();
-  if (turn != Turn::weight) let_next_begin();
+  if (turn == Turn::start) in_turn();
 }
 __device__ inline void end_turn(Turn turn) {
-  if (turn == Turn::end) wait_for_previous();
+  if (turn == Turn::end) in_turn();
 }
 
 // What the forward kernel gets, tiles and all.

@@ -29,6 +29,7 @@ struct Pack {  // out [rows, kh, kw, inner] of `row`, `deep`, `down`, `across` s
 
 template <class T> __global__ void __launch_bounds__(256) pack_kernel(const T *weight, T *out, const Pack p) {
   in_turn();
+  let_next_begin();
   const unsigned taps = static_cast<unsigned>(p.kh * p.kw), inner = static_cast<unsigned>(p.inner);
   const unsigned all = static_cast<unsigned>(p.rows) * taps * inner;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += gridDim.x * blockDim.x) {

@@ -40,6 +40,7 @@ template <class T, int CC, int OC> struct WeightTile {
 template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_threads, 2)
     weight_gradient_kernel(const __grid_constant__ WeightGradient p) {
   in_turn();
+  let_next_begin();
 #ifdef HW4FAST_MMA
   using Warps = WeightTile<T, CC, OC>;
   using Tile = TensorTile<T, 64, 1, CC, false>;

@@ -111,23 +111,20 @@ std::int64_t clusters_that_fit(const char *name, void (*kernel)(Parameters...), 
   return clusters;
 }
 
-// What the kernel before wrote may be read, and what it reads be written, from here on. Every kernel comes here, in
-// some thread at least: it would else end before the one before it, and the one after it see too little.
-__device__ inline void wait_for_previous() {
+// How a kernel begins: what the kernel before it wrote may be read, and what that reads be written, from here on. Every
+// kernel comes here, in some thread at least: it would else end before the one before it, and the one after it see too
+// little. (softmax_xent_rows reads before it waits, what the kernel before it has waited for.)
+__device__ inline void in_turn() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// The next kernel's blocks may take the places that are free, and wait there: its launch costs no time of its own.
+// The next kernel's blocks may take the places that are free, and wait there or work beside this one. Only for a next
+// kernel that gains by it: where few places are free, its blocks would crowd on few multiprocessors.
 __device__ inline void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
-}
-// How a kernel begins. (softmax_xent_rows reads before it waits, what the kernel before it has waited for.)
-__device__ inline void in_turn() {
-  wait_for_previous();
-  let_next_begin();
 }
 #define HW4FAST_SHARED(NAME) extern __shared__ __align__(128) unsigned char NAME[]
 #endif

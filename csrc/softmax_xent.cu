@@ -12,7 +12,7 @@
 // goes to softmax_xent_any, which reads the logits twice.
 //
 // The mean needs Σ w_y before the first gradient: one block finds it itself; for several a small kernel goes before,
-// whose end they await only when their first row has been read (wait_for_previous). The losses are summed by block, in
+// whose end they await only when their first row has been read (in_turn). The losses are summed by block, in
 // double, and the last block adds up the blocks in order: the same bits with every call on a GPU.
 #include "softmax_xent_rows.cuh"
 
@@ -97,7 +97,8 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
     threads = static_cast<int>(std::min<std::int64_t>(most_here, std::max<std::int64_t>(32, (all + 31) / 32 * 32)));
     blocks = all <= 2 * most_here ? 1 : (all + threads - 1) / threads;
   } else if (in_registers && vectors <= 512 * items) {
-    threads = static_cast<int>((vectors + items * 32 - 1) / (items * 32) * 32);
+    each = vectors <= 512 * few_items ? few_items : items;  // many threads: few rows under way, that soon are done
+    threads = static_cast<int>((vectors + each * 32 - 1) / (each * 32) * 32);
   } else if (in_registers) {
     // small blocks: more of them on a multiprocessor, of which some read while others write or wait for each other
     threads = vectors <= 2 * 512 * items || vectors > 8 * 256 * items ? 512 : 256;
@@ -119,6 +120,9 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
     else if (in_registers && lanes == 32)
       kernel = either(softmax_xent_rows<S, 32, items, SMOOTH, false, false>,
                       softmax_xent_rows<S, 32, items, SMOOTH, false, true>);
+    else if (in_registers && cluster == 1 && each == few_items)
+      kernel = either(softmax_xent_rows<S, 0, few_items, SMOOTH, false, false>,
+                      softmax_xent_rows<S, 0, few_items, SMOOTH, false, true>);
     else if (in_registers && cluster == 1)
       kernel = either(softmax_xent_rows<S, 0, items, SMOOTH, false, false>,
                       softmax_xent_rows<S, 0, items, SMOOTH, false, true>);
@@ -126,7 +130,7 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
       kernel = either(nullptr, softmax_xent_rows<S, 0, items, SMOOTH, true, true>);
   }
   // as many blocks as can be there at a time
-  std::int64_t per_sm = lanes == 32 ? blocks_that_fit(lanes, each) : std::max(1, 1024 / threads);
+  std::int64_t per_sm = lanes == 32 ? blocks_that_fit(lanes) : std::max(1, 1024 / threads);
   if (grid.shared)
     per_sm = std::min<std::int64_t>(
         per_sm, attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / static_cast<int>(grid.shared + (4 << 10)));

@@ -159,6 +159,7 @@ template <class S> __device__ inline double weights_of(const SoftmaxXent<S> &p, 
 
 template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(const SoftmaxXent<S> p) {
   in_turn();
+  let_next_begin();
   const double sum =
       sum_block(p.reduction == Reduction::mean ? weights_of(p, blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x,
                                                             std::int64_t{gridDim.x} * blockDim.x)
@@ -172,8 +173,19 @@ template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(
 template <class S> __device__ inline void find_divisor(const SoftmaxXent<S> &p, double &divisor) {
   double mine = 0;
   if (p.weight_blocks) {
-    wait_for_previous();
+    in_turn();
     if (static_cast<int>(threadIdx.x) < p.weight_blocks) mine = __ldcg(&p.scratch->weights[threadIdx.x]);
+  } else if (p.reduction == Reduction::mean && !p.weight) {  // rows that count, by a barrier of few rounds
+    int counted = 0, wrong = 0;
+    for (std::int64_t first = 0; first < p.rows; first += blockDim.x) {
+      const std::int64_t i = first + threadIdx.x, y = i < p.rows ? p.target[i] : p.ignore_index;
+      counted += __syncthreads_count(y != p.ignore_index);
+      wrong |= y != p.ignore_index && !is_class(p, y);
+    }
+    if (__syncthreads_or(wrong)) counted = -1;
+    if (threadIdx.x == 0) divisor = counted < 0 ? static_cast<double>(NAN) : counted;
+    __syncthreads();
+    return;
   } else if (p.reduction == Reduction::mean) {
     mine = weights_of(p, threadIdx.x, blockDim.x);
   }
@@ -207,7 +219,7 @@ template <class S> __device__ inline void finish(const SoftmaxXent<S> &p, double
     for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x) mine += __ldcg(&p.scratch->losses[i]);
     mine = sum_block(mine);
   }
-  if (threadIdx.x == 0) *p.loss = stored<S>(static_cast<T>(mine / divisor));
+  if (threadIdx.x == 0) *p.loss = stored<S>(static_cast<T>(mine) / static_cast<T>(divisor));
 }
 
 // What a row's gradients are made of: factor·exp(z − largest) − spread·w_j, and − hit for its class.

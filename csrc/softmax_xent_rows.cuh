@@ -11,12 +11,12 @@ namespace {
 
 constexpr int most_threads(int lanes) { return lanes == 32 ? 256 : 512; }  // of a block
 // Blocks that are to fit on a multiprocessor: by them the compiler counts out registers. After Hopper it needs more.
-constexpr int blocks_that_fit(int lanes, int vectors) { return lanes == 32 ? (vectors == few_items ? 4 : 3) : 2; }
-constexpr int blocks_at_least([[maybe_unused]] int lanes, [[maybe_unused]] int vectors) {
+constexpr int blocks_that_fit(int lanes) { return lanes == 32 ? 3 : 2; }
+constexpr int blocks_at_least([[maybe_unused]] int lanes) {
 #if __CUDA_ARCH__ >= 1000
   return 1;
 #else
-  return blocks_that_fit(lanes, vectors);
+  return blocks_that_fit(lanes);
 #endif
 }
 
@@ -41,13 +41,12 @@ template <class S> __device__ inline Extent extent_of(const S *x, int classes, i
 // LANES: of a warp for a row, 0: a block; ITEMS: vectors per thread; CLUSTER: several blocks for a row; AHEAD: the next
 // row is copied while this one is computed. ITEMS · 16 bytes of shared memory per thread then.
 template <class S, int LANES, int ITEMS, bool SMOOTH, bool CLUSTER, bool AHEAD>
-__global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES, ITEMS))
+__global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     softmax_xent_rows(const SoftmaxXent<S> p) {
 #ifdef __CUDA_ARCH__
   if constexpr (LANES != 4 && AHEAD != (__CUDA_ARCH__ >= 900)) return;  // never launched
 #endif
-  if (!p.weight_blocks) wait_for_previous();  // else: what softmax_xent_weights has waited for is there
-  let_next_begin();
+  if (!p.weight_blocks) in_turn();  // else: what softmax_xent_weights has waited for is there
   constexpr int V = lanes_in<S>;
   constexpr int E = LANES == 4 ? (2 * V - 2 + 3) / 4 : 1;  // elements outside of whole vectors, per thread
   __shared__ Sums<float> parts[2][32];
@@ -181,13 +180,15 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES, IT
 
     if (turns == 0) {  // after the first row's sums: other blocks may still be counting
       find_divisor(p, divisor);
-      per_row = static_cast<float>(1 / divisor);
+      per_row = 1 / static_cast<float>(divisor);
     }
     if (lane == 0 && rank == 0 && is_row) {
       const float loss = counts ? loss_of(p, sums, y, p.scale * (logit - sums.largest)) : 0.0f;
       losses += loss;
       if (p.reduction == Reduction::none) p.loss[row] = narrow<S>(loss);
     }
+    // the last block adds up the losses while others write gradients
+    if (LANES != 4 && begin + step >= p.rows && p.reduction != Reduction::none) finish(p, losses, divisor);
     if (!p.grad || !is_row) continue;
     S *g = p.grad + row * p.classes;
     if (!counts) {
@@ -229,12 +230,12 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES, IT
     const int owner = at < head ? at : beyond >= 0 ? head + beyond : vector;
     if (is_mine && owner % team == lane) g[at] = narrow<S>(gradient(logit, at) - f.hit);
   }
-  if (turns == 0) find_divisor(p, divisor);  // a block without a row must come to finish as well
+  if (turns == 0) find_divisor(p, divisor);  // a warp or block without a row must come here, too, and to finish
+  if ((LANES == 4 || turns == 0) && p.reduction != Reduction::none) finish(p, losses, divisor);
 #if __CUDA_ARCH__ >= 900
   if (CLUSTER)  // no block may end while another one writes into its memory
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
-  if (p.reduction != Reduction::none) finish(p, losses, divisor);
 }
 
 }  // namespace

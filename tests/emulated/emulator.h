@@ -351,7 +351,6 @@ struct Grid {
   unsigned cluster = 1;
 };
 inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
-inline void wait_for_previous() {}
 inline void let_next_begin() {}
 inline void in_turn() {}
 
