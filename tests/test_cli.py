@@ -129,8 +129,10 @@ def test_a_mistake_as_a_process(tmp_path):
     [
         ("classify", ("--transform", "blurr5"), "did you mean blur"),
         ("classify", ("--provider", "cudda"), "cuda"),
+        ("classify", ("--device", "cudda"), "cuda"),
         ("study", ("--transforms", "blurr"), "did you mean blur"),
         ("study", ("--provider", "cudda"), "cuda"),
+        ("study", ("--device", "cudda"), "cuda"),
     ],
 )
 def test_unknown_names_list_the_nearest(verb, options, words, digit, centroid_onnx, capsys):

@@ -35,7 +35,12 @@ def add_study(verbs: Any) -> None:
         help="pictures whose breaking points are sought; default: 200",
     )
     add("--seed", type=int, default=0, help="of all chance; default: %(default)s")
-    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt; on a GPU transforms run there, too")
+    add(
+        "--provider",
+        "--device",
+        default="cpu",
+        help="where the net runs: cpu (default), cuda or tensorrt; on a GPU transforms run there, too",
+    )
     threads_option(parser)
 
 

@@ -39,7 +39,7 @@ def add_classify(verbs: Any) -> None:
     add("--top", type=positive, default=5, metavar="K", help="answers per picture; default: %(default)s")
     add("--save-transformed", metavar="FOLDER", help="write what the model saw as PNG")
     add("--seed", type=int, default=0, help="of random transforms; default: %(default)s")
-    add("--provider", default="cpu", help="cpu (default), cuda or tensorrt")
+    add("--provider", "--device", default="cpu", help="where the net runs: cpu (default), cuda or tensorrt")
     threads_option(parser)
 
 
