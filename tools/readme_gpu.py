@@ -109,7 +109,6 @@ def inference(found: dict[str, Any]) -> list[list[str]]:
         what = f"{entry['model']} through onnxruntime, {entry['precision']}, {entry['pictures']} at a time"
         rates = {side: f"{value['per_second']:,.0f}/s" for side, value in entry.items() if isinstance(value, dict)}
         beside = f"`InferenceSession.run` {rates['run']}"
-        lines.append([f"{what}, in host memory", rates["binding"], beside, ratio(entry["binding"]), ""])
         lines.append([f"{what}, in host memory as bytes", rates["bytes"], beside, ratio(entry["bytes"]), ""])
         others, times = beside, ratio(entry["on the GPU"])
         if "torch" in entry:

@@ -1,7 +1,6 @@
-"""Pictures to a device and answers back through onnxruntime's I/O binding: the device's buffers are kept between calls.
+"""Tensors that lie on a device through onnxruntime's I/O binding, read where they lie, and CUDA graphs' fixed buffers.
 
-`InferenceSession.run` takes new memory on the device for each batch, and copies it there on the way; here a batch of
-the same shape is copied to where the last one lay. A tensor that lies on the device already is read where it lies.
+Arrays in host memory go through `InferenceSession.run`: an H100 took as long to copy them to a buffer that is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}  # of a provider whose memory isn't ours
 INDEX = 0  # of the device: the first that CUDA_VISIBLE_DEVICES shows
-SHAPES = 4  # of batches, whose buffers each thread keeps; for more, no CUDA graph is recorded
+SHAPES = 4  # of batches; for more, no CUDA graph is recorded
 NO_GRAPH = -1  # onnxruntime's number for a run that neither records nor replays one
 
 
@@ -32,13 +31,12 @@ class _Graph:
 class Bound:
     """session: an InferenceSession with one input; device: onnxruntime's name of where its provider computes.
 
-    Safe on several threads at a time: each has its own buffers. Where the session records CUDA graphs
-    (`enable_cuda_graph`), one call runs at a time.
+    Safe on several threads at a time. Where the session records CUDA graphs (`enable_cuda_graph`), one call runs at a
+    time.
     """
 
     def __init__(self, session: Any, device: str, input: str, output: str) -> None:
         self._session, self._device, self._input, self._output = session, device, input, output
-        self._own = threading.local()
         options = session.get_provider_options().get(session.get_providers()[0], {})
         self._recording = options.get("enable_cuda_graph") == "1"
         self._graphs: dict[Any, _Graph] = {}
@@ -57,15 +55,19 @@ class Bound:
         return self._replayed(tensor) if self._recording else self._once(tensor)
 
     def _once(self, tensor: Any, graph: int | None = None) -> np.ndarray:
+        answer: np.ndarray
+        if isinstance(tensor, np.ndarray) and graph is None:
+            (answer,) = self._session.run([self._output], {self._input: tensor})
+            return answer
         binding = self._session.io_binding()
         if isinstance(tensor, np.ndarray):
-            binding.bind_ortvalue_input(self._input, self._there(tensor))
+            binding.bind_cpu_input(self._input, tensor)
         else:
             _wait_for(tensor)
             self._bind(binding, tensor)
         binding.bind_output(self._output, "cpu")
         self._session.run_with_iobinding(binding, _graph_options(graph))  # and waits: the tensor may go afterwards
-        answer: np.ndarray = binding.copy_outputs_to_cpu()[0]
+        (answer,) = binding.copy_outputs_to_cpu()
         return answer
 
     def _replayed(self, tensor: Any) -> np.ndarray:
@@ -113,23 +115,6 @@ class Bound:
         if place.type != self._device or (place.index or 0) != INDEX:
             where = self._device if self._device == "cpu" else f"{self._device}:{INDEX}"
             raise ValueError(f"the tensor is on {place}, but the model runs on {where}; move it there")
-
-    def _there(self, tensor: np.ndarray) -> Any:
-        """The tensor on the device."""
-        from onnxruntime import OrtValue
-
-        if not hasattr(self._own, "buffers"):
-            self._own.buffers = {}
-        buffers, key = self._own.buffers, (tensor.shape, tensor.dtype.str)
-        value = buffers.pop(key, None)
-        if value is None:
-            value = OrtValue.ortvalue_from_numpy(tensor, self._device, INDEX)
-        else:
-            value.update_inplace(tensor)
-        buffers[key] = value  # the last is the one used last
-        if len(buffers) > SHAPES:
-            del buffers[next(iter(buffers))]
-        return value
 
 
 def _graph_options(number: int | None) -> Any:

@@ -128,20 +128,13 @@ def test_float32_is_no_tf32_unless_told(model):
     assert found["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
-def test_buffers_are_kept_and_answers_are_the_callers(model):
+def test_answers_are_the_callers(model):
     there = Classifier(model, "cuda")
     batch = pictures(there, 5)
     first = there.logits(batch)
-    kept, (buffer,) = first.copy(), there._bound._own.buffers.values()
-    address = buffer.data_ptr()
-    assert buffer.device_name() == "cuda"
+    kept = first.copy()
     again = there.logits(255 - batch)
-    (buffer,) = there._bound._own.buffers.values()
-    assert buffer.data_ptr() == address
     assert np.array_equal(first, kept) and not np.array_equal(again, first)
-    for n in range(1, 3 * SHAPES):
-        there.logits(pictures(there, n))
-    assert len(there._bound._own.buffers) == SHAPES
 
 
 def test_several_threads(model):
