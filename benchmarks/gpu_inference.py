@@ -3,8 +3,8 @@
 Pictures in, logits in host memory out, in float32 and float16. Of what a net reads: `InferenceSession.run` on a NumPy
 tensor, the bytes that a file with `--input uint8` takes, and a tensor that lies on the GPU; torch's eager net on that
 one (channels last in float16), where its weights are. Of photographs of 375 × 500: made to fit on the CPU, then
-`InferenceSession.run`; and copied to the GPU as bytes and made to fit there. Also what onnxruntime's options do, and how
-long its first call takes. Wall-clock medians in turns; no timing counts before the logits were the CPU's.
+`InferenceSession.run`; and copied to the GPU as bytes and made to fit there. Also what onnxruntime's options do, and
+how long its first call takes. Wall-clock medians in turns; no timing counts before the logits were the CPU's.
 """
 
 from __future__ import annotations

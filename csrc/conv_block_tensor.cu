@@ -63,11 +63,9 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   plan.shared = static_cast<std::size_t>(shared);
 
   const std::int64_t tiles = std::int64_t{1} * p.blocks * p.strips, blocks = up(s.o, tiling.n);
+  const bool two = 2 * shared <= most_shared && tiling.n == 32;           // blocks on a multiprocessor
   const std::int64_t wanted = std::max<std::int64_t>(1, cores / blocks);  // blocks side by side
-  const std::int64_t together =
-      std::min<std::int64_t>(tensor_blocks(tiling.n, tiling.mt), most_shared / (shared + 1024));
-  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, std::max<std::int64_t>(together, 1) * wanted)),
-                   static_cast<unsigned>(blocks));
+  plan.grid = dim3(static_cast<unsigned>(std::min(tiles, two ? 2 * wanted : wanted)), static_cast<unsigned>(blocks));
   // Cycles of the tensor cores; of shared memory, 128 bytes each: A's rows, where eight in a row cross a line two of
   // them meet in a bank, and B's columns per 64 rows of a wgmma, or per warp; of the L2 cache.
   const double depth = 16.0 * p.taps * p.parts * tiling.cc;
@@ -85,9 +83,7 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   const double most = std::max({multiplying, reading, moving, issuing});
   const double tile = most + (multiplying + reading + moving + issuing - most) / 8 + 300 + rows * tiling.n / 26 +
                       (p.slots ? 60 * p.taps * p.parts : 0);
-  // Of narrow tiles one alone on a multiprocessor mostly waits: two take no longer.
-  const std::int64_t rounds = std::max<std::int64_t>(up(tiles, wanted), tiling.n == 32 ? 2 : 1);
-  plan.cycles = tile * static_cast<double>(rounds * up(blocks, cores));
+  plan.cycles = tile * static_cast<double>(up(tiles, wanted) * up(blocks, cores));
   if (tiling.roles)
     plan.cycles *= 1.1;   // not measured yet
   else if (tiling.wgmma)  // what an H100 took over this estimate, at 3×3, 64 → 64 and 128 → 128 channels
@@ -104,8 +100,7 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
   for (int cc = fitting; cc; cc = cc == 8 && !best.shared && choice.way != TensorWay::wgmma ? 2 : 0)
-    for (const Tiling &tiling : {Tiling{32, 1, cc, false},
-                                 {32, 2, cc, false},
+    for (const Tiling &tiling : {Tiling{32, 2, cc, false},
                                  {64, 2, cc, wgmma && cc == 8},
                                  {64, 1, 8, wgmma},
                                  {128, 1, 8, wgmma},
@@ -139,7 +134,6 @@ template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStrea
 
 template <class T> void start(const Plan &plan, cudaStream_t stream) {
   const auto [n, mt, cc, wgmma, roles] = plan.tiling;
-  if (n == 32 && mt == 1) return cc == 8 ? start<T, 32, 1, 8>(plan, stream) : start<T, 32, 1, 2>(plan, stream);
   if (n == 32) return cc == 8 ? start<T, 32, 2, 8>(plan, stream) : start<T, 32, 2, 2>(plan, stream);
   if (n == 64 && mt == 1) return start<T, 64, 1, 8>(plan, stream);
   if (n == 64) return cc == 8 ? start<T, 64, 2, 8>(plan, stream) : start<T, 64, 2, 2>(plan, stream);

@@ -19,8 +19,6 @@
 namespace hw4fast {
 
 constexpr int tensor_threads = 256;
-// Blocks on a multiprocessor.
-constexpr int tensor_blocks(int n, int mt) { return n > 32 ? 1 : mt == 2 ? 2 : 3; }
 
 // Where chunk k of pixel (or column) p lies, both counted in chunks: a row of eight chunks may hold several pixels. So
 // eight consecutive pixels' same chunks are in different banks.
@@ -250,8 +248,7 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
 #endif  // HW4FAST_MMA
 
 // blocks.x goes through the tiles, blocks.y through the columns.
-template <class T, int N, int MT, int CC, bool WGMMA>
-__global__ void __launch_bounds__(tensor_threads, tensor_blocks(N, MT))
+template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_bounds__(tensor_threads, N == 32 ? 2 : 1)
     tensor_conv_kernel(const __grid_constant__ TensorConv p) {
   begin_turn(p.turn);
 #if defined(HW4FAST_MMA)

@@ -45,8 +45,6 @@ SPREAD = Case((4, 64, 20, 20), 32, (7, 7), stride=(2, 2), padding=(3, 3))
 # columns, rows, strips and shared memory of TensorChoice in csrc/conv_block_tensor.cuh
 CHOICES = [
     (Case((15, 16, 9, 11), 32, (3, 3), padding=(1, 1)), (32, 256, 1, 0)),
-    (Case((15, 16, 9, 11), 32, (3, 3), padding=(1, 1), pool=True), (32, 128, 1, 0)),
-    (Case((9, 64, 9, 11), 20, (3, 3), padding=(1, 1)), (32, 128, 2, 0)),
     (Case((15, 16, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 48 << 10)),
     (Case((13, 128, 8, 13), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 0)),
     (Case((14, 128, 8, 13), 64, (3, 3), padding=(1, 1), pool=True), (64, 256, 2, 0)),

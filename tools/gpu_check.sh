@@ -38,10 +38,11 @@ done
 if wants tests; then
   say "tests"
   workers=()
-  "$PYTHON" -c "import xdist" 2>/dev/null && workers=(-n "${TEST_WORKERS:-6}")
-  timeout "${TEST_SECONDS:-150}" "$PYTHON" -m pytest -q tests/gpu -p no:cacheprovider --tb=short "${workers[@]}" \
+  "$PYTHON" -c "import xdist" 2>/dev/null && workers=(-n "${TEST_WORKERS:-10}")
+  # -v: what fails is named at once, should the time run out
+  timeout "${TEST_SECONDS:-180}" "$PYTHON" -m pytest -v tests/gpu -p no:cacheprovider --tb=short "${workers[@]}" \
     >"$OUT/tests.log" 2>&1 || failed+=("tests")
-  grep -E "^(FAILED|ERROR)" "$OUT/tests.log" | head -40
+  grep -E "(FAILED|ERROR) tests/" "$OUT/tests.log" | sort -u | head -40
   tail -1 "$OUT/tests.log"
 fi
 

@@ -117,6 +117,13 @@ def inference(found: dict[str, Any]) -> list[list[str]]:
         lines.append([f"{what}, on the GPU", rates["on the GPU"], others, times, ""])
         others = f"made to fit on the CPU, `run` {rates['photographs, run']}"
         lines.append([f"{what}, photographs", rates["photographs"], others, ratio(entry["photographs"]), ""])
+    options = {(entry["precision"], entry["options"]): entry for entry in found["options"] if "failed" not in entry}
+    for precision in ("float32", "float16"):
+        plain, graph = (options.get((precision, name)) for name in ("ours", "CUDA graph"))
+        if plain and graph:
+            one, other = (entry["1"]["per_second"] for entry in (graph, plain))
+            what = f"{graph['model']} through onnxruntime, {precision}, 1 at a time, on the GPU, as a CUDA graph"
+            lines.append([what, f"{one:,.0f}/s", f"without the graph {other:,.0f}/s", f"{one / other:.2f}×", ""])
     return lines
 
 

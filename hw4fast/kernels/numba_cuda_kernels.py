@@ -17,6 +17,7 @@ What one must know of a GPU to read on
 
 from __future__ import annotations
 
+import importlib
 import math
 import operator
 import warnings
@@ -45,7 +46,7 @@ def load() -> Any:
     """numba.cuda. Raises UserError where it can run nothing."""
     global cuda  # noqa: PLW0603
     try:
-        from numba import cuda
+        from numba import config, cuda
     except ImportError as error:
         raise UserError(f"numba has no CUDA here ({error}): pip install numba-cuda") from error
     if not cuda.is_available():  # the simulator always is
@@ -53,6 +54,11 @@ def load() -> Any:
             "numba finds no NVIDIA GPU, or no compiler for it: install a driver and numba-cuda[cu13]; on a CPU set"
             " NUMBA_ENABLE_CUDASIM=1 before Python starts, and numba simulates one, slowly"
         )
+    if not config.ENABLE_CUDASIM:
+        try:  # what it would import when it first compiles
+            importlib.import_module("numba.cuda.cudaimpl")
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"numba-cuda doesn't fit this numba or NumPy ({error}): install a newer one") from error
     return cuda
 
 

@@ -31,3 +31,19 @@ def test_without_gpu_and_simulator_they_say_what_to_do():
     run = python("-c", code, CUDA_VISIBLE_DEVICES="", NUMBA_DISABLE_CUDA="1")
     assert run.returncode == 0, run.stderr
     assert "numba finds no NVIDIA GPU" in run.stdout and "NUMBA_ENABLE_CUDASIM=1" in run.stdout
+
+
+def test_a_numba_cuda_that_does_not_fit_says_so():
+    """Beside NumPy 2.5 numba-cuda's first compilation failed at an import, on a GPU machine."""
+    code = (
+        "from numba import cuda; cuda.is_available = lambda: True; import importlib\n"
+        "from hw4fast.errors import UserError; from hw4fast.kernels import numba_cuda_kernels as gpu\n"
+        "def fail(name): raise AttributeError(\"module 'numpy' has no attribute 'row_stack'\")\n"
+        "importlib.import_module = fail\n"
+        "try: gpu.load()\n"
+        "except UserError as error: print(error)"
+    )
+    run = python("-c", code)
+    assert run.returncode == 0, run.stderr
+    reason = "module 'numpy' has no attribute 'row_stack'"
+    assert run.stdout == f"numba-cuda doesn't fit this numba or NumPy ({reason}): install a newer one\n"
