@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 import math
 import operator
+import os
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -46,7 +47,7 @@ def load() -> Any:
     """numba.cuda. Raises UserError where it can run nothing."""
     global cuda  # noqa: PLW0603
     try:
-        from numba import config, cuda
+        from numba import cuda
     except ImportError as error:
         raise UserError(f"numba has no CUDA here ({error}): pip install numba-cuda") from error
     if not cuda.is_available():  # the simulator always is
@@ -54,7 +55,7 @@ def load() -> Any:
             "numba finds no NVIDIA GPU, or no compiler for it: install a driver and numba-cuda[cu13]; on a CPU set"
             " NUMBA_ENABLE_CUDASIM=1 before Python starts, and numba simulates one, slowly"
         )
-    if not config.ENABLE_CUDASIM:
+    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "0":  # the simulator has no such part
         try:  # what it would import when it first compiles
             importlib.import_module("numba.cuda.cudaimpl")
         except (ImportError, AttributeError) as error:
