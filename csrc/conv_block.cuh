@@ -49,12 +49,48 @@ template <class S> __device__ inline S rounded(Sum<S> x) {
 }
 
 // COUNT neighbouring numbers.
+template <int COUNT, class S> struct alignas(COUNT * sizeof(S)) Neighbours {
+  S number[COUNT];
+};
 template <int COUNT, class S> __device__ inline void read(const S *from, float (&x)[COUNT]) {
-  struct alignas(COUNT * sizeof(S)) {
-    S number[COUNT];
-  } all = *reinterpret_cast<const decltype(all) *>(from);
+  const auto all = *reinterpret_cast<const Neighbours<COUNT, S> *>(from);
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) x[i] = widen(all.number[i]);
+}
+// COUNT neighbouring numbers on their way, with their codes, 8 bits each; not `there`: zeros.
+template <int COUNT, class S> struct Fetched {
+  Neighbours<COUNT, S> all;
+  std::uint32_t codes = 0;
+  bool there = false;
+
+  __device__ void fetch(const S *from, const std::uint8_t *taken) {
+    there = true;
+    all = *reinterpret_cast<const Neighbours<COUNT, S> *>(from);
+    if (!taken) return;
+    if constexpr (COUNT == 4)
+      codes = *reinterpret_cast<const std::uint32_t *>(taken);
+    else
+      codes = *taken;
+  }
+  __device__ unsigned code(int k) const { return codes >> 8 * k & 0xff; }
+  __device__ float value(int k, unsigned place) const {
+    return there && code(k) == place ? widen(all.number[k]) : 0.0f;
+  }
+};
+// put(i, fetch(i)) of all i < `all`, by all threads of the block, each of which has BATCH of them on their way: what
+// one fetches one by one it waits for one by one.
+template <int BATCH, class Fetch, class Put>
+__device__ inline void in_batches(int all, const Fetch &fetch, const Put &put) {
+  const int threads = static_cast<int>(blockDim.x);
+  for (int from = static_cast<int>(threadIdx.x); from < all; from += BATCH * threads) {
+    decltype(fetch(0)) fetched[BATCH];
+#pragma unroll
+    for (int k = 0; k < BATCH; ++k)
+      if (from + k * threads < all) fetched[k] = fetch(from + k * threads);
+#pragma unroll
+    for (int k = 0; k < BATCH; ++k)
+      if (from + k * threads < all) put(from + k * threads, fetched[k]);
+  }
 }
 
 // The gradient of the convolution's output at (image, o, y, x), from that of the block's output and the code.

@@ -50,23 +50,32 @@ template <int CH, int COUNT, class S>
 __device__ inline void load_input(const Direct<S> &p, const Input &input, int image, int c0, int top, int left) {
   const S *x = p.x + image * p.x_strides[0];
   constexpr int each = CH / COUNT;
-  const int wide = 2 * input.half, area = input.high * wide, threads = static_cast<int>(blockDim.x);
+  const int wide = 2 * input.half, area = input.high * wide;
   const bool by_channel = p.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
-  for (int i = static_cast<int>(threadIdx.x); i < area * each; i += threads) {
-    int c = i % each * COUNT, pixel = i / each;
+  const auto place_of = [&](int i, int &c, int &down, int &across) {
+    int pixel = i / each;
+    c = i % each * COUNT;
     if (COUNT == 1 && !by_channel) c = p.by_area.quotient(i), pixel = i - c * area;
-    const int down = p.by_wide.quotient(pixel), across = pixel - down * wide, row = top + down, col = left + across;
-    float values[COUNT] = {};
-    if (c0 + c < p.c && row >= 0 && row < p.taken_rows && col >= 0 && col < p.taken_cols) {
-      read<COUNT>(x + (c0 + c) * p.x_strides[1] + row * p.x_strides[2] + col * p.x_strides[3], values);
-      const std::int64_t taken = ((std::int64_t{image} * p.taken_rows + row) * p.taken_cols + col) * p.c + c0 + c;
+    down = p.by_wide.quotient(pixel), across = pixel - down * wide;
+  };
+  const auto fetch = [&](int i) {
+    Fetched<COUNT, S> found;
+    int c, down, across;
+    place_of(i, c, down, across);
+    const int row = top + down, col = left + across;
+    if (c0 + c >= p.c || row < 0 || row >= p.taken_rows || col < 0 || col >= p.taken_cols) return found;
+    const std::int64_t taken = ((std::int64_t{image} * p.taken_rows + row) * p.taken_cols + col) * p.c + c0 + c;
+    found.fetch(x + (c0 + c) * p.x_strides[1] + row * p.x_strides[2] + col * p.x_strides[3],
+                p.taken ? p.taken + taken : nullptr);
+    return found;
+  };
+  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
+    int c, down, across;
+    place_of(i, c, down, across);
 #pragma unroll
-      for (int k = 0; k < COUNT; ++k)
-        if (p.taken && p.taken[taken + k] != 0) values[k] = 0;
-    }
-#pragma unroll
-    for (int k = 0; k < COUNT; ++k) input.at(c + k, down, across) = values[k];
-  }
+    for (int k = 0; k < COUNT; ++k) input.at(c + k, down, across) = found.value(k, 0);
+  };
+  in_batches<COUNT == 4 ? 3 : 6>(area * each, fetch, put);
 }
 
 // The same of pooled gradients: each goes to one of its four places, zeros to the others.
@@ -75,25 +84,31 @@ __device__ inline void load_pooled(const Direct<S> &p, const Input &input, int i
   const S *x = p.x + image * p.x_strides[0];
   constexpr int each = CH / COUNT;
   const int rows = input.high / 2 + 1, cols = input.half + 1;  // that a tile may touch
-  for (int i = static_cast<int>(threadIdx.x); i < rows * cols * each; i += static_cast<int>(blockDim.x)) {
-    const int c = i % each * COUNT, down = p.by_pooled.quotient(i / each), across = i / each - down * cols;
-    const int row = (top >> 1) + down, col = (left >> 1) + across;  // >>: rounds down
-    float values[COUNT] = {};
-    int places[COUNT] = {};
-    if (c0 + c < p.c && row >= 0 && row < p.taken_rows && col >= 0 && col < p.taken_cols) {
-      read<COUNT>(x + (c0 + c) * p.x_strides[1] + row * p.x_strides[2] + col * p.x_strides[3], values);
-      const std::int64_t taken = ((std::int64_t{image} * p.taken_rows + row) * p.taken_cols + col) * p.c + c0 + c;
-#pragma unroll
-      for (int k = 0; k < COUNT; ++k) places[k] = p.taken[taken + k];
-    }
+  const auto place_of = [&](int i, int &c, int &row, int &col) {
+    const int pixel = i / each, down = p.by_pooled.quotient(pixel);
+    c = i % each * COUNT, row = (top >> 1) + down, col = (left >> 1) + pixel - down * cols;  // >>: rounds down
+  };
+  const auto fetch = [&](int i) {
+    Fetched<COUNT, S> found;
+    int c, row, col;
+    place_of(i, c, row, col);
+    if (c0 + c >= p.c || row < 0 || row >= p.taken_rows || col < 0 || col >= p.taken_cols) return found;
+    const std::int64_t taken = ((std::int64_t{image} * p.taken_rows + row) * p.taken_cols + col) * p.c + c0 + c;
+    found.fetch(x + (c0 + c) * p.x_strides[1] + row * p.x_strides[2] + col * p.x_strides[3], p.taken + taken);
+    return found;
+  };
+  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
+    int c, row, col;
+    place_of(i, c, row, col);
 #pragma unroll
     for (int place = 0; place < 4; ++place) {
       const int y = 2 * row + place / 2 - top, x_here = 2 * col + place % 2 - left;
       if (y < 0 || y >= input.high || x_here < 0 || x_here >= 2 * input.half) continue;
 #pragma unroll
-      for (int k = 0; k < COUNT; ++k) input.at(c + k, y, x_here) = places[k] == place ? values[k] : 0.0f;
+      for (int k = 0; k < COUNT; ++k) input.at(c + k, y, x_here) = found.value(k, static_cast<unsigned>(place));
     }
-  }
+  };
+  in_batches<COUNT == 4 ? 2 : 6>(rows * cols * each, fetch, put);
 }
 
 // Blocks: (image, tile), groups of channels of the output. Threads: pairs of windows, then groups of four channels. CH:
@@ -132,16 +147,26 @@ template <class S, int K, int CH> __global__ void __launch_bounds__(max_threads,
       load_input<CH, 1>(p, input, image, c0, top, left);
     // a warp's lanes: eight taps (and channels) of four output channels
     constexpr int taps = K * K, eights = (CH * taps + 7) / 8;
-    for (int i = static_cast<int>(threadIdx.x); i < 32 * eights * p.groups; i += static_cast<int>(blockDim.x)) {
-      const int eight = p.by_groups.quotient(i / 32), at = eight * 8 + i / 4 % 8;
-      const int o = (i / 32 - eight * p.groups) * outs + i % 4;
-      if (at >= chunk * taps) continue;
-      float value = 0;
-      if (o0 + o < p.o)
-        value = widen(p.turned ? p.weight[((c0 + at / taps) * std::int64_t{p.o} + o0 + o) * taps + taps - 1 - at % taps]
-                               : p.weight[((o0 + o) * std::int64_t{p.c} + c0) * taps + at]);
-      weight[at * weight_pitch + o] = value;
-    }
+    const auto place_of = [&](int i, int &at, int &o) {
+      const int eight = p.by_groups.quotient(i / 32);
+      at = eight * 8 + i / 4 % 8, o = (i / 32 - eight * p.groups) * outs + i % 4;
+    };
+    const auto fetch = [&](int i) {
+      Fetched<1, S> found;
+      int at, o;
+      place_of(i, at, o);
+      if (at >= chunk * taps || o0 + o >= p.o) return found;
+      found.fetch(p.turned ? p.weight + ((c0 + at / taps) * std::int64_t{p.o} + o0 + o) * taps + taps - 1 - at % taps
+                           : p.weight + ((o0 + o) * std::int64_t{p.c} + c0) * taps + at,
+                  nullptr);
+      return found;
+    };
+    const auto put = [&](int i, const Fetched<1, S> &found) {
+      int at, o;
+      place_of(i, at, o);
+      if (at < chunk * taps) weight[at * weight_pitch + o] = found.value(0, 0);
+    };
+    in_batches<8>(32 * eights * p.groups, fetch, put);
     __syncthreads();
     if (group >= p.groups) continue;
     for (int c = 0; c < chunk; ++c) {
@@ -222,7 +247,8 @@ template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
   p.by_pooled = divider(half + 1), p.by_groups = divider(p.groups);
   const std::size_t bytes = 4 * sizeof(S);
   p.by_fours = p.c % 4 == 0 && p.x_strides[1] == 1 && reinterpret_cast<std::uintptr_t>(p.x) % bytes == 0 &&
-               p.x_strides[0] % 4 == 0 && p.x_strides[2] % 4 == 0 && p.x_strides[3] % 4 == 0;
+               p.x_strides[0] % 4 == 0 && p.x_strides[2] % 4 == 0 && p.x_strides[3] % 4 == 0 &&
+               reinterpret_cast<std::uintptr_t>(p.taken) % 4 == 0;
   const std::size_t shared = sizeof(float) * channels * (high * p.pitch + k * k * (p.groups * outs + 4));
   const int pairs = (p.high * p.wide + windows_each - 1) / windows_each, threads = (pairs * p.groups + 31) / 32 * 32;
   const std::int64_t tiles = std::int64_t{p.n} * p.down * p.across;

@@ -29,7 +29,7 @@ struct Tile {
   int high, wide;                      // of the input that a piece sees
   int pitch;                           // by_warps: numbers from one of its rows to the next
   bool input_by_fours, grad_by_fours;  // neighbouring channels can be read four at once
-  Divider by_wide, by_area, by_cols, by_outs;
+  Divider by_wide, by_area, by_cols, by_ins, by_outs;
 };
 
 // Numbers that a thread of conv_direct_warps gives another one: its sums, and one more, for the banks.
@@ -64,7 +64,7 @@ Tile tile_of(const ConvShape &s) {
   t.shares =
       static_cast<int>(std::min<std::int64_t>(pieces, std::max<std::int64_t>(1, per_sm * multiprocessors() / tiles)));
   t.by_wide = divider(t.wide), t.by_area = divider(std::int64_t{1} * t.high * t.wide);
-  t.by_cols = divider(std::max(1, s.cols)), t.by_outs = divider(t.outs);
+  t.by_cols = divider(std::max(1, s.cols)), t.by_ins = divider(t.ins), t.by_outs = divider(t.outs);
   return t;
 }
 
@@ -97,26 +97,43 @@ template <class S, int K, int LANES> __global__ void __launch_bounds__(pair_thre
     const int image = static_cast<int>(at / t.down), row0 = static_cast<int>(at % t.down) * t.rows;
     const int rows = min(t.rows, s.rows - row0);
     __syncthreads();
-    for (int i = here; i < t.high * t.wide * t.ins; i += blockDim.x) {
-      const int k = by_channel ? i % t.ins : i / (t.high * t.wide);
-      const int pixel = by_channel ? i / t.ins : i % (t.high * t.wide);
-      const int y = side * row0 + pixel / t.wide - s.ph, x = pixel % t.wide - s.pw;
-      float value = 0;
+    const auto pixel_of = [&](int i, int &k) {  // and channel
+      const int quotient = by_channel ? t.by_ins.quotient(i) : t.by_area.quotient(i);
+      const int rest = i - quotient * (by_channel ? t.ins : t.high * t.wide);
+      k = by_channel ? rest : quotient;
+      return by_channel ? quotient : rest;
+    };
+    const auto fetch = [&](int i) {
+      Fetched<1, S> found;
+      int k;
+      const int pixel = pixel_of(i, k), down = t.by_wide.quotient(pixel);
+      const int y = side * row0 + down - s.ph, x = pixel - down * t.wide - s.pw;
       if (c0 + k < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
-        value =
-            widen(d.x[image * s.x_strides[0] + (c0 + k) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3]]);
-      input[pixel * t.ins + k] = value;
-    }
-    for (int i = here; i < rows * s.cols * t.outs; i += blockDim.x) {
-      const int place_here = i / t.outs, k = o0 + i % t.outs, row = row0 + place_here / s.cols,
-                col = place_here % s.cols;
+        found.fetch(d.x + image * s.x_strides[0] + (c0 + k) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3],
+                    nullptr);
+      return found;
+    };
+    in_batches<4>(t.high * t.wide * t.ins, fetch, [&](int i, const Fetched<1, S> &found) {
+      int k;
+      const int pixel = pixel_of(i, k);
+      input[pixel * t.ins + k] = found.value(0, 0);
+    });
+    const auto fetch_grad = [&](int i) {
+      Fetched<1, S> found;
+      const int window = t.by_outs.quotient(i), k = o0 + i - window * t.outs;
+      const int down = t.by_cols.quotient(window), row = row0 + down, col = window - down * s.cols;
       const std::int64_t where = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + k;
-      const std::uint8_t place = k >= s.o ? dead : d.code ? d.code[where] : 0;
-      code[i] = place == dead ? 0 : place;
-      grad[i] = place == dead ? 0.0f
-                              : widen(d.grad[image * s.grad_strides[0] + k * s.grad_strides[1] +
-                                             row * s.grad_strides[2] + col * s.grad_strides[3]]);
-    }
+      if (k < s.o)
+        found.fetch(d.grad + image * s.grad_strides[0] + k * s.grad_strides[1] + row * s.grad_strides[2] +
+                        col * s.grad_strides[3],
+                    d.code ? d.code + where : nullptr);
+      return found;
+    };
+    in_batches<4>(rows * s.cols * t.outs, fetch_grad, [&](int i, const Fetched<1, S> &found) {
+      const bool counts = found.there && found.codes != dead;
+      code[i] = counts ? static_cast<std::uint8_t>(found.codes) : 0;
+      grad[i] = counts ? widen(found.all.number[0]) : 0.0f;
+    });
     __syncthreads();
     if (!works) continue;
     int row = lane / s.cols, col = lane % s.cols;
@@ -157,40 +174,54 @@ template <int COUNT, class S> __device__ inline void load_input(const ConvShape 
   constexpr int each = warp_ins / COUNT;
   const int side = s.pool ? 2 : 1, area = t.high * t.wide;
   const bool by_channel = s.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
-  for (int i = static_cast<int>(threadIdx.x); i < area * each; i += static_cast<int>(blockDim.x)) {
-    int c = i % each * COUNT, pixel = i / each;
+  const auto place_of = [&](int i, int &c, int &down, int &across) {
+    int pixel = i / each;
+    c = i % each * COUNT;
     if (COUNT == 1 && !by_channel) c = t.by_area.quotient(i), pixel = i - c * area;
-    const int down = t.by_wide.quotient(pixel), across = pixel - down * t.wide;
+    down = t.by_wide.quotient(pixel), across = pixel - down * t.wide;
+  };
+  const auto fetch = [&](int i) {
+    Fetched<COUNT, S> found;
+    int c, down, across;
+    place_of(i, c, down, across);
     const int y = side * row0 + down - s.ph, x = across - s.pw;
-    float values[COUNT] = {};
     if (c0 + c < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
-      read<COUNT>(d.x + image * s.x_strides[0] + (c0 + c) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3],
-                  values);
+      found.fetch(d.x + image * s.x_strides[0] + (c0 + c) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3],
+                  nullptr);
+    return found;
+  };
+  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
+    int c, down, across;
+    place_of(i, c, down, across);
 #pragma unroll
-    for (int k = 0; k < COUNT; ++k) input[down * t.pitch + across * warp_ins + c + k] = values[k];
-  }
+    for (int k = 0; k < COUNT; ++k) input[down * t.pitch + across * warp_ins + c + k] = found.value(k, 0);
+  };
+  in_batches<COUNT == 4 ? 4 : 8>(area * each, fetch, put);
 }
 
 // and the gradients of `rows` rows with their codes, as [rows][cols][outs].
 template <int COUNT, class S> __device__ inline void load_grad(const ConvShape &s, const ConvData<S> &d, const Tile &t,
                                                                float *grad, std::uint8_t *code, int image, int row0,
                                                                int rows, int o0) {
-  for (int i = COUNT * static_cast<int>(threadIdx.x); i < rows * s.cols * t.outs;
-       i += COUNT * static_cast<int>(blockDim.x)) {
-    const int window = t.by_outs.quotient(i), o = o0 + i - window * t.outs;
+  const auto fetch = [&](int i) {
+    Fetched<COUNT, S> found;
+    const int window = t.by_outs.quotient(i * COUNT), o = o0 + i * COUNT - window * t.outs;
     const int down = t.by_cols.quotient(window), row = row0 + down, col = window - down * s.cols;
-    float values[COUNT] = {};
     const std::int64_t at = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + o;
     if (o < s.o)
-      read<COUNT>(d.grad + image * s.grad_strides[0] + o * s.grad_strides[1] + row * s.grad_strides[2] +
+      found.fetch(d.grad + image * s.grad_strides[0] + o * s.grad_strides[1] + row * s.grad_strides[2] +
                       col * s.grad_strides[3],
-                  values);
+                  d.code ? d.code + at : nullptr);
+    return found;
+  };
+  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
 #pragma unroll
     for (int k = 0; k < COUNT; ++k) {
-      grad[i + k] = values[k];
-      code[i + k] = o >= s.o ? dead : d.code ? d.code[at + k] : std::uint8_t{0};
+      grad[i * COUNT + k] = found.there ? widen(found.all.number[k]) : 0.0f;
+      code[i * COUNT + k] = found.there ? static_cast<std::uint8_t>(found.code(k)) : dead;
     }
-  }
+  };
+  in_batches<COUNT == 4 ? 2 : 4>(rows * s.cols * t.outs / COUNT, fetch, put);
 }
 
 // Blocks: shares, tiles. Warps: outs / 8 side by side, the others take turns with them at the windows.
@@ -323,7 +354,8 @@ std::int64_t conv_direct_scratch(const ConvShape &s) {
 
 template <class S> void conv_direct_weights(const ConvShape &s, const ConvData<S> &d, cudaStream_t stream) {
   Tile t = tile_of(s);
-  t.input_by_fours = by_fours(d.x, s.x_strides, s.c), t.grad_by_fours = by_fours(d.grad, s.grad_strides, s.o);
+  t.input_by_fours = by_fours(d.x, s.x_strides, s.c),
+  t.grad_by_fours = by_fours(d.grad, s.grad_strides, s.o) && reinterpret_cast<std::uintptr_t>(d.code) % 4 == 0;
   const int threads = t.by_warps ? 32 * warps : (t.outs * t.ins * t.lanes + 31) / 32 * 32;
   const Grid grid{dim3(t.shares, t.in_tiles * t.out_tiles), dim3(threads), static_cast<std::size_t>(shared_of(t, s)),
                   stream};
