@@ -112,7 +112,8 @@ def test_the_parity_is_measured(small_run, model_file):
     pictures = load("digits").test.images[:64]
     single, ours = torch_logits(small_run, pictures), Classifier(model_file).logits(pictures)
     assert parity["largest_logit"] == pytest.approx(np.abs(single).max(), rel=1e-5)
-    assert parity["max_error_to_torch"] >= np.abs(ours - single).max()
+    again = 1e-6 * parity["largest_logit"]  # torch's sums, which it splits by the threads that are free
+    assert parity["max_error_to_torch"] + again >= np.abs(ours - single).max()
     for name in ("max_error_to_torch", "max_error_to_float64", "torch_max_error_to_float64"):
         assert 0 < parity[name] <= exporter.TOLERANCE * parity["largest_logit"], name
     assert parity["max_error_to_torch"] <= parity["max_error_to_float64"] + parity["torch_max_error_to_float64"] + 1e-12
