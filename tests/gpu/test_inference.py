@@ -1,4 +1,4 @@
-"""onnxruntime's CUDA provider: the CPU's answers, buffers that stay, threads, and tensors that are read where they lie.
+"""onnxruntime's CUDA provider: the CPU's answers, CUDA graphs, threads, and tensors that are read where they lie.
 
 squeezenet1_1 comes from HW4FAST_DATA (models/squeezenet1_1.onnx and imagenet_classes.csv), where that is set.
 """
@@ -120,12 +120,11 @@ def test_photographs_on_the_gpu(files, precision):
     agree(there.logits(fitted), here.logits(np.stack([here.fit(one) for one in several])), AWAY[precision])
 
 
-def test_float32_is_no_tf32_unless_told(model):
-    asked = {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC"}
-    for options, expected in ((None, "0"), (asked, "1")):
+def test_neither_tf32_nor_a_search_unless_told(model):
+    asked = {"use_tf32": "1", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+    for options, tf32, search in ((None, "0", "HEURISTIC"), (asked, "1", "EXHAUSTIVE")):
         found = Classifier(model, "cuda", options=options)._session.get_provider_options()[PROVIDERS["cuda"]]
-        assert found["use_tf32"] == expected
-    assert found["cudnn_conv_algo_search"] == "HEURISTIC"
+        assert (found["use_tf32"], found["cudnn_conv_algo_search"]) == (tf32, search)
 
 
 def test_answers_are_the_callers(model):
