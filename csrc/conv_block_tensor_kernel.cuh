@@ -310,7 +310,7 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
         else
           copies_wait<0>();
 #ifdef HW4FAST_WGMMA
-        if constexpr (WGMMA) publish_to_wgmma();
+        if constexpr (WGMMA) fence_proxy_async();
 #endif
         __syncthreads();  // this step's copies are there, and nobody needs what the next ones overwrite
         if (p.slots && next_step < steps) copy_next_weight();

@@ -99,7 +99,7 @@ template <class Tile, int N> __device__ void produce(const Tile &tile_of, const 
   constexpr Shared weight_bytes = N * 8 * 16;
   const Shared picture_bytes = static_cast<Shared>(p.pixels * 8 * 16);
   const auto fill = [&](int stage) {
-    publish_to_wgmma();
+    fence_proxy_async();
     barrier_arrive(stages.full(stage));
   };
   PictureCopies<Tile> picture_of{tile_of, thread};

@@ -1,4 +1,4 @@
-// Tensor cores and asynchronous copies: the only inline PTX of csrc/*.cu, each with a plain twin for the emulator.
+// Tensor cores and asynchronous copies of 16 bytes, each with a plain twin for the emulator.
 //
 // All sizes are bytes, so that 16-bit numbers and tf32 share the code: a "chunk" is 16 bytes (8 bfloat16 or float16, 4
 // tf32), a step of a product is two chunks deep. A fragment is what a lane holds: with g = lane / 4 and t = lane % 4
@@ -10,7 +10,7 @@
 // D, 16 rows × 8 columns: d[0], d[1] row g, columns 2t and 2t + 1; d[2], d[3] row g + 8.
 #pragma once
 
-#include "cuda.cuh"
+#include "mbarrier.cuh"
 
 // wgmma: one group of four warps multiplies 64 rows, of Hopper only.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(HW4FAST_EMULATED)
@@ -25,9 +25,6 @@ namespace hw4fast {
 
 #ifdef HW4FAST_EMULATED
 
-using Shared = std::uintptr_t;  // an address in shared memory
-inline Shared shared_address(const void *p) { return reinterpret_cast<Shared>(p); }
-
 inline void copy_async(Shared to, const void *from, bool there) {
   if (there)
     std::memcpy(reinterpret_cast<void *>(to), from, 16);
@@ -36,15 +33,6 @@ inline void copy_async(Shared to, const void *from, bool there) {
 }
 inline void copies_commit() {}
 template <int pending> inline void copies_wait() {}
-
-inline void barrier_init(Shared barrier, int arrivals) {
-  const auto count = static_cast<std::uint16_t>(arrivals);
-  *reinterpret_cast<emulator::Phases *>(barrier) = {count, count, 0};
-}
-inline void barrier_arrive(Shared barrier) { emulator::arrive(*reinterpret_cast<emulator::Phases *>(barrier)); }
-inline void barrier_wait(Shared barrier, unsigned parity) {
-  emulator::wait_for_phase(*reinterpret_cast<emulator::Phases *>(barrier), parity);
-}
 
 inline std::uint32_t to_tf32(std::uint32_t x) { return (x + 0x1000) & 0xffffe000; }
 
@@ -135,7 +123,6 @@ inline void multiply(const Product &p) {
 }
 }  // namespace emulator
 
-inline void publish_to_wgmma() {}
 inline void wgmma_fence() {}
 inline void wgmma_commit() { emulator::products().emplace_back(); }
 template <int pending> inline void wgmma_wait() {
@@ -160,9 +147,6 @@ template <class T, int n> void wgmma(float (&d)[n][4], const std::uint32_t (&a)[
 }
 
 #else
-
-using Shared = std::uint32_t;
-__device__ inline Shared shared_address(const void *p) { return static_cast<Shared>(__cvta_generic_to_shared(p)); }
 
 #ifdef HW4FAST_MMA
 
@@ -229,29 +213,6 @@ __device__ inline void mma<float>(float (&d)[4], const std::uint32_t (&a)[4], st
 
 #ifdef HW4FAST_WGMMA
 
-// A barrier in shared memory (an mbarrier, 8 bytes): so many arrivals end a phase, and the next phase begins.
-__device__ inline void barrier_init(Shared barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-// What this thread did before is there for those who wait.
-__device__ inline void barrier_arrive(Shared barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-// Until the phase of this parity has ended: 0 the first one, 1 the second, 0 the third. Nobody may be two phases
-// behind.
-__device__ inline void barrier_wait(Shared barrier, unsigned parity) {
-  std::uint32_t ended;
-  do
-    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                 : "=r"(ended)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-  while (!ended);
-}
-
-// What this thread wrote to shared memory (its copies included, once waited for) becomes visible to wgmma's reads,
-// those of other threads behind the next barrier.
-__device__ inline void publish_to_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Before the first wgmma, and wherever registers of one that follows were written.
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

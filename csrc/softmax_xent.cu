@@ -4,7 +4,7 @@
 // through each other's shared memory. Each thread holds up to 8 vectors of 16 bytes, and finds their largest z and
 // Σ exp(z − largest); the team joins those pairs in one exchange ("online softmax", Milakov and Gimelshein 2018), and
 // each thread writes its gradients: exp is computed twice, which is cheaper than a second read. From Hopper on the next
-// row comes into shared memory meanwhile (AHEAD, bulk_copy.cuh): no memory rests while teams compute, exchange or
+// row comes into shared memory meanwhile (AHEAD, mbarrier.cuh): no memory rests while teams compute, exchange or
 // write.
 //
 // Rows that don't start at 16 bytes are taken from the multiple of 16 before them; a vector across a row's end is read

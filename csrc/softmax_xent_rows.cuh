@@ -1,7 +1,7 @@
 // softmax_xent's kernel for rows that lie in registers, by teams of threads: softmax_xent.cu tells how.
 #pragma once
 
-#include "bulk_copy.cuh"
+#include "mbarrier.cuh"
 #include "softmax_xent.cuh"
 
 #include <cmath>
@@ -68,20 +68,22 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
   }
 #endif
   const int classes = static_cast<int>(p.classes);
-#ifdef HW4FAST_BULK_COPY
-  __shared__ BulkBarrier arrived[LANES ? 8 : 1];  // of each team
+#ifdef HW4FAST_MBARRIER
+  __shared__ std::uint64_t barriers[LANES ? 8 : 1];  // of each team: its row has come
   HW4FAST_SHARED(ahead);
   const int which = LANES ? threadIdx.x / team : 0;
   uint4 *next = reinterpret_cast<uint4 *>(ahead) + which * ITEMS * team;
+  const Shared arrived = shared_address(&barriers[which]);
   const auto ask = [&](std::int64_t of) {
     const S *x = p.logits + of * p.row_stride;
     const Extent e = extent_of(x, classes, team, rank, size);
     const unsigned bytes = static_cast<unsigned>(e.mine) * 16;
-    bulk_expect(&arrived[which], bytes);
-    if (bytes) bulk_copy(next, x + e.head + e.first * V, bytes, &arrived[which]);
+    barrier_expect(arrived, bytes);
+    if (bytes) bulk_copy(next, x + e.head + e.first * V, bytes, arrived);
   };
   if (AHEAD && lane == 0) {
-    bulk_begin(&arrived[which]);
+    barrier_init(arrived, 1);
+    fence_proxy_async();
     if (row < p.rows) ask(row);
   }
   if (AHEAD && LANES) __syncwarp();
@@ -113,9 +115,9 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     const float logit = counts && is_class(p, y) ? widen(x[y]) : 0.0f;
     next_y = row + step < p.rows ? p.target[row + step] : p.ignore_index;
     uint4 raw[ITEMS];
-#ifdef HW4FAST_BULK_COPY
+#ifdef HW4FAST_MBARRIER
     if constexpr (AHEAD) {
-      bulk_wait(&arrived[which], turn);
+      barrier_wait(arrived, static_cast<unsigned>(turn));
 #pragma unroll
       for (int k = 0; k < ITEMS; ++k) raw[k] = lane + k * team < mine ? next[lane + k * team] : repeated<S>(outside);
       if (LANES)  // all have it: its place is free

@@ -36,9 +36,15 @@ constexpr std::size_t stack_bytes = 128 << 10;
 
 enum class Wait { none, warp, block, phase, finished };
 
-struct Phases {  // the twin of an mbarrier: `count` arrivals end a phase
+struct Phases {  // the twin of an mbarrier: `count` arrivals end a phase, once no bytes are awaited
   std::uint16_t count, pending;
-  std::uint32_t ended;
+  std::uint32_t bytes : 31, parity : 1;
+};
+struct Copy {
+  Phases *counted_by;
+  void *to;
+  const void *from;
+  unsigned bytes;
 };
 
 struct Fiber {
@@ -140,7 +146,7 @@ inline bool release() {
     }
   }
   for (Fiber &fiber : s.fibers)
-    if (fiber.wait == Wait::phase && (fiber.phases->ended & 1) != fiber.parity) fiber.wait = Wait::none, any = true;
+    if (fiber.wait == Wait::phase && fiber.phases->parity != fiber.parity) fiber.wait = Wait::none, any = true;
   for (const Fiber &fiber : s.fibers) all_at_block &= !alive(fiber) || fiber.wait == Wait::block;
   if (all_at_block && s.live) {
     s.counted = 0;
@@ -172,7 +178,6 @@ inline void run_block(const char *name, std::size_t n) {
   }
   std::vector<std::size_t> order(n);
   for (std::size_t i = 0; i < n; ++i) order[i] = i;
-  int turns = 0;
   while (s.live) {
     std::shuffle(order.begin(), order.end(), s.random);
     for (std::size_t i : order) {
@@ -180,21 +185,45 @@ inline void run_block(const char *name, std::size_t n) {
       go_on(s.fibers[i]);
       s.live -= s.current->wait == Wait::finished;
     }
-    bool spins = false;  // a fiber that looks again and again
-    for (const Fiber &fiber : s.fibers) spins |= fiber.wait == Wait::none;
-    turns += spins;
-    if (s.live && !release() && (!spins || turns > 1'000'000))
+    if (s.live && !release())
       throw std::runtime_error(std::string(name) + ": its threads wait for each other for ever");
   }
 }
 
-inline void arrive(Phases &phases) {
-  if (--phases.pending) return;
-  phases.pending = phases.count, ++phases.ended;
+inline void end_if_over(Phases &phases) {
+  if (phases.pending || phases.bytes) return;
+  phases.pending = phases.count, phases.parity ^= 1;
 }
-inline void wait_for_phase(const Phases &phases, unsigned parity) {
+inline void arrive(Phases &phases, unsigned bytes) {
+  --phases.pending;
+  phases.bytes += bytes;
+  end_if_over(phases);
+}
+inline void do_copy(const Copy &copy) {
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  copy.counted_by->bytes -= copy.bytes;
+  end_if_over(*copy.counted_by);
+}
+inline std::vector<Copy> &late_copies() {
+  static std::vector<Copy> all;
+  return all;
+}
+// At once, or only when it is waited for.
+inline void copy_sometime(const Copy &copy) {
+  if (copy.counted_by->bytes < copy.bytes) throw std::runtime_error("a bulk copy of more bytes than were announced");
+  if (state().random() & 1)
+    do_copy(copy);
+  else
+    late_copies().push_back(copy);
+}
+inline void wait_for_phase(Phases &phases, unsigned parity) {
+  std::vector<Copy> &late = late_copies(), mine;
+  const auto others = std::partition(late.begin(), late.end(), [&](const Copy &c) { return c.counted_by != &phases; });
+  mine.assign(others, late.end());
+  late.erase(others, late.end());
+  for (const Copy &copy : mine) do_copy(copy);
   state().current->phases = &phases, state().current->parity = parity;
-  while ((phases.ended & 1) == parity) yield(Wait::phase);
+  while (phases.parity == parity) yield(Wait::phase);
 }
 
 inline unsigned counted_at_barrier(int vote) {
