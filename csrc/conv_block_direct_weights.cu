@@ -27,7 +27,7 @@ struct Tile {
   int rows, down;                      // of the output that a piece has; such pieces of an image
   int shares;                          // of the pieces of all images
   int high, wide;                      // of the input that a piece sees
-  int pitch;                           // by_warps: numbers from one of its rows to the next
+  int pitch;                           // numbers from one of its rows to the next
   bool input_by_fours, grad_by_fours;  // neighbouring channels can be read four at once
   Divider by_wide, by_area, by_cols, by_ins, by_outs;
 };
@@ -54,7 +54,8 @@ Tile tile_of(const ConvShape &s) {
   t.wide = side * s.cols + s.kw - 1;
   // so that the halves of a warp, (K + 1) / 2 rows apart, read different banks
   const int wanted = s.kw == 5 ? 16 : 8, modulus = s.kw == 5 ? 32 : 16;
-  t.pitch = t.wide * warp_ins + (wanted + modulus - t.wide * warp_ins % modulus) % modulus;
+  t.pitch = t.wide * t.ins;
+  if (t.by_warps) t.pitch += (wanted + modulus - t.pitch % modulus) % modulus;
   for (t.rows = std::max(1, s.rows); t.rows > 0; --t.rows) {
     t.high = side * t.rows + s.kh - 1;
     if (t.rows == 1 || shared_of(t, s) <= std::max(shared_wanted, t.by_warps ? std::int64_t{66} << 10 : 0)) break;
@@ -74,6 +75,63 @@ template <class S> bool by_fours(const S *x, const std::int64_t (&strides)[4], i
          reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(S)) == 0;
 }
 
+// What a piece takes to shared memory: its input as [high][pitch], pixels of INS channels (0: of t.ins),
+template <int INS, int COUNT, class S> __device__ inline void load_input(const ConvShape &s, const ConvData<S> &d,
+                                                                         const Tile &t, float *input, int image,
+                                                                         int row0, int c0) {
+  const int ins = INS ? INS : t.ins, side = s.pool ? 2 : 1, area = t.high * t.wide;
+  const bool by_channel = s.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
+  const auto place_of = [&](int i, int &c, int &down, int &across) {
+    int pixel = INS ? i * COUNT / INS : t.by_ins.quotient(i);
+    c = i * COUNT - pixel * ins;
+    if (COUNT == 1 && !by_channel) c = t.by_area.quotient(i), pixel = i - c * area;
+    down = t.by_wide.quotient(pixel), across = pixel - down * t.wide;
+  };
+  const auto fetch = [&](int i) {
+    Fetched<COUNT, S> found;
+    int c, down, across;
+    place_of(i, c, down, across);
+    const int y = side * row0 + down - s.ph, x = across - s.pw;
+    if (c0 + c < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
+      found.fetch(d.x + image * s.x_strides[0] + (c0 + c) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3],
+                  nullptr);
+    return found;
+  };
+  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
+    int c, down, across;
+    place_of(i, c, down, across);
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) input[down * t.pitch + across * ins + c + k] = found.value(k, 0);
+  };
+  in_batches<COUNT == 4 || !INS ? 4 : 8>(area * ins / COUNT, fetch, put);
+}
+
+// and the gradients of `rows` rows with their codes, as [rows][cols][outs].
+template <int COUNT, class S> __device__ inline void load_grad(const ConvShape &s, const ConvData<S> &d, const Tile &t,
+                                                               float *grad, std::uint8_t *code, int image, int row0,
+                                                               int rows, int o0) {
+  const auto fetch = [&](int i) {
+    Fetched<COUNT, S> found;
+    const int window = t.by_outs.quotient(i * COUNT), o = o0 + i * COUNT - window * t.outs;
+    const int down = t.by_cols.quotient(window), row = row0 + down, col = window - down * s.cols;
+    const std::int64_t at = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + o;
+    if (o < s.o)
+      found.fetch(d.grad + image * s.grad_strides[0] + o * s.grad_strides[1] + row * s.grad_strides[2] +
+                      col * s.grad_strides[3],
+                  d.code ? d.code + at : nullptr);
+    return found;
+  };
+  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) {
+      const unsigned place = found.there ? found.code(k) : dead;
+      grad[i * COUNT + k] = place != dead ? widen(found.all.number[k]) : 0.0f;
+      code[i * COUNT + k] = static_cast<std::uint8_t>(place);
+    }
+  };
+  in_batches<COUNT == 4 ? 2 : 4>(rows * s.cols * t.outs / COUNT, fetch, put);
+}
+
 // Few input channels: a thread has a pair, or where there are few pairs a warp has one, and its lanes take turns at the
 // columns. Blocks: shares, tiles.
 template <class S, int K, int LANES> __global__ void __launch_bounds__(pair_threads)
@@ -91,54 +149,18 @@ template <class S, int K, int LANES> __global__ void __launch_bounds__(pair_thre
   const int side = s.pool ? 2 : 1;
   const std::int64_t pieces = std::int64_t{s.n} * t.down;
   const std::int64_t begin = pieces * blockIdx.x / t.shares, end = pieces * (blockIdx.x + 1) / t.shares;
-  const bool by_channel = s.x_strides[1] == 1;
   float sums[K][K] = {}, bias = 0;
   for (std::int64_t at = begin; at < end; ++at) {
     const int image = static_cast<int>(at / t.down), row0 = static_cast<int>(at % t.down) * t.rows;
     const int rows = min(t.rows, s.rows - row0);
     __syncthreads();
-    const auto pixel_of = [&](int i, int &k) {  // and channel
-      const int quotient = by_channel ? t.by_ins.quotient(i) : t.by_area.quotient(i);
-      const int rest = i - quotient * (by_channel ? t.ins : t.high * t.wide);
-      k = by_channel ? rest : quotient;
-      return by_channel ? quotient : rest;
-    };
-    const auto fetch = [&](int i) {
-      Fetched<1, S> found;
-      int k;
-      const int pixel = pixel_of(i, k), down = t.by_wide.quotient(pixel);
-      const int y = side * row0 + down - s.ph, x = pixel - down * t.wide - s.pw;
-      if (c0 + k < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
-        found.fetch(d.x + image * s.x_strides[0] + (c0 + k) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3],
-                    nullptr);
-      return found;
-    };
-    in_batches<4>(t.high * t.wide * t.ins, fetch, [&](int i, const Fetched<1, S> &found) {
-      int k;
-      const int pixel = pixel_of(i, k);
-      input[pixel * t.ins + k] = found.value(0, 0);
-    });
-    const auto fetch_grad = [&](int i) {
-      Fetched<1, S> found;
-      const int window = t.by_outs.quotient(i), k = o0 + i - window * t.outs;
-      const int down = t.by_cols.quotient(window), row = row0 + down, col = window - down * s.cols;
-      const std::int64_t where = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + k;
-      if (k < s.o)
-        found.fetch(d.grad + image * s.grad_strides[0] + k * s.grad_strides[1] + row * s.grad_strides[2] +
-                        col * s.grad_strides[3],
-                    d.code ? d.code + where : nullptr);
-      return found;
-    };
-    in_batches<4>(rows * s.cols * t.outs, fetch_grad, [&](int i, const Fetched<1, S> &found) {
-      const bool counts = found.there && found.codes != dead;
-      code[i] = counts ? static_cast<std::uint8_t>(found.codes) : 0;
-      grad[i] = counts ? widen(found.all.number[0]) : 0.0f;
-    });
+    load_input<0, 1>(s, d, t, input, image, row0, c0);
+    load_grad<1>(s, d, t, grad, code, image, row0, rows, o0);
     __syncthreads();
     if (!works) continue;
     int row = lane / s.cols, col = lane % s.cols;
     for (int k = lane; k < rows * s.cols; k += LANES) {
-      const int i = k * t.outs + o, place = code[i];
+      const int i = k * t.outs + o, place = code[i] & 3;  // of the dead any
       const float g = grad[i];
       const float *from = input + ((side * row + (place >> 1)) * t.wide + side * col + (place & 1)) * t.ins + c;
       bias += g;
@@ -168,62 +190,6 @@ template <class S, int K, int LANES> __global__ void __launch_bounds__(pair_thre
   if (c0 + c == 0 && lane == 0) parts[K * K * pairs + o0 + o] = bias;
 }
 
-// What a piece of conv_direct_warps takes to shared memory: its input as [high][pitch], pixels of 16 channels,
-template <int COUNT, class S> __device__ inline void load_input(const ConvShape &s, const ConvData<S> &d, const Tile &t,
-                                                                float *input, int image, int row0, int c0) {
-  constexpr int each = warp_ins / COUNT;
-  const int side = s.pool ? 2 : 1, area = t.high * t.wide;
-  const bool by_channel = s.x_strides[1] == 1;  // neighbouring threads read neighbouring numbers
-  const auto place_of = [&](int i, int &c, int &down, int &across) {
-    int pixel = i / each;
-    c = i % each * COUNT;
-    if (COUNT == 1 && !by_channel) c = t.by_area.quotient(i), pixel = i - c * area;
-    down = t.by_wide.quotient(pixel), across = pixel - down * t.wide;
-  };
-  const auto fetch = [&](int i) {
-    Fetched<COUNT, S> found;
-    int c, down, across;
-    place_of(i, c, down, across);
-    const int y = side * row0 + down - s.ph, x = across - s.pw;
-    if (c0 + c < s.c && y >= 0 && y < s.h && x >= 0 && x < s.w)
-      found.fetch(d.x + image * s.x_strides[0] + (c0 + c) * s.x_strides[1] + y * s.x_strides[2] + x * s.x_strides[3],
-                  nullptr);
-    return found;
-  };
-  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
-    int c, down, across;
-    place_of(i, c, down, across);
-#pragma unroll
-    for (int k = 0; k < COUNT; ++k) input[down * t.pitch + across * warp_ins + c + k] = found.value(k, 0);
-  };
-  in_batches<COUNT == 4 ? 4 : 8>(area * each, fetch, put);
-}
-
-// and the gradients of `rows` rows with their codes, as [rows][cols][outs].
-template <int COUNT, class S> __device__ inline void load_grad(const ConvShape &s, const ConvData<S> &d, const Tile &t,
-                                                               float *grad, std::uint8_t *code, int image, int row0,
-                                                               int rows, int o0) {
-  const auto fetch = [&](int i) {
-    Fetched<COUNT, S> found;
-    const int window = t.by_outs.quotient(i * COUNT), o = o0 + i * COUNT - window * t.outs;
-    const int down = t.by_cols.quotient(window), row = row0 + down, col = window - down * s.cols;
-    const std::int64_t at = ((std::int64_t{image} * s.rows + row) * s.cols + col) * s.o + o;
-    if (o < s.o)
-      found.fetch(d.grad + image * s.grad_strides[0] + o * s.grad_strides[1] + row * s.grad_strides[2] +
-                      col * s.grad_strides[3],
-                  d.code ? d.code + at : nullptr);
-    return found;
-  };
-  const auto put = [&](int i, const Fetched<COUNT, S> &found) {
-#pragma unroll
-    for (int k = 0; k < COUNT; ++k) {
-      grad[i * COUNT + k] = found.there ? widen(found.all.number[k]) : 0.0f;
-      code[i * COUNT + k] = found.there ? static_cast<std::uint8_t>(found.code(k)) : dead;
-    }
-  };
-  in_batches<COUNT == 4 ? 2 : 4>(rows * s.cols * t.outs / COUNT, fetch, put);
-}
-
 // Blocks: shares, tiles. Warps: outs / 8 side by side, the others take turns with them at the windows.
 template <class S, int K> __global__ void __launch_bounds__(32 * warps, 1)
     conv_direct_warps(const ConvShape s, const ConvData<S> d, const Tile t) {
@@ -245,7 +211,8 @@ template <class S, int K> __global__ void __launch_bounds__(32 * warps, 1)
     const int image = static_cast<int>(piece / t.down), row0 = static_cast<int>(piece % t.down) * t.rows;
     const int rows = min(t.rows, s.rows - row0);
     __syncthreads();
-    t.input_by_fours ? load_input<4>(s, d, t, input, image, row0, c0) : load_input<1>(s, d, t, input, image, row0, c0);
+    t.input_by_fours ? load_input<warp_ins, 4>(s, d, t, input, image, row0, c0)
+                     : load_input<warp_ins, 1>(s, d, t, input, image, row0, c0);
     t.grad_by_fours ? load_grad<4>(s, d, t, grad, code, image, row0, rows, o0)
                     : load_grad<1>(s, d, t, grad, code, image, row0, rows, o0);
     __syncthreads();

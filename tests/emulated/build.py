@@ -62,7 +62,7 @@ def module() -> ModuleType:
 
 def _made(folder: Path, include: Path, library: Path) -> ModuleType:
     includes = [f"-I{include}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-    shared = [*sorted((ROOT / "csrc").glob("*.cuh")), HERE / "emulator.h", HERE / "build.py"]
+    shared = [*sorted((ROOT / "csrc").glob("*.cuh")), HERE / "emulator.h", HERE / "intrinsics.h", HERE / "build.py"]
     common = hashlib.sha256(b"".join(path.read_bytes() for path in shared) + sys.version.encode())
 
     def compile_one(source: Path) -> Path:
