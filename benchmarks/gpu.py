@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hw4fast.nn import binary_cross_entropy_with_logits, conv_block, softmax_cross_entropy
+from hw4fast.nn import batch_norm_block, binary_cross_entropy_with_logits, conv_block, softmax_cross_entropy
 
 TURNS = 15
 CLASSES = (1024, 4096, 16384, 32768, 65536, 131072)
@@ -170,29 +170,58 @@ def conv() -> list[dict[str, Any]]:
                 def theirs(x=x, weight=weight, bias=bias):
                     return F.max_pool2d(F.relu(F.conv2d(x, weight, bias, padding=2)), 2)
 
-                wanted = [t for t in (x, weight, bias) if t.requires_grad]
-
-                def step(function, wanted=wanted):
-                    y = function()
-                    return torch.autograd.grad(y, wanted, torch.ones_like(y))
-
-                def forward(function):
-                    with torch.no_grad():
-                        return function()
-
                 bound = 1e-4 if precision == "ieee" else 2e-2
-                assert (ours().float() - theirs().float()).norm() <= bound * theirs().float().norm()
-                for mine, other in zip(step(ours), step(theirs), strict=True):
-                    # of two nearly equal places each may take another one for the maximum
-                    error = ((mine.float() - other.float()).norm() / other.float().norm()).item()
-                    assert error <= 0.1, f"{precision}: a gradient differs by {error:.2g}"
-                for what, call in (("forward", forward), ("forward + backward", step)):
-                    sides = {"hw4fast": [lambda: call(ours)] * 10, "torch": [lambda: call(theirs)] * 10}  # noqa: B023
-                    entry = told(in_turns(sides, budget=0.3), "hw4fast")
-                    name = f"conv_block {c}x{side}² to {o}, batch {n}, {precision}, {what}"
-                    found.append({"what": name, **entry})
-                    line(name, entry)
+                name = f"conv_block {c}x{side}² to {o}, batch {n}, {precision}"
+                found += beside_torch(name, ours, theirs, [t for t in (x, weight, bias) if t.requires_grad], bound)
     torch.backends.cudnn.conv.fp32_precision = "tf32"
+    return found
+
+
+def batch_norm() -> list[dict[str, Any]]:
+    """What follows a convolution of seed_cnn with batch normalisation, in training: statistics, ReLU and pool."""
+    found = []
+    for n in (100, 1000):
+        for c, side in ((16, 28), (32, 14)):
+            for dtype in (torch.float32, torch.bfloat16):
+                x = torch.randn(n, side, side, c, device="cuda").to(dtype).permute(0, 3, 1, 2).requires_grad_()
+                weight, bias = (torch.rand(c, device="cuda").requires_grad_() for _ in range(2))
+
+                def ours(x=x, weight=weight, bias=bias):
+                    return batch_norm_block(x, weight, bias)[0]
+
+                def theirs(x=x, weight=weight, bias=bias):
+                    return F.max_pool2d(F.relu(F.batch_norm(x, None, None, weight, bias, True)), 2)
+
+                bound = 1e-4 if dtype is torch.float32 else 2e-2
+                name = f"batch_norm_block {c}x{side}², batch {n}, {str(dtype).removeprefix('torch.')}"
+                found += beside_torch(name, ours, theirs, [x, weight, bias], bound)
+    return found
+
+
+def beside_torch(
+    name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], wanted: list[Tensor], bound: float
+) -> list[dict[str, Any]]:
+    """Forward, and with the gradients of `wanted`, each held against torch's before it is timed beside it."""
+
+    def step(function):
+        y = function()
+        return torch.autograd.grad(y, wanted, torch.ones_like(y))
+
+    def forward(function):
+        with torch.no_grad():
+            return function()
+
+    assert (ours().float() - theirs().float()).norm() <= bound * theirs().float().norm()
+    for mine, other in zip(step(ours), step(theirs), strict=True):
+        # of two nearly equal places each may take another one for the maximum
+        error = ((mine.float() - other.float()).norm() / other.float().norm()).item()
+        assert error <= 0.1, f"{name}: a gradient differs by {error:.2g}"
+    found = []
+    for what, call in (("forward", forward), ("forward + backward", step)):
+        sides = {"hw4fast": [lambda: call(ours)] * 10, "torch": [lambda: call(theirs)] * 10}  # noqa: B023
+        entry = told(in_turns(sides, budget=0.3), "hw4fast")
+        found.append({"what": f"{name}, {what}", **entry})
+        line(f"{name}, {what}", entry)
     return found
 
 
@@ -206,7 +235,7 @@ def line(what: str, entry: dict[str, Any]) -> None:
     print(f"{what}: {times}; {ratios}", flush=True)
 
 
-PARTS = {"small": small, "softmax": softmax, "conv": conv}
+PARTS = {"small": small, "softmax": softmax, "conv": conv, "batch_norm": batch_norm}
 
 
 def main() -> None:

@@ -7,7 +7,6 @@
 // let through is sorted out as the gradient comes to shared memory. The weight's gradient:
 // conv_block_direct_weights.cu.
 #include "conv_block.cuh"
-#include "conv_block_tensor.cuh"  // Divider
 
 #include <algorithm>
 

@@ -7,7 +7,6 @@
 //
 // Blocks have shares of the images' rows; a second kernel adds their sums in order: the same bits with every call.
 #include "conv_block.cuh"
-#include "conv_block_tensor.cuh"  // Divider
 
 #include <algorithm>
 #include <type_traits>

@@ -12,20 +12,6 @@
 
 namespace hw4fast {
 
-// Division by a number that is known to the host only, of 0 … 2³¹ − 1.
-struct Divider {
-  std::uint32_t by, multiplier, shift;
-  __host__ __device__ int quotient(int x) const {
-    return static_cast<int>((static_cast<std::uint64_t>(x) * multiplier) >> shift);
-  }
-};
-inline Divider divider(std::int64_t by) {
-  std::uint32_t bits = 0;
-  while ((std::int64_t{1} << bits) < by) ++bits;
-  const std::uint64_t power = std::uint64_t{1} << (31 + bits), d = static_cast<std::uint64_t>(by);
-  return {static_cast<std::uint32_t>(by), static_cast<std::uint32_t>((power + d - 1) / d), 31 + bits};
-}
-
 // x [n, h, w, c] ⋆ weight [o, kh, kw, c] + bias [o] → [n, rows, cols, o], from 2·rows × 2·cols with the pool. Padding
 // may be negative; what lies beyond the input's border is zero however far the outputs reach.
 struct TensorConvShape {

@@ -129,6 +129,20 @@ __device__ inline void let_next_begin() {
 #define HW4FAST_SHARED(NAME) extern __shared__ __align__(128) unsigned char NAME[]
 #endif
 
+// Division by a number that is known to the host only, of 0 … 2³¹ − 1.
+struct Divider {
+  std::uint32_t by, multiplier, shift;
+  __host__ __device__ int quotient(int x) const {
+    return static_cast<int>((static_cast<std::uint64_t>(x) * multiplier) >> shift);
+  }
+};
+inline Divider divider(std::int64_t by) {
+  std::uint32_t bits = 0;
+  while ((std::int64_t{1} << bits) < by) ++bits;
+  const std::uint64_t power = std::uint64_t{1} << (31 + bits), d = static_cast<std::uint64_t>(by);
+  return {static_cast<std::uint32_t>(by), static_cast<std::uint32_t>((power + d - 1) / d), 31 + bits};
+}
+
 __device__ inline float widen(float x) { return x; }
 __device__ inline double widen(double x) { return x; }
 __device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }

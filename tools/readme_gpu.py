@@ -66,6 +66,10 @@ def convolutions(found: dict[str, Any]) -> list[list[str]]:
             lines.append(
                 [what, us(entry["hw4fast"]), f"cuDNN, ReLU, pool {us(entry['torch'])}", ratio(entry["torch"]), "2×"]
             )
+    for entry in found["gpu"].get("batch_norm", []):
+        beside = f"batch_norm, ReLU, pool {us(entry['torch'])}"
+        if "forward + backward" in entry["what"]:
+            lines.append([entry["what"], us(entry["hw4fast"]), beside, ratio(entry["torch"]), ""])
     for entry in found["gpu_conv"]["tensor_cores"]:
         if entry["side"] == "cuDNN" or entry["side"].startswith("mma"):
             continue

@@ -1,4 +1,4 @@
-"""batch_norm_block as a torch operator, a function and a module: schema, CPU kernel, fake kernel and autograd."""
+"""batch_norm_block as a torch operator, a function and a module: schema, kernels, fake kernel and autograd."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from hw4fast.kernels import batch_norm_block as card
 from hw4fast.kernels import compiled
+from hw4fast.nn import batch_norm_block_cuda
 from hw4fast.nn.operators import (
     DTYPES,
+    HALVES,
     cast_up,
     check_tensors,
     is_plain,
@@ -42,21 +44,29 @@ def _check(input: Tensor, eps: float, relu: bool, pool: bool, **others: Tensor |
     """Shapes, values and dtypes: for the function, and for the operators, which anyone can call. The output's shape."""
     channels = {name: others.get(name) for name in ("weight", "bias", "mean", "var")}
     shape = card.check(input, eps=eps, relu=relu, pool=pool, **channels)
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input must be float32 or float64, not {input.dtype}")
+    if input.dtype not in (batch_norm_block_cuda.DTYPES if input.is_cuda else DTYPES):
+        known = "float32, float64, bfloat16 or float16" if input.is_cuda else "float32 or float64"
+        raise TypeError(f"input must be {known}, not {input.dtype}")
+    weight = others["weight"]
+    assert weight is not None
+    like = "weight" if input.is_cuda and input.dtype in HALVES and weight.dtype is torch.float32 else "input"
     for name, tensor in others.items():
-        if tensor is not None and tensor.dtype != input.dtype:
-            raise TypeError(f"{name} must be {input.dtype} like input, not {tensor.dtype}")
+        owner = "input" if name == "grad" else like
+        wanted = weight.dtype if owner == "weight" else input.dtype
+        if tensor is not None and tensor.dtype != wanted:
+            raise TypeError(f"{name} must be {wanted} like {owner}, not {tensor.dtype}")
     return shape
 
 
-def _outputs(input: Tensor, mean: Tensor | None, var: Tensor | None, pool: bool, want_code: bool) -> Results:
+def _outputs(
+    input: Tensor, weight: Tensor, mean: Tensor | None, var: Tensor | None, pool: bool, want_code: bool
+) -> Results:
     """Uninitialised output and, if asked for, code; the mean and the variance that are given, else uninitialised."""
     n, c, h, w = input.shape
     rows, cols = (h // 2, w // 2) if pool else (h, w)
     output = input.new_empty((n, rows, cols, c)).permute(0, 3, 1, 2)
     code = input.new_empty((n, rows, cols, c) if want_code else (0,), dtype=torch.uint8)
-    used = [input.new_empty((c,)) if given is None else given.clone() for given in (mean, var)]
+    used = [weight.new_empty((c,)) if given is None else given.clone() for given in (mean, var)]
     return output, code, used[0], used[1]
 
 
@@ -72,8 +82,12 @@ def _forward(
     want_code: bool,
 ) -> Results:
     """The kernel, of checked tensors."""
+    output, code, used_mean, used_var = _outputs(input, weight, mean, var, pool, want_code)
+    if input.is_cuda:
+        used = used_mean, used_var
+        batch_norm_block_cuda.forward(input, weight, bias, mean is None, eps, relu, pool, output, code, used)
+        return output, code, *used
     weight, bias = weight.contiguous(), bias.contiguous()
-    output, code, used_mean, used_var = _outputs(input, mean, var, pool, want_code)
     _C.batch_norm_block(
         input.dtype is torch.float64,
         input.data_ptr(),
@@ -95,7 +109,7 @@ def _forward(
     return output, code, used_mean, used_var
 
 
-def _batch_norm_block_cpu(
+def _batch_norm_block_op(
     input: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -107,6 +121,7 @@ def _batch_norm_block_cpu(
     want_code: bool,
 ) -> Results:
     _check(input, eps, relu, pool, weight=weight, bias=bias, mean=mean, var=var)
+    check_tensors("batch_norm_block", input, weight, bias, mean, var, cuda=True)
     return _forward(input, weight, bias, mean, var, eps, relu, pool, want_code)
 
 
@@ -121,7 +136,7 @@ def _batch_norm_block_fake(
     pool: bool,
     want_code: bool,
 ) -> Results:
-    return _outputs(input, mean, var, pool, want_code)
+    return _outputs(input, weight, mean, var, pool, want_code)
 
 
 def _gradients(input: Tensor, weight: Tensor, want: Any) -> Gradients:
@@ -146,8 +161,13 @@ def _gradients_of(
     want: Any,
 ) -> Gradients:
     """The kernel, of checked tensors. Codes are only compared with: any are safe."""
-    weight, mean, var, code = (tensor.contiguous() for tensor in (weight, mean, var, code))
-    gradients = _gradients(input, weight, want)
+    gradients, code = _gradients(input, weight, want), code.contiguous()
+    if input.is_cuda:
+        codes = code if relu or pool else None
+        return batch_norm_block_cuda.gradients_of(
+            grad, codes, input, weight, mean, var, training, eps, pool, gradients, want
+        )
+    weight, mean, var = (tensor.contiguous() for tensor in (weight, mean, var))
     _C.batch_norm_block_backward(
         input.dtype is torch.float64,
         grad.data_ptr(),
@@ -169,7 +189,7 @@ def _gradients_of(
     return gradients
 
 
-def _batch_norm_block_backward_cpu(
+def _batch_norm_block_backward_op(
     grad: Tensor,
     code: Tensor,
     input: Tensor,
@@ -189,6 +209,7 @@ def _batch_norm_block_backward_cpu(
         card.check_grad(grad, code, shape)
     if code.dtype != torch.uint8:
         raise TypeError(f"code must be uint8, not {code.dtype}")
+    check_tensors("batch_norm_block_backward", grad, code, input, weight, mean, var, cuda=True)
     return _gradients_of(grad, code, input, weight, mean, var, training, eps, relu, pool, want)
 
 
@@ -226,8 +247,9 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     return (*(found if wanted else None for found, wanted in zip(gradients, want, strict=True)), *(None,) * 6)
 
 
-library.impl("batch_norm_block", _batch_norm_block_cpu, "CPU")
-library.impl("batch_norm_block_backward", _batch_norm_block_backward_cpu, "CPU")
+for _device in ("CPU", "CUDA"):
+    library.impl("batch_norm_block", _batch_norm_block_op, _device)
+    library.impl("batch_norm_block_backward", _batch_norm_block_backward_op, _device)
 torch.library.register_fake("hw4fast::batch_norm_block", _batch_norm_block_fake, lib=library)
 torch.library.register_fake("hw4fast::batch_norm_block_backward", _batch_norm_block_backward_fake, lib=library)
 torch.library.register_autograd("hw4fast::batch_norm_block", _backward, setup_context=_keep, lib=library)
@@ -266,7 +288,7 @@ class _Eager(torch.autograd.Function):
         eps, relu, pool = ctx.options
         # neither saved_tensors_hooks nor module.double() has given them another shape or dtype since
         same = tuple((tensor.shape, tensor.dtype) for tensor in saved) == ctx.shapes and grad.dtype is input.dtype
-        plain = same and is_plain(grad, *saved) and all(tensor.is_cpu for tensor in (grad, *saved))
+        plain = same and is_plain(grad, *saved) and all(tensor.device == input.device for tensor in (grad, *saved))
         run = _gradients_of if plain else _batch_norm_block_backward
         gradients = run(grad, code, input, weight, mean, var, ctx.training, eps, relu, pool, list(want))
         return (*(found if wanted else None for found, wanted in zip(gradients, want, strict=True)), *(None,) * 5)
@@ -286,20 +308,21 @@ def batch_norm_block(
     with, which carry no gradient; relu and pool may be left out.
 
     input: [n, c, h, w], weight and bias (γ, β): [c]; mean and var: [c], or both None for those of the batch; float32 or
-    float64, on the CPU. NCHW and channels-last inputs are read where they lie; the output is channels-last in memory.
-    Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and returned so.
-    Raises ValueError for a wrong shape or value, and for a batch of one value per channel, TypeError for a wrong type
-    or dtype, NotImplementedError for a device other than the CPU. Differentiable once. See
-    hw4fast.kernels.batch_norm_block for the formula and the float64 reference.
+    float64, on a GPU bfloat16 and float16, too, with sums in float32 and double, whose weight, bias, mean and var may
+    be float32. NCHW and channels-last inputs are read where they lie; the output is channels-last in memory, of input's
+    dtype. Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and returned
+    so. Raises ValueError for a wrong shape or value, for a batch of one value per channel and for tensors on several
+    devices, TypeError for a wrong type or dtype, NotImplementedError for a device other than the CPU and NVIDIA's GPUs.
+    Differentiable once. See hw4fast.kernels.batch_norm_block for the formula and the float64 reference.
     """
     if not all(isinstance(tensor, Tensor) for tensor in (input, weight, bias)) or not all(
         tensor is None or isinstance(tensor, Tensor) for tensor in (mean, var)
     ):
         raise no_tensors({"input": input, "weight": weight, "bias": bias}, mean=mean, var=var)
-    if input.dtype is not weight.dtype:
+    if input.dtype is not weight.dtype and not input.is_cuda:
         (input,) = cast_up(input)
     _check(input, eps, relu, pool, weight=weight, bias=bias, mean=mean, var=var)
-    check_tensors("batch_norm_block", input, weight, bias, mean, var)
+    check_tensors("batch_norm_block", input, weight, bias, mean, var, cuda=True)
     for name, tensor in (("mean", mean), ("var", var)):
         if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name} must not require a gradient; there is none for it: take {name}.detach()")

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from hw4fast.kernels import threads_from_environment
 
 library = torch.library.Library("hw4fast", "DEF")
-_HALVES = (torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
@@ -49,9 +49,7 @@ def cast_up(*tensors: Tensor | None) -> tuple[Any, ...]:
     computes in float32. Asking costs 0.2 µs: only called when a dtype is not the expected one."""
     if not torch.is_autocast_enabled("cuda" if tensors[0] is not None and tensors[0].is_cuda else "cpu"):
         return tensors
-    return tuple(
-        None if tensor is None else tensor.float() if tensor.dtype in _HALVES else tensor for tensor in tensors
-    )
+    return tuple(None if tensor is None else tensor.float() if tensor.dtype in HALVES else tensor for tensor in tensors)
 
 
 def check_tensors(kernel: str, *tensors: Tensor | None, cuda: bool = False) -> None:

@@ -174,11 +174,8 @@ def _check_device(s: Settings) -> None:
     if s.device == "cuda":
         if not torch.cuda.is_available():
             raise UserError("device cuda: torch finds no GPU here (`hw4fast info` says more); use --device cpu")
-        if s.kernels == "hw4fast":
-            if why := kernels.cuda_error():
-                raise UserError(f"device cuda: {why}; or add --kernels torch")
-            if s.batch_norm:
-                raise UserError("device cuda: batch normalisation has no CUDA kernel of hw4fast; add --kernels torch")
+        if s.kernels == "hw4fast" and (why := kernels.cuda_error()):
+            raise UserError(f"device cuda: {why}; or add --kernels torch")
     elif s.device != "cpu":
         raise UsageError(f"device must be cpu or cuda, not '{s.device}'")
     if s.precision not in PRECISIONS:

@@ -5,6 +5,7 @@ import torch
 
 from hw4fast import kernels
 from hw4fast.nn import (
+    batch_norm_block,
     binary_cross_entropy_with_logits,
     conv_block,
     fixed_blur,
@@ -29,6 +30,11 @@ def main() -> None:
             bias = torch.randn(o, device="cuda", dtype=dtype).requires_grad_()
             for pool in (True, False):
                 conv_block(x, weight, bias, padding=size // 2, pool=pool).float().sum().backward()
+        for shape in ((3, 13, 14, 8), (2, 7, 6, 5)):
+            x = torch.randn(*shape, device="cuda", dtype=dtype).permute(0, 3, 1, 2).requires_grad_()
+            weight, bias = (torch.randn(shape[3], device="cuda").requires_grad_() for _ in range(2))
+            for pool in (True, False):
+                batch_norm_block(x, weight, bias, pool=pool)[0].float().sum().backward()
     x = torch.randn(999, 3, device="cuda").requires_grad_()
     binary_cross_entropy_with_logits(x, torch.rand(999, 3, device="cuda")).backward()
     for shape, size in (((2, 3, 17, 40), 5), ((1, 1, 5, 33), 51)):

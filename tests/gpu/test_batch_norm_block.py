@@ -1,0 +1,132 @@
+"""batch_norm_block on a GPU: every case of its card, and how torch may call it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hw4fast import kernels
+from hw4fast.kernels import batch_norm_block as card
+from hw4fast.nn import BatchNormBlock, batch_norm_block
+
+NEAR = {torch.float32: 2e-6, torch.float64: 1e-12, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+def close(found, expected, bound):
+    found, expected = found.detach().double().cpu().numpy(), np.asarray(expected)
+    assert np.linalg.norm(found - expected) <= bound * np.linalg.norm(expected) + 1e-30
+
+
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+@pytest.mark.parametrize("case", card.cases(), ids=lambda case: case.name)
+def test_every_case(case, dtype):
+    if case.offset and dtype in (torch.bfloat16, torch.float16):
+        pytest.skip("such numbers have no digits left for a deviation")
+    *arrays, options = case.make(np.float64)
+    accurate = torch.float64 if dtype is torch.float64 else torch.float32
+    x, weight, bias = (
+        torch.from_numpy(array).to(dtype if k == 0 else accurate).cuda().requires_grad_()
+        for k, array in enumerate(arrays)
+    )
+    given = [
+        None if (t := options.pop(name, None)) is None else torch.from_numpy(t).to(accurate) for name in ("mean", "var")
+    ]
+    output, *used = batch_norm_block(x, weight, bias, *(t if t is None else t.cuda() for t in given), **options)
+    exact = [None if t is None else t.detach().double().cpu().numpy() for t in (x, weight, bias, *given)]
+    expected, code, mean, var = card.reference(*exact, **options)
+    far = max(1.0, abs(case.offset) / 100)
+    assert output.dtype is dtype and used[0].dtype is accurate
+    close(output, expected, NEAR[dtype] * far)
+    np.testing.assert_allclose(used[0].double().cpu(), mean, rtol=1e-7, atol=2e-7)
+    np.testing.assert_allclose(used[1].double().cpu(), var, rtol=1e-6)
+    grad = torch.randn(output.shape, device="cuda").to(dtype)
+    gradients = torch.autograd.grad(output, (x, weight, bias), grad)
+    wanted = card.reference_backward(
+        grad.double().cpu().numpy(),
+        code,
+        *exact[:2],
+        *(t.double().cpu().numpy() for t in used),
+        given[0] is None,
+        options["eps"],
+        options["pool"],
+    )
+    # where two of the four are nearly equal the reference's code may be another one
+    loose = NEAR[dtype] * 10 * far if accurate is torch.float64 or not code.size else 0.02 * far
+    for found, reference in zip(gradients, wanted, strict=True):
+        close(found, reference, loose if dtype is not torch.bfloat16 else 0.1)
+
+
+def tensors(dtype=torch.float32):
+    torch.manual_seed(3)
+    x = torch.randn(50, 14, 14, 32, device="cuda").to(dtype).permute(0, 3, 1, 2).requires_grad_()
+    weight, bias = torch.randn(2, 32, device="cuda")
+    return x, weight.requires_grad_(), bias.requires_grad_()
+
+
+def step(x, weight, bias, function):
+    y = function(x, weight, bias)
+    return y.detach(), torch.autograd.grad((y * y).sum(), (x, weight, bias))
+
+
+def ours(x, weight, bias):
+    return batch_norm_block(x, weight, bias)[0]
+
+
+def theirs(x, weight, bias):
+    return F.max_pool2d(F.relu(F.batch_norm(x, None, None, weight, bias, True)), 2)
+
+
+def test_autograd_is_torchs():
+    given = tensors()
+    before = kernels.cuda_calls()
+    (y, gradients), (y_torch, gradients_torch) = step(*given, ours), step(*given, theirs)
+    for name in ("batch_norm_block", "batch_norm_block_backward"):
+        assert kernels.cuda_calls()[name] == before[name] + 1
+    torch.testing.assert_close(y, y_torch, rtol=1e-4, atol=1e-5)
+    for found, expected in zip(gradients, gradients_torch, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+def test_the_same_bits_in_a_graph_under_compile_and_on_another_stream():
+    given = tensors()
+    expected, gradients = step(*given, ours)
+    compiled = torch.compile(ours, fullgraph=True)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        found = [step(*given, ours), step(*given, compiled)]
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(*given, ours)
+    graph.replay()
+    for y, others in (*found, captured):
+        assert torch.equal(y, expected)
+        for one, other in zip(others, gradients, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_module_is_torchs_step_by_step(dtype):
+    mine, other = BatchNormBlock(32).cuda(), nn.BatchNorm2d(32).cuda()
+    for _ in range(3):
+        x = tensors(dtype)[0].detach() * 3 + 1
+        torch.testing.assert_close(mine(x), F.max_pool2d(F.relu(other(x)), 2), rtol=2e-2, atol=1e-2)
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    mine.eval(), other.eval()
+    torch.testing.assert_close(mine(x), F.max_pool2d(F.relu(other(x)), 2), rtol=2e-2, atol=1e-2)
+    halves = mine.bfloat16()(x.bfloat16())
+    assert halves.dtype is torch.bfloat16
+    torch.testing.assert_close(halves, F.max_pool2d(F.relu(other(x)), 2).bfloat16(), rtol=5e-2, atol=5e-2)
+
+
+def test_what_can_not_be_is_an_error():
+    x, weight, bias = tensors()
+    with pytest.raises(ValueError, match="one device"):
+        batch_norm_block(x, weight.cpu(), bias)
+    with pytest.raises(TypeError, match="float32 like input"):
+        batch_norm_block(x, weight.double(), bias)
+    with pytest.raises(TypeError, match="int32"):
+        batch_norm_block(x.int(), weight, bias)
