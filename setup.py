@@ -50,17 +50,11 @@ def find_nvcc() -> str | None:
 
 def cuda_flags() -> list[str]:
     archs = os.environ.get("HW4FAST_CUDA_ARCHS", "75 80 86 90a 100 120").split()
-    elder = {"8": "80", "12": "100"}  # no kernel asks for more than these have: their PTX is assembled for the younger
-    code: dict[str, list[str]] = {}
-    for arch in archs:
-        ptx = elder.get(arch[:-1], arch)
-        code.setdefault(ptx if ptx in archs else arch, []).append(f"sm_{arch}")
-    if not archs[-1].endswith("a"):  # such code is for one architecture and none to come
-        last = list(code)[-1]
-        code[last].append(f"compute_{last}")
-    targets = [f"-gencode=arch=compute_{ptx},code=[{','.join(those)}]" for ptx, those in code.items()]
-    flags = ["-Xptxas=-v", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
-    return ["-std=c++17", "-O3", *targets, *flags, f'-DHW4FAST_CUDA_ARCHS="{" ".join(archs)}"', "--threads=2"]
+    ptx = [{"86": "80", "120": "100"}.get(arch, arch) for arch in archs]  # no kernel asks for more than the elder has
+    code = [f"-gencode=arch=compute_{elder},code=sm_{arch}" for elder, arch in zip(ptx, archs, strict=True)]
+    code += [f"-gencode=arch=compute_{ptx[-1]},code=compute_{ptx[-1]}"] * (ptx[-1][-1] != "a")  # a: for none to come
+    code += ["-Xptxas=-v", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+    return ["-std=c++17", "-O3", *code, f'-DHW4FAST_CUDA_ARCHS="{" ".join(archs)}"', "--threads=2"]
 
 
 class BuildExtensions(build_ext):
