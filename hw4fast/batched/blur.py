@@ -1,4 +1,4 @@
-"""Batched forms of the Gaussian blurs of transforms.blur."""
+"""Batched forms of transforms.blur, but for glass_blur: it moves a picture's pixels one after the other."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from hw4fast.batched.forms import FORMS, sides
+from hw4fast.batched.forms import FORMS, look_up, on, sides
 from hw4fast.kernels.gaussian_blur import default_sigma
-from hw4fast.nn import fixed_blur
-from hw4fast.transforms.blur import size_for
+from hw4fast.nn import correlate, fixed_blur
+from hw4fast.nn import zoom_blur as zoomed
+from hw4fast.transforms.blur import brightened, disk_of, size_for, streak
 
 
 @FORMS.register("blur")
@@ -27,3 +28,21 @@ def trick(pictures: Tensor, *, rngs: Sequence[np.random.Generator], high: float)
 def gaussian_blur(pictures: Tensor, *, sigma: float) -> Tensor:
     width = sigma * (min(sides(pictures)) / 224)
     return fixed_blur(pictures, size_for(width), [width], border="edge", rounding="down")
+
+
+@FORMS.register("defocus_blur")
+def defocus_blur(pictures: Tensor, *, radius: float, alias: float) -> Tensor:
+    rows, columns, weights, gain = disk_of(sides(pictures), radius, alias)
+    blurred = correlate(pictures, [(rows, columns, weights)], rounding="down")
+    return look_up(blurred, on(pictures, brightened(gain))) if gain > 1 else blurred
+
+
+@FORMS.register("motion_blur")
+def motion_blur(pictures: Tensor, *, rngs: Sequence[np.random.Generator], sigma: float, radius: int | None) -> Tensor:
+    taps = [streak(sides(pictures), sigma, radius, rng.uniform(-45, 45)) for rng in rngs]
+    return correlate(pictures, taps, border="edge", rounding="down")
+
+
+@FORMS.register("zoom_blur")
+def zoom_blur(pictures: Tensor, *, factor: float, step: float) -> Tensor:
+    return zoomed(pictures, np.arange(1, factor, step))

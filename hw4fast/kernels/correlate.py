@@ -134,9 +134,7 @@ def _by_fourier(
     output = np.empty(picture.shape, np.uint8)
     if not output.size:
         return output
-    ends = [(max(0, -int(at.min())), max(0, int(at.max()))) for at in (rows, columns)]  # how far they reach
-    blocks = [_blocks(n, sum(reach)) for n, reach in zip(picture.shape, ends, strict=False)]
-    sizes = [_fast(block[0][1] + sum(reach)) for block, reach in zip(blocks, ends, strict=True)]
+    ends, blocks, sizes = _pieces(picture.shape, rows, columns)
     fixed, unit = in_fixed_point(weights, _unit(weights, sizes))
     taps = np.zeros(sizes)
     np.add.at(taps, (rows + ends[0][0], columns + ends[1][0]), fixed)
@@ -151,6 +149,32 @@ def _by_fourier(
                 sums = np.fft.irfft2(np.multiply(part, spectrum, out=part), sizes)[: bottom - top, : right - left]
                 output[top:bottom, left:right, channel] = (np.rint(sums) + half) // 2**unit
     return output
+
+
+def _pieces(
+    shape: Sequence[int], rows: np.ndarray, columns: np.ndarray
+) -> tuple[list[tuple[int, int]], list[list[tuple[int, int]]], list[int]]:
+    """Of both directions: how far the taps reach, the blocks of the output, and what is transformed at once."""
+    ends = [(max(0, -int(at.min())), max(0, int(at.max()))) for at in (rows, columns)]
+    blocks = [_blocks(n, sum(reach)) for n, reach in zip(shape, ends, strict=False)]
+    return ends, blocks, [_fast(block[0][1] + sum(reach)) for block, reach in zip(blocks, ends, strict=True)]
+
+
+def fixed_taps(
+    shape: Sequence[int], rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """The weights with which `correlate` sums up a picture of that shape, as integers, and the bits of their unit: sums
+    of them are its own, in whatever order. rows, columns: int64, weights: float64, as many. Raises ValueError as it
+    does."""
+    if not len(rows) == len(columns) == len(weights):
+        raise ValueError("correlate: rows, columns and weights must be as many")
+    if len(rows) and max(map(abs, map(int, (rows.min(), rows.max(), columns.min(), columns.max())))) > FARTHEST:
+        raise ValueError("correlate: a tap is too far away")
+    if len(weights) <= MANY:
+        *_, fixed, unit, coarse = _taps(rows.tobytes(), columns.tobytes(), weights.tobytes())
+        if not coarse:
+            return np.array(fixed), unit
+    return in_fixed_point(weights, _unit(weights, _pieces(shape, rows, columns)[2]))
 
 
 def _unit(weights: np.ndarray, sizes: Sequence[int]) -> int:

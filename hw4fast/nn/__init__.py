@@ -3,6 +3,7 @@
 from hw4fast.nn.batch_norm_block import BatchNormBlock, batch_norm_block
 from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cross_entropy_with_logits
 from hw4fast.nn.conv_block import ConvBlock, conv_block
+from hw4fast.nn.correlate import correlate, zoom_blur
 from hw4fast.nn.fit import fit
 from hw4fast.nn.fixed_blur import fixed_blur
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
@@ -20,6 +21,7 @@ __all__ = [
     "batch_norm_block",
     "binary_cross_entropy_with_logits",
     "conv_block",
+    "correlate",
     "fit",
     "fixed_blur",
     "gaussian_blur",
@@ -28,4 +30,5 @@ __all__ = [
     "sample",
     "softmax_cross_entropy",
     "warp",
+    "zoom_blur",
 ]

@@ -52,10 +52,9 @@ def glass_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, r
 def defocus_blur(picture: np.ndarray, *, radius: float, alias: float) -> np.ndarray:
     """The mean over a disk whose rim is softened by a Gaussian, from a radius of 8 pixels on a little brighter than it
     should be (`disk`). radius: px; alias: the Gaussian's sigma, pixels of the kernel."""
-    wide = radius * px(picture)
-    rows, columns, weights, gain = (disk if wide < WIDE else disk.__wrapped__)(wide, alias)
+    rows, columns, weights, gain = disk_of(picture.shape[:2], radius, alias)
     blurred = correlate(picture, rows, columns, weights, rounding="down")
-    return look_up(blurred, rounded_down((np.arange(256) + 0.5) * gain)) if gain > 1 else blurred
+    return look_up(blurred, brightened(gain)) if gain > 1 else blurred
 
 
 def motion_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, radius: int | None) -> np.ndarray:
@@ -79,6 +78,17 @@ def size_for(sigma: float) -> int:
 
 def _gaussian(picture: np.ndarray, sigma: float) -> np.ndarray:
     return kernel(picture, size_for(sigma), sigma, threads=1, border="edge", rounding="down")
+
+
+def disk_of(size: tuple[int, ...], radius: float, alias: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """`disk` for a picture of that height and width. radius: px."""
+    wide = radius * (min(size) / 224)
+    return (disk if wide < WIDE else disk.__wrapped__)(wide, alias)
+
+
+def brightened(gain: float) -> np.ndarray:
+    """uint8 [256]: grey levels, multiplied."""
+    return rounded_down((np.arange(256) + 0.5) * gain)
 
 
 @lru_cache(maxsize=64)

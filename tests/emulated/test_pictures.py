@@ -1,4 +1,4 @@
-"""fixed_blur's, noise's and sample's CUDA kernels, run by the emulator: the CPU kernels' bytes."""
+"""The CUDA kernels for bytes of pictures (noise, sample, blurs), run by the emulator: the CPU kernels' bytes."""
 
 import importlib
 
@@ -10,7 +10,8 @@ from hw4fast.transforms import geometry
 from tests.emulated.faces import emulated  # noqa: F401
 from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, pictures
 
-blur, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in ("fixed_blur", "noise", "sample"))
+names = ("correlate", "fixed_blur", "noise", "sample")
+correlate, blur, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in names)
 
 
 @pytest.mark.parametrize("kind", STRENGTHS)
@@ -53,6 +54,46 @@ def test_sample(emulated, monkeypatch):  # noqa: F811
     assert torch.equal(on_emulator(monkeypatch, sample.sample, x, rows, columns), sample.sample(x, rows, columns))
 
 
+def taps_of(reach, count, seed=0):
+    rng = np.random.default_rng([reach, count, seed])
+    rows, columns = rng.integers(-reach, reach + 1, (2, count))
+    weights = rng.random(count)
+    return rows, columns, weights / weights.sum()
+
+
+@pytest.mark.parametrize("border", ["mirror", "edge"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+@pytest.mark.parametrize("shape", [(2, 33, 50, 3), (3, 1, 1, 1), (2, 17, 2, 3), (2, 64, 5, 1)], ids=str)
+def test_correlate(emulated, border, rounding, shape):  # noqa: F811
+    x = pictures(*shape)
+    x[0, : shape[1] // 2] = 255
+    alone = ([0], [0], [1.0])  # one tap weighs all
+    every = [taps_of(3, 9), alone, taps_of(70, 600, 1)][: shape[0]]
+    for taps in ([taps_of(2, 5)], [alone], [taps_of(40, 700)], every):
+        found = correlate._correlate_cuda(x, taps, border, rounding)
+        assert torch.equal(found, correlate.correlate(x, taps, border, rounding))
+
+
+@pytest.mark.parametrize("wide_sums", [False, True])
+def test_correlate_where_memory_is_too_small_for_a_tile_and_sums_are_long(emulated, wide_sums):  # noqa: F811
+    x, rng = pictures(2, 40, 33, 3), np.random.default_rng(1)
+    count = 5000 if wide_sums else 40  # of so many none has 15 bits
+    weights = rng.random(count)
+    taps = rng.integers(-300, 301, count), rng.integers(-300, 301, count), weights / weights.sum()
+    found = correlate._correlate_cuda(x, [taps], "mirror", "nearest")
+    assert torch.equal(found, correlate.correlate(x, [taps], "mirror", "nearest"))
+    near = taps[0] // 30, taps[1] // 30, taps[2]
+    found = correlate._correlate_cuda(x, [near], "edge", "down")
+    assert torch.equal(found, correlate.correlate(x, [near], "edge", "down"))
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 31, 3), (3, 1, 1, 1), (2, 2, 77, 3), (1, 130, 3, 1)], ids=str)
+def test_zoom_blur(emulated, shape):  # noqa: F811
+    x = pictures(*shape)
+    for factors in ([], [1.0], [1.5], np.arange(1, 1.31, 0.03), [1.0, 1.001, 1.03, 2, 3.3, 100], np.arange(1, 9, 0.02)):
+        assert torch.equal(correlate._zoom_blur_cuda(x, factors), correlate.zoom_blur(x, factors)), factors
+
+
 def on_emulator(monkeypatch, call, x, *rest):
     """As for a tensor on a GPU."""
     with monkeypatch.context() as patch:
@@ -83,3 +124,18 @@ def test_what_is_refused(emulated):  # noqa: F811
     ):
         with pytest.raises(ValueError, match="sample"):
             emulated.sample(some, shape, some, size, fill, *nowhere)
+    taps = (some, some, some, True)
+    for shape, unit, reach in (
+        ((1, 4, 5, 2), 15, (0, 0, 0, 0)),
+        ((70_000, 4, 5, 3), 15, (0, 0, 0, 0)),
+        ((1, 0, 5, 3), 15, (0, 0, 0, 0)),
+        ((1, 4, 5, 3), 31, (0, 0, 0, 0)),
+        ((1, 4, 5, 3), 15, (0, 5000, 0, 0)),
+    ):
+        with pytest.raises(ValueError, match="correlate"):
+            emulated.correlate(some, some, shape, *taps, unit, reach, True, True, 0)
+    for shape, copies in (((1, 4, 5, 2), 1), ((1, 0, 5, 3), 1), ((1, 4, 5, 3), 1001)):
+        with pytest.raises(ValueError, match="zoom_blur"):
+            emulated.zoom_blur(some, some, shape, some, some, copies, 1, 0, 1.0, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.zoom_blur(some, some, (1, 4, 5, 3), 0, some, 1, 1, 0, 1.0, 0)

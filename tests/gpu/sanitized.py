@@ -8,6 +8,7 @@ from hw4fast.nn import (
     batch_norm_block,
     binary_cross_entropy_with_logits,
     conv_block,
+    correlate,
     fixed_blur,
     gaussian_blur,
     noise,
@@ -15,10 +16,11 @@ from hw4fast.nn import (
     sample,
     softmax_cross_entropy,
     warp,
+    zoom_blur,
 )
 
 
-def main() -> None:
+def layers() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for rows, classes in ((100, 10), (600, 10), (7, 131), (3, 4099), (9, 20000), (4, 70001)):
             x = torch.randn(rows, classes, device="cuda", dtype=dtype).requires_grad_()
@@ -37,6 +39,9 @@ def main() -> None:
                 batch_norm_block(x, weight, bias, pool=pool)[0].float().sum().backward()
     x = torch.randn(999, 3, device="cuda").requires_grad_()
     binary_cross_entropy_with_logits(x, torch.rand(999, 3, device="cuda")).backward()
+
+
+def pictures_of_all_kinds() -> None:
     for shape, size in (((2, 3, 17, 40), 5), ((1, 1, 5, 33), 51)):
         pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
         gaussian_blur(pictures, size), gaussian_blur(pictures.float(), size)
@@ -48,9 +53,17 @@ def main() -> None:
             noise(pictures, kind, strength, range(shape[0]))
         for size, sigmas in ((5, [1.0]), (51, [3.0] * shape[0])):
             fixed_blur(pictures, size, sigmas)
+        for reach in (3, 300):
+            correlate(pictures, [(np.array([-reach, 0, 2]), np.array([0, reach, 1]), np.array([0.25, 0.5, 0.25]))])
+        zoom_blur(pictures, [1.0, 1.2, 3.0])
         for fill in (None, 255):
             warp(pictures, np.array([[[0.9, 0.4, -3.0], [-0.3, 1.1, 2.0], [1e-3, 0, 1]]]), fill)
         sample(pictures, np.float32([-2, 3.5, 99]), np.float32([0.25, 7]))
+
+
+def main() -> None:
+    layers()
+    pictures_of_all_kinds()
     torch.cuda.synchronize()
     print(kernels.cuda_calls())
 

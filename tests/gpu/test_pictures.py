@@ -1,11 +1,11 @@
-"""fixed_blur, noise, sample and warp on a GPU: the CPU's bytes, at every size and on views."""
+"""correlate, zoom_blur, fixed_blur, noise, sample and warp on a GPU: the CPU's bytes, at every size and on views."""
 
 import numpy as np
 import pytest
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import fixed_blur, noise, sample, warp
+from hw4fast.nn import correlate, fixed_blur, noise, sample, warp, zoom_blur
 from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, pictures
 
 SHAPES = [(3, 224, 224, 3), (3, 500, 375, 3), (3, 33, 50, 1), (3, 1, 1, 3), (3, 2, 700, 3)]
@@ -21,6 +21,31 @@ def test_fixed_blur(shape, size, border):
             found = fixed_blur(x.cuda(), size, sigmas, border, rounding)
             assert torch.equal(found.cpu(), fixed_blur(x, size, sigmas, border, rounding))
     assert kernels.cuda_calls()["fixed_blur"] == before + 6
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("border", ["mirror", "edge"])
+def test_correlate(shape, border):
+    x, rng = pictures(*shape), np.random.default_rng(0)
+    before = kernels.cuda_calls()["correlate"]
+
+    def taps(reach, count):
+        weights = rng.random(count)
+        return *rng.integers(-reach, reach + 1, (2, count)), weights / weights.sum()
+
+    each = [([0], [0], [1.0]), taps(10, 300), taps(90, 40)]  # the last one's tile of 3 channels takes 135 kB
+    for given in ([taps(3, 9)], [taps(60, 6000)], [taps(400, 50)], each):
+        for rounding in ("nearest", "down"):
+            found = correlate(x.cuda(), given, border, rounding)
+            assert torch.equal(found.cpu(), correlate(x, given, border, rounding))
+    assert kernels.cuda_calls()["correlate"] == before + 8
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_zoom_blur(shape):
+    x = pictures(*shape)
+    for factors in ([], [1.0], np.arange(1, 1.31, 0.03), [1.0, 1.001, 2, 3.3, 100], np.arange(1, 9, 0.02)):
+        assert torch.equal(zoom_blur(x.cuda(), factors).cpu(), zoom_blur(x, factors))
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 63), (3, 65)], ids=str)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from hw4fast.kernels import correlate as correlate_card
 from hw4fast.kernels import gaussian_blur as blur_card
 from hw4fast.kernels import noise as noise_card
 from hw4fast.kernels import sample as sample_card
-from hw4fast.nn import fixed_blur, noise, sample, warp
+from hw4fast.kernels import zoom_blur as zoom_card
+from hw4fast.nn import correlate, fixed_blur, noise, sample, warp, zoom_blur
 from hw4fast.nn.noise import ON_PICTURES
 
 KEYS = [0, 2**64 - 1, 12345678901234567890]
@@ -52,6 +54,24 @@ def test_each_picture_has_its_own_sigma(border, rounding):
         assert np.array_equal(other, blur_card.gaussian_blur(one, 15, 2.0, border=border, rounding=rounding))
 
 
+TAPS = ([0, -2, 5], [1, 0, -7], [0.25, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("border", ["mirror", "edge"])
+def test_each_picture_has_its_own_taps(border):
+    x, others = pictures(3, 20, 31, 3), ([3], [-1], [1.0])
+    found, alike = correlate(x, [TAPS, others, TAPS], border, "down"), correlate(x, [TAPS], border, "down")
+    for one, taps, made, other in zip(x.numpy(), [TAPS, others, TAPS], found.numpy(), alike.numpy(), strict=True):
+        assert np.array_equal(made, correlate_card.correlate(one, *taps, border=border, rounding="down"))
+        assert np.array_equal(other, correlate_card.correlate(one, *TAPS, border=border, rounding="down"))
+
+
+def test_each_picture_is_zoomed():
+    x = pictures(2, 20, 31, 3)
+    for one, made in zip(x.numpy(), zoom_blur(x, [1.0, 1.2, 1.4]).numpy(), strict=True):
+        assert np.array_equal(made, zoom_card.zoom_blur(one, [1.0, 1.2, 1.4]))
+
+
 def test_places_that_cross():
     x = pictures(2, 20, 31, 3)
     rows, columns = np.float32([-3, 0.25, 7.5, 30]), np.float32([1, 2.125, 40])
@@ -65,7 +85,8 @@ def test_places_that_cross():
 def test_no_pictures():
     nothing = pictures(0, 4, 5, 3)
     assert noise(nothing, "impulse", 0.5, []).shape == warp(nothing, TURN[None]).shape == nothing.shape
-    assert fixed_blur(nothing, 3, [1.0]).shape == nothing.shape
+    assert fixed_blur(nothing, 3, [1.0]).shape == correlate(nothing, [TAPS]).shape == nothing.shape
+    assert zoom_blur(nothing, [1.5]).shape == nothing.shape
     assert sample(nothing, np.float32([1]), np.float32([1, 2])).shape == (0, 1, 2, 3)
 
 
@@ -87,6 +108,17 @@ def test_no_pictures():
         (lambda x: fixed_blur(x, 3, [1.0, -1.0, 1.0]), ValueError, "sigma"),
         (lambda x: fixed_blur(x, 3, [1.0, 1.0]), ValueError, "3 sigmas or one"),
         (lambda x: fixed_blur(x, 3, [1.0], "wrap"), ValueError, "border"),
+        (lambda x: correlate(x.numpy(), [TAPS]), TypeError, "ndarray"),
+        (lambda x: correlate(x.float(), [TAPS]), TypeError, "uint8"),
+        (lambda x: correlate(x[0], [TAPS]), ValueError, r"\[n, h, w, 1 or 3\]"),
+        (lambda x: correlate(x, [TAPS, TAPS]), ValueError, "3 lists of taps or one"),
+        (lambda x: correlate(x, [TAPS], "wrap"), ValueError, "border"),
+        (lambda x: correlate(x, [([0], [0], [1.5])]), ValueError, "sum"),
+        (lambda x: correlate(x, [([0], [9999], [0.5])]), ValueError, "too far"),
+        (lambda x: correlate(x, [([0, 1], [0], [0.5])]), ValueError, "as many"),
+        (lambda x: zoom_blur(x.float(), [1.5]), TypeError, "uint8"),
+        (lambda x: zoom_blur(x, [0.5]), ValueError, "factors"),
+        (lambda x: zoom_blur(x, [2.0] * 1001), ValueError, "1000 factors"),
         (lambda x: warp(x.numpy(), TURN[None]), TypeError, "ndarray"),
         (lambda x: warp(x.float(), TURN[None]), TypeError, "uint8"),
         (lambda x: warp(x[0], TURN[None]), ValueError, r"\[n, h, w, 1 or 3\]"),
