@@ -13,11 +13,9 @@ namespace {
 
 // The sums of x − origin and of its square; origin: the batch's first pixel, so that squares keep their digits.
 template <class S, int V> __global__ void __launch_bounds__(block_threads) batch_norm_sums(const BatchNorm<S> p) {
-  using T = Sum<S>;
   in_turn();
   const Thread t = thread_of<V>(p);
   double sum[V] = {}, square[V] = {};
-  T few[V] = {}, few_squares[V] = {};
   if (t.c < p.c) {
     const Neighbours<V, S> origin = at<V>(p.x, p.x_strides, 0, t.c, 0, 0);
     walk<8>(
@@ -25,15 +23,8 @@ template <class S, int V> __global__ void __launch_bounds__(block_threads) batch
         [&](const Neighbours<V, S> &x, int) {
 #pragma unroll
           for (int k = 0; k < V; ++k) {
-            const T far = loaded(x.number[k]) - loaded(origin.number[k]);
-            few[k] += far, few_squares[k] += far * far;
-          }
-        },
-        [&] {
-#pragma unroll
-          for (int k = 0; k < V; ++k) {
-            sum[k] += few[k], square[k] += few_squares[k];
-            few[k] = few_squares[k] = 0;
+            const double far = loaded(x.number[k]) - loaded(origin.number[k]);
+            sum[k] += far, square[k] += far * far;
           }
         });
   }
@@ -89,8 +80,7 @@ template <class S, int V> __global__ void __launch_bounds__(block_threads) batch
         const std::int64_t to = std::int64_t{place} * p.c + t.c;
         *reinterpret_cast<Neighbours<V, S> *>(p.out + to) = out;
         if (p.code) *reinterpret_cast<Neighbours<V, std::uint8_t> *>(p.code + to) = codes;
-      },
-      [] {});
+      });
 }
 
 template <class S, int V> void forward(BatchNorm<S> &p, cudaStream_t stream) {

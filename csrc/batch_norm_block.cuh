@@ -2,8 +2,8 @@
 //
 // A thread has one channel or four neighbouring ones of some places (pixels, or with the pool windows of 2×2), of which
 // it fetches several at a time; the threads of a block lie along the channels first where the input is channels-last,
-// and along the places alone where it is not. Sums: up to eight numbers of a thread in float, the rest in double, each
-// block writes its own, and a warp for each channel adds those in order: the same bits with every call on a GPU.
+// and along the places alone where it is not. Sums are double; each block writes its own, and a warp for each channel
+// adds those in order. How many blocks there are depends on shape and layout alone: so do the bits that come out.
 #pragma once
 
 #include "conv_block.cuh"
@@ -16,7 +16,7 @@ namespace hw4fast {
 namespace batch_norm {
 
 constexpr int block_threads = 256, most_wide = 32;  // threads along the channels
-constexpr int blocks_each = 4;                      // on a multiprocessor: those that add up
+constexpr int most_blocks = 384;                    // that add up: on an H100 at a time
 
 // What a call's kernels share. T: the parameters' numbers. What is null is not there or not wanted.
 template <class S> struct BatchNorm {
@@ -57,11 +57,9 @@ template <int V, class S> __device__ inline Thread thread_of(const BatchNorm<S> 
   return {(static_cast<int>(blockIdx.y) * p.wide + across) * V, down, block_threads / p.wide};
 }
 
-// work(fetched) of all places of the block, of which `fetch`(image, row, col) are under way BATCH at a time;
-// `after_each`() follows each batch.
-template <int BATCH, class S, class Fetch, class Work, class After>
-__device__ inline void walk(const BatchNorm<S> &p, const Thread &t, const Fetch &fetch, const Work &work,
-                            const After &after_each) {
+// work(fetched, place) of all places of the block, of which `fetch`(image, row, col) are under way BATCH at a time.
+template <int BATCH, class S, class Fetch, class Work>
+__device__ inline void walk(const BatchNorm<S> &p, const Thread &t, const Fetch &fetch, const Work &work) {
   const auto border = [&](unsigned share) { return static_cast<int>(std::int64_t{p.places} * share / gridDim.x); };
   const int end = border(blockIdx.x + 1);
   for (int from = border(blockIdx.x) + t.first; from < end; from += BATCH * t.step) {
@@ -74,7 +72,6 @@ __device__ inline void walk(const BatchNorm<S> &p, const Thread &t, const Fetch 
 #pragma unroll
     for (int k = 0; k < BATCH; ++k)
       if (from + k * t.step < end) work(fetched[k], from + k * t.step);
-    after_each();
   }
 }
 
@@ -131,7 +128,7 @@ __device__ inline Window<V, S> window_at(const BatchNorm<S> &p, int image, int c
 inline std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
 
 // Blocks that add up: [c][2] sums of each fit into the scratch memory that `scratch_of` asks for.
-inline std::int64_t most_shares(int c) { return up(blocks_each * multiprocessors(), up(c, 4 * most_wide)); }
+inline std::int64_t most_shares(int c) { return up(most_blocks, up(c, 4 * most_wide)); }
 inline std::int64_t scratch_of(int c) { return 8 * c * (2 * most_shares(c) + 3); }
 
 template <class S> bool by_fours(const S *x, const std::int64_t (&strides)[4], int c) {
@@ -170,7 +167,7 @@ template <class S> void describe(BatchNorm<S> &p, const Four &shape, const Four 
   const std::int64_t side = pool ? 2 : 1;
   if (n < 0 || c < 1 || h < side || w < side)
     throw std::invalid_argument("batch_norm_block: the input is empty or too small for the pool");
-  if (std::max(c, n * h * w) > 0x7fffffff)
+  if (std::max(c, n * h * w) > 0x7fffffff - 16 * block_threads)  // a walk's last batch may count beyond
     throw std::invalid_argument("batch_norm_block on a GPU: over 2^31 pixels or channels");
   if (training && n * h * w < 2) throw std::invalid_argument("batch_norm_block: one value has no variance");
   p.n = static_cast<int>(n), p.c = static_cast<int>(c), p.h = static_cast<int>(h), p.w = static_cast<int>(w);

@@ -36,7 +36,6 @@ template <class S, int V> __global__ void __launch_bounds__(block_threads)
   in_turn();
   const Thread t = thread_of<V>(p);
   double sum[V] = {}, product[V] = {};
-  T few[V] = {}, few_products[V] = {};
   if (t.c < p.c) {
     T mean[V];
     parameters(p.mean, t.c, mean);
@@ -56,15 +55,8 @@ template <class S, int V> __global__ void __launch_bounds__(block_threads)
 #pragma unroll
             for (int i = 1; i < 4; ++i)
               if (p.pool && code == i) x = loaded(found.window.x[i].number[k]);
-            const T g = code < dead ? loaded(found.grad.number[k]) : T(0);
-            few[k] += g, few_products[k] += g * (x - mean[k]);
-          }
-        },
-        [&] {
-#pragma unroll
-          for (int k = 0; k < V; ++k) {
-            sum[k] += few[k], product[k] += few_products[k];
-            few[k] = few_products[k] = 0;
+            const double g = code < dead ? loaded(found.grad.number[k]) : T(0);
+            sum[k] += g, product[k] += g * (x - mean[k]);
           }
         });
   }
@@ -136,8 +128,7 @@ template <class S, int V> __global__ void __launch_bounds__(block_threads)
           const std::int64_t line = std::int64_t{found.image} * p.h + found.row * side + i / 2;
           *reinterpret_cast<Neighbours<V, S> *>(p.grad_x + (line * p.w + found.col * side + i % 2) * p.c + t.c) = out;
         }
-      },
-      [] {});
+      });
 }
 
 template <class S, int V> void backward(BatchNorm<S> &p, cudaStream_t stream) {

@@ -77,11 +77,17 @@ def correlate(
 def _taps(rows: bytes, columns: bytes, weights: bytes) -> tuple[list[int], list[int], list[int], int, bool]:
     """Rows, columns, weights and their unit, for the kernel, and whether the weights are too coarse: pictures that
     follow one another are blurred alike."""
+    fixed, unit, coarse = _fixed(weights)
+    places = np.frombuffer(rows, np.int64).tolist(), np.frombuffer(columns, np.int64).tolist()
+    return *places, fixed.tolist(), unit, coarse
+
+
+@lru_cache(64)  # streaks of one length have the same ones, whatever their direction
+def _fixed(weights: bytes) -> tuple[np.ndarray, int, bool]:
+    """In fixed point, the unit, and whether that is too coarse."""
     exact = np.frombuffer(weights, np.float64)
     fixed, unit = in_fixed_point(exact)
-    coarse = 255 / 2 * np.abs(fixed / 2**unit - exact).sum() > 0.5  # grey levels, of the worst picture
-    places = np.frombuffer(rows, np.int64).tolist(), np.frombuffer(columns, np.int64).tolist()
-    return *places, fixed.tolist(), unit, bool(coarse)
+    return fixed, unit, bool(255 / 2 * np.abs(fixed / 2**unit - exact).sum() > 0.5)  # grey levels, at worst
 
 
 def in_fixed_point(weights: np.ndarray, unit: int | None = None) -> tuple[np.ndarray, int]:
@@ -168,12 +174,12 @@ def fixed_taps(
     does."""
     if not len(rows) == len(columns) == len(weights):
         raise ValueError("correlate: rows, columns and weights must be as many")
-    if len(rows) and max(map(abs, map(int, (rows.min(), rows.max(), columns.min(), columns.max())))) > FARTHEST:
+    if len(rows) and max(np.abs(rows).max(), np.abs(columns).max()) > FARTHEST:
         raise ValueError("correlate: a tap is too far away")
     if len(weights) <= MANY:
-        *_, fixed, unit, coarse = _taps(rows.tobytes(), columns.tobytes(), weights.tobytes())
+        fixed, unit, coarse = _fixed(weights.tobytes())
         if not coarse:
-            return np.array(fixed), unit
+            return fixed, unit
     return in_fixed_point(weights, _unit(weights, _pieces(shape, rows, columns)[2]))
 
 

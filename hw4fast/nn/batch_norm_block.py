@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hw4fast.kernels import batch_norm_block as card
 from hw4fast.kernels import compiled
 from hw4fast.nn import batch_norm_block_cuda
+from hw4fast.nn.batch_norm_block_cuda import parameters_dtype
 from hw4fast.nn.operators import (
     DTYPES,
     HALVES,
@@ -53,6 +54,8 @@ def _check(input: Tensor, eps: float, relu: bool, pool: bool, **others: Tensor |
     for name, tensor in others.items():
         owner = "input" if name == "grad" else like
         wanted = weight.dtype if owner == "weight" else input.dtype
+        if name in ("mean", "var") and tensor is not None and tensor.dtype is parameters_dtype(input):
+            continue  # a batch's of halves are float32, whatever its parameters are
         if tensor is not None and tensor.dtype != wanted:
             raise TypeError(f"{name} must be {wanted} like {owner}, not {tensor.dtype}")
     return shape
@@ -66,7 +69,8 @@ def _outputs(
     rows, cols = (h // 2, w // 2) if pool else (h, w)
     output = input.new_empty((n, rows, cols, c)).permute(0, 3, 1, 2)
     code = input.new_empty((n, rows, cols, c) if want_code else (0,), dtype=torch.uint8)
-    used = [weight.new_empty((c,)) if given is None else given.clone() for given in (mean, var)]
+    exact = parameters_dtype(input)
+    used = [weight.new_empty((c,), dtype=exact) if given is None else given.clone() for given in (mean, var)]
     return output, code, used[0], used[1]
 
 
@@ -308,12 +312,12 @@ def batch_norm_block(
     with, which carry no gradient; relu and pool may be left out.
 
     input: [n, c, h, w], weight and bias (γ, β): [c]; mean and var: [c], or both None for those of the batch; float32 or
-    float64, on a GPU bfloat16 and float16, too, with sums in float32 and double, whose weight, bias, mean and var may
-    be float32. NCHW and channels-last inputs are read where they lie; the output is channels-last in memory, of input's
-    dtype. Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and returned
-    so. Raises ValueError for a wrong shape or value, for a batch of one value per channel and for tensors on several
-    devices, TypeError for a wrong type or dtype, NotImplementedError for a device other than the CPU and NVIDIA's GPUs.
-    Differentiable once. See hw4fast.kernels.batch_norm_block for the formula and the float64 reference.
+    float64, on a GPU bfloat16 and float16, too, whose weight, bias, mean and var may be float32 (and those of a batch
+    are); sums are double. NCHW and channels-last inputs are read where they lie; the output is channels-last in memory,
+    of input's dtype. Under torch.autocast("cpu") a bfloat16 or float16 input is cast up: it is computed in float32, and
+    returned so. Raises ValueError for a wrong shape or value, for a batch of one value per channel and for tensors on
+    several devices, TypeError for a wrong type or dtype, NotImplementedError for a device other than the CPU and
+    NVIDIA's GPUs. Differentiable once. See hw4fast.kernels.batch_norm_block for the formula and the float64 reference.
     """
     if not all(isinstance(tensor, Tensor) for tensor in (input, weight, bias)) or not all(
         tensor is None or isinstance(tensor, Tensor) for tensor in (mean, var)
@@ -380,8 +384,8 @@ class BatchNormBlock(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(var * (m / (m - 1)), share)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_((var * (m / (m - 1))).to(self.running_var.dtype), share)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}, pool={self.pool}"

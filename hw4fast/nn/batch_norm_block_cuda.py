@@ -29,8 +29,8 @@ def forward(
     code: Tensor,
     used: tuple[Tensor, Tensor],
 ) -> None:
-    """Fills output, code unless it is empty, and in training the mean and the variance of `used`, which are read
-    else."""
+    """Fills output, code unless it is empty, and in training the mean and the variance of `used`, of
+    `parameters_dtype`, which are read else."""
     _cuda, dtype = cuda.module(), parameters_dtype(input)
     weight, bias, mean, var = (tensor.to(dtype).contiguous() for tensor in (weight, bias, *used))
     scratch = cuda.scratch(input, _cuda.batch_norm_block_scratch(input.shape[1]))
@@ -53,9 +53,6 @@ def forward(
         relu,
         pool,
     )
-    if training and dtype is not used[0].dtype:
-        used[0].copy_(mean)
-        used[1].copy_(var)
 
 
 def gradients_of(
@@ -75,7 +72,9 @@ def gradients_of(
     _cuda, dtype, kept = cuda.module(), parameters_dtype(input), weight.dtype
     weight, mean, var = (tensor.to(dtype).contiguous() for tensor in (weight, mean, var))
     grad_input, *others = gradients
-    grad_weight, grad_bias = (tensor if kept is dtype else tensor.to(dtype) for tensor in others)
+    grad_weight, grad_bias = (t if kept is dtype else torch.empty_like(t, dtype=dtype) for t in others)
+    if code is not None and code.data_ptr() % 4:  # someone's view: four codes are read at a time
+        code = code.clone()
     scratch = cuda.scratch(input, _cuda.batch_norm_block_scratch(input.shape[1]))
     made = (grad_input, grad_weight, grad_bias)
     cuda.launch(

@@ -36,7 +36,9 @@ def forward(
     tf32 = allows_tf32()
     _cuda = cuda.module()
     how = (relu, pool, tf32)
-    size = _cuda.conv_block_scratch(dtype, input.data_ptr(), strides, numbers, *how, False, WAYS[way])
+    size = cuda.asked(
+        _cuda.conv_block_scratch, input, dtype, input.data_ptr(), strides, numbers, *how, False, WAYS[way]
+    )
     scratch = cuda.scratch(input, size)
     addresses = (input, weight, bias, output, code, scratch)
     cuda.launch(_cuda.conv_block, input, dtype, tuple(map(cuda.address, addresses)), strides, numbers, *how, WAYS[way])
@@ -64,7 +66,7 @@ def gradients_of(
     dtype, strides, numbers = cuda.CODES[input.dtype], input.stride(), _numbers(input, weight, options)
     _cuda = cuda.module()
     how = (relu, pool, allows_tf32())
-    size = _cuda.conv_block_scratch(dtype, input.data_ptr(), strides, numbers, *how, True, WAYS[way])
+    size = cuda.asked(_cuda.conv_block_scratch, input, dtype, input.data_ptr(), strides, numbers, *how, True, WAYS[way])
     scratch = cuda.scratch(input, size)
     inputs = (grad, code if relu or pool else None, input, weight, scratch)
     outputs = tuple(cuda.address(found) if wanted else 0 for found, wanted in zip(gradients, want, strict=True))

@@ -4,6 +4,7 @@ hw4fast.kernels.zoom_blur."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -62,15 +63,41 @@ def _check(name: str, pictures: Tensor) -> None:
         raise ValueError(f"pictures must be [n, h, w, 1 or 3] with pixels, not {list(pictures.shape)}")
 
 
+def _in_fixed_point(size: tuple[int, ...], taps: Sequence[Taps]) -> list[tuple[np.ndarray, int]]:
+    """Of each list: int64 [taps, 4], row, column, weight and nothing, and the bits of the weights' unit."""
+    dtypes = (np.int64, np.int64, np.float64)
+    lists = [[np.asarray(line, dtype) for line, dtype in zip(each, dtypes, strict=True)] for each in taps]
+    if len(lists) == 1:
+        return [_kept(size, *(line.tobytes() for line in lists[0]))]
+    return [_made(size, *each) for each in lists]
+
+
+def _made(size: tuple[int, ...], rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, int]:
+    fixed, unit = card.fixed_taps(size, rows, columns, weights)
+    return np.stack([rows, columns, fixed, np.zeros_like(fixed)], 1), unit
+
+
+@lru_cache(16)  # batches that follow one another are blurred alike
+def _kept(size: tuple[int, ...], rows: bytes, columns: bytes, weights: bytes) -> tuple[np.ndarray, int]:
+    places = np.frombuffer(rows, np.int64), np.frombuffer(columns, np.int64)
+    return _made(size, *places, np.frombuffer(weights, np.float64))
+
+
+@lru_cache(16)
+def _zoomed_lines(h: int, w: int, factors: tuple[float, ...]) -> tuple[np.ndarray, int]:
+    """int32: first and next of every place of all copies' rows, then of their columns, and one number more; how many
+    copies there are that aren't the picture itself."""
+    enlarged = [f for f in factors if not (zoom_card.is_whole(h, f) and zoom_card.is_whole(w, f))]
+    lines = [np.stack(zoom_card.line_of(n, f), 1).ravel() for n in (h, w) for f in enlarged]
+    return np.concatenate([*lines, [0]]).astype(np.int32), len(enlarged)
+
+
 def _correlate_cuda(pictures: Tensor, taps: Sequence[Taps], border: str, rounding: str) -> Tensor:
     pictures = pictures.contiguous()
     output = torch.empty_like(pictures)
-    lists, units = [], []
-    for rows, columns, weights in taps:
-        places = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
-        fixed, unit = card.fixed_taps(pictures.shape[1:], *places, np.asarray(weights, np.float64))
-        lists.append(np.stack([*places, fixed, np.zeros_like(fixed)], 1))
-        units.append(unit)
+    if not len(pictures):
+        return output
+    lists, units = zip(*_in_fixed_point(tuple(pictures.shape[1:]), taps), strict=True)
     together = np.concatenate(lists)
     reach = [max(0, int(end)) for at in (0, 1) for end in (-together[:, at].min(), together[:, at].max())]
     begins = np.cumsum([0, *map(len, lists)])
@@ -99,11 +126,9 @@ def _zoom_blur_cuda(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> 
     pictures = pictures.contiguous()
     output = torch.empty_like(pictures)
     h, w = pictures.shape[1:3]
-    enlarged = [f for f in map(float, factors) if not (zoom_card.is_whole(h, f) and zoom_card.is_whole(w, f))]
-    lines = [np.stack(zoom_card.line_of(n, f), 1).ravel() for n in (h, w) for f in enlarged]
-    numbers = np.concatenate([*lines, [0]]).astype(np.int32)
+    numbers, enlarged = _zoomed_lines(h, w, tuple(map(float, factors)))
     there = torch.from_numpy(numbers).to(pictures.device)
-    own, all_of_them = len(factors) - len(enlarged) + 1, len(factors) + 1
+    own, all_of_them = len(factors) - enlarged + 1, len(factors) + 1
     cuda.launch(
         cuda.module().zoom_blur,
         pictures,
@@ -111,10 +136,10 @@ def _zoom_blur_cuda(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> 
         output.data_ptr(),
         tuple(pictures.shape),
         there.data_ptr(),
-        there.data_ptr() + 8 * h * len(enlarged),
-        len(enlarged),
+        there.data_ptr() + 8 * h * enlarged,
+        enlarged,
         own << zoom_card.END_BITS,
-        zoom_card.lost(len(enlarged)),
+        zoom_card.lost(enlarged),
         float(np.float32(1) / np.float32(all_of_them << zoom_card.END_BITS)),
     )
     return output

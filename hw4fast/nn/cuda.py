@@ -40,6 +40,14 @@ def launch(kernel: Callable[..., Any], where: Tensor, *arguments: Any) -> Any:
         return kernel(*arguments, stream)
 
 
+def asked(function: Callable[..., Any], where: Tensor, *arguments: Any) -> Any:
+    """function(*arguments), which asks what the current device is like: that of `where`."""
+    if not where.is_cuda or where.device.index == torch.cuda.current_device():
+        return function(*arguments)
+    with torch.cuda.device(where.device):
+        return function(*arguments)
+
+
 def address(tensor: Tensor | None) -> int:
     """Of its first number; 0 for None and for no numbers."""
     return 0 if tensor is None else tensor.data_ptr()

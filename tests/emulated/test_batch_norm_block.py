@@ -48,7 +48,13 @@ def run(case, dtype):
     exact = [t if t is None else t.double().numpy() for t in (x, weight, bias, *given)]
     expected = card.reference(*exact, eps=eps, relu=relu, pool=pool)
 
-    grad = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    n, c, rows, cols = output.shape
+    generator = torch.Generator().manual_seed(1)
+    if case.channels_last:  # as the next layer's input's gradient lies
+        grad = torch.randn((n, rows, cols, c), dtype=torch.float64, generator=generator).permute(0, 3, 1, 2)
+    else:
+        grad = torch.randn(output.shape, dtype=torch.float64, generator=generator)
+    grad = grad.to(dtype)
     statistics = [t.double().numpy() for t in used]
     wanted = card.reference_backward(
         grad.double().numpy(), code.numpy(), exact[0], exact[1], *statistics, training, eps, pool
@@ -99,21 +105,51 @@ def test_only_what_is_wanted_is_written(emulated, training, want):  # noqa: F811
             assert (found == 7).all()
 
 
-def test_halves_may_have_parameters_of_halves(emulated):  # noqa: F811
-    x, weight, bias = torch.randn(4, 8, 6, 6).bfloat16(), torch.randn(8).bfloat16(), torch.randn(8).bfloat16()
+@pytest.mark.parametrize("shape", [(5, 8, 6, 6), (5, 7, 6, 6)], ids=str)
+def test_a_gradient_of_any_strides(emulated, shape):  # noqa: F811
+    x, weight, (n, c, h, w) = torch.randn(shape).to(memory_format=torch.channels_last), torch.randn(shape[1]), shape
+    code = torch.randint(0, 5, (n, h // 2, w // 2, c), dtype=torch.uint8)
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+    whole = torch.randn(n, c, h // 2, w // 2)
+    for grad in (whole, whole.to(memory_format=torch.channels_last), whole[:1, :, :1, :1].expand_as(whole)):
+        for codes in (code, torch.cat([code.new_zeros(1), code.flatten()])[1:].view(code.shape)):  # at an odd address
+            wanted = card.reference_backward(*(t.numpy() for t in (grad, codes, x, weight, mean, var)))
+            gradients = block._gradients(x, weight, (True,) * 3)
+            made = batch_norm_block_cuda.gradients_of(
+                grad, codes, x, weight, mean, var, True, 1e-5, True, gradients, (True,) * 3
+            )
+            for found, reference in zip(made, wanted, strict=True):
+                close(found, reference, 2e-6, "any strides")
+
+
+def test_a_channel_that_is_constant_but_for_the_corners(emulated):  # noqa: F811
+    x = torch.full((20, 4, 28, 28), 1.0).to(memory_format=torch.channels_last)
+    x[:, :, 0, 0] = 3.0  # the origin of the sums, too
+    x[:, 1] += 100
+    weight, bias = torch.ones(4), torch.zeros(4)
     output, code, *used = block._outputs(x, weight, None, None, True, True)
     batch_norm_block_cuda.forward(x, weight, bias, True, 1e-5, True, True, output, code, tuple(used))
     expected, _, mean, var = card.reference(*(t.double().numpy() for t in (x, weight, bias)))
-    assert {t.dtype for t in (output, *used)} == {torch.bfloat16}
-    close(output, expected, 4e-3, "output"), close(used[0], mean, 4e-3, "mean"), close(used[1], var, 4e-3, "var")
-    gradients = block._gradients(x, weight, (True,) * 3)
-    made = batch_norm_block_cuda.gradients_of(
-        torch.ones_like(output), code, x, weight, *used, True, 1e-5, True, gradients, (True,) * 3
-    )
+    np.testing.assert_allclose(used[0], mean, rtol=1e-7)
+    np.testing.assert_allclose(used[1], var, rtol=1e-7)
+    close(output, expected, 2e-6, "output")
+
+
+def test_halves_may_have_parameters_of_halves(emulated):  # noqa: F811
+    x = (torch.randn(4, 8, 6, 6) + 30).bfloat16()  # rounding the mean to 8 bits would show in the gradients
+    weight, bias = torch.randn(8).bfloat16(), torch.randn(8).bfloat16()
+    output, code, *used = block._outputs(x, weight, None, None, True, True)
+    batch_norm_block_cuda.forward(x, weight, bias, True, 1e-5, True, True, output, code, tuple(used))
+    expected, _, mean, var = card.reference(*(t.double().numpy() for t in (x, weight, bias)))
+    assert output.dtype is torch.bfloat16 and {t.dtype for t in used} == {torch.float32}
+    close(output, expected, 4e-3, "output"), close(used[0], mean, 1e-6, "mean"), close(used[1], var, 1e-6, "var")
+    grad, gradients = torch.randn(output.shape).bfloat16(), block._gradients(x, weight, (True,) * 3)
+    made = batch_norm_block_cuda.gradients_of(grad, code, x, weight, *used, True, 1e-5, True, gradients, (True,) * 3)
     assert {t.dtype for t in made} == {torch.bfloat16}
-    exact = [t.double().numpy() for t in (torch.ones_like(output), code, x, weight, *used)]
+    exact = [t.double().numpy() for t in (grad, code, x, weight, *used)]
     exact[1] = code.numpy()
-    close(made[2], card.reference_backward(*exact)[2], 4e-3, "bias")
+    for found, reference in zip(made, card.reference_backward(*exact), strict=True):
+        close(found, reference, 4e-3, "gradients")
 
 
 def test_what_is_no_number_stays_one(emulated):  # noqa: F811

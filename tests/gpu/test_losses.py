@@ -70,6 +70,8 @@ def test_float64(case):
     # a block, clusters of 2, 4, 8, rows of any length and more than a cluster holds; rows that don't start at 16 bytes
     [
         (300, 4096),
+        (70, 12000),  # with static memory more than the 48 kB that a kernel has without asking; in halves the next
+        (70, 24000),
         (70, 16384),
         (40, 16411),
         (37, 40001),
