@@ -237,23 +237,28 @@ int pitch_of(int wide, int columns) {
 template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
   const int rows = p.pool ? p.rows : (p.oh + 1) / 2, cols = p.pool ? p.cols : (p.ow + 1) / 2;
   p.wide = std::min(cols, 16);
-  p.high = std::min(rows, std::max(1, most_windows / p.wide));
-  p.down = (rows + p.high - 1) / p.high, p.across = (cols + p.wide - 1) / p.wide;
   p.groups = std::min(most_groups, (p.o + outs - 1) / outs);
-  const int channels = p.c == 1 ? 1 : 8, high = 2 * p.high + k - 1, half = p.wide + (k - 1) / 2, wide = 2 * half;
+  const int channels = p.c == 1 ? 1 : 8, half = p.wide + (k - 1) / 2, wide = 2 * half;
   p.pitch = pitch_of(p.wide, wide);
-  p.by_wide = divider(wide), p.by_area = divider(high * wide);
+  const auto bytes_of = [&](int windows_down) {
+    const int numbers = (2 * windows_down + k - 1) * p.pitch + k * k * (p.groups * outs + 4);
+    return static_cast<std::int64_t>(sizeof(float)) * channels * numbers;
+  };
+  const std::int64_t most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  p.high = std::min(rows, std::max(1, most_windows / p.wide));
+  while (p.high > 1 && bytes_of(p.high) > most) --p.high;  // of a tall narrow picture
+  p.down = (rows + p.high - 1) / p.high, p.across = (cols + p.wide - 1) / p.wide;
+  p.by_wide = divider(wide), p.by_area = divider((2 * p.high + k - 1) * wide);
   p.by_pooled = divider(half + 1), p.by_groups = divider(p.groups);
   const std::size_t bytes = 4 * sizeof(S);
   p.by_fours = p.c % 4 == 0 && p.x_strides[1] == 1 && reinterpret_cast<std::uintptr_t>(p.x) % bytes == 0 &&
                p.x_strides[0] % 4 == 0 && p.x_strides[2] % 4 == 0 && p.x_strides[3] % 4 == 0 &&
                reinterpret_cast<std::uintptr_t>(p.taken) % 4 == 0;
-  const std::size_t shared = sizeof(float) * channels * (high * p.pitch + k * k * (p.groups * outs + 4));
   const int pairs = (p.high * p.wide + windows_each - 1) / windows_each, threads = (pairs * p.groups + 31) / 32 * 32;
   const std::int64_t tiles = std::int64_t{p.n} * p.down * p.across;
   if (tiles > INT32_MAX) throw std::invalid_argument("conv_block: too many images for a GPU at once");
   const Grid grid{dim3(static_cast<unsigned>(tiles), (p.o + p.groups * outs - 1) / (p.groups * outs)), dim3(threads),
-                  shared, stream};
+                  static_cast<std::size_t>(bytes_of(p.high)), stream};
   if (k == 3)
     launch("conv_block", channels == 1 ? conv_direct_forward<S, 3, 1> : conv_direct_forward<S, 3, 8>, grid, p);
   else

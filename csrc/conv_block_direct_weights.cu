@@ -15,7 +15,7 @@ namespace hw4fast {
 namespace {
 
 constexpr int pair_threads = 512, warps = 8, warp_outs = 8, warp_ins = 16;
-constexpr std::int64_t shared_limit = 96 << 10, shared_wanted = 40 << 10;
+constexpr std::int64_t pairs_wanted = 40 << 10, warps_wanted = 66 << 10;  // bytes of shared memory
 
 // What one block has: a tile of output times input channels, and a share of the images' rows, piece by piece.
 struct Tile {
@@ -34,20 +34,26 @@ struct Tile {
 // Numbers that a thread of conv_direct_warps gives another one: its sums, and one more, for the banks.
 __host__ __device__ constexpr int exchanged_each(int k) { return warp_outs * ((k + 1) / 2 * k + 1) + 1; }
 
+// Of the first set's 4 · outs threads.
+std::int64_t exchanged_of(int k, int outs) { return std::int64_t{16} * exchanged_each(k) * outs; }
+
 std::int64_t shared_of(const Tile &t, const ConvShape &s) {
   const std::int64_t places = std::int64_t{1} * t.rows * s.cols * t.outs;
   if (!t.by_warps) return std::int64_t{4} * t.high * t.wide * t.ins + 5 * places;
-  const std::int64_t exchanged =
-      std::int64_t{16} * exchanged_each(s.kh) * t.outs;  // of the first set's 4 · outs threads
-  return std::max(std::int64_t{4} * (t.high + 2) * t.pitch + 5 * places, exchanged);
+  return std::max(std::int64_t{4} * (t.high + 2) * t.pitch + 5 * places, exchanged_of(s.kh, t.outs));
 }
+
+// Bytes that a block may ask for: 64 KiB on a GPU of compute capability 7.5, 99 and more on younger ones.
+std::int64_t shared_limit() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 Tile tile_of(const ConvShape &s) {
   Tile t{};
   t.by_warps = s.c >= 8 && s.o >= 4;
   t.lanes = std::int64_t{s.o} * s.c <= 128 ? 32 : 1;
   t.ins = t.by_warps ? warp_ins : std::min(s.c, t.lanes == 1 ? 16 : 4);
-  t.outs = t.by_warps ? s.o <= 8 ? 8 : s.o <= 16 ? 16 : 32 : std::min(s.o, pair_threads / t.lanes / t.ins);
+  const std::int64_t most = shared_limit();
+  const int warps_outs = s.o <= 8 ? 8 : s.o <= 16 || exchanged_of(s.kh, 32) > most ? 16 : 32;
+  t.outs = t.by_warps ? warps_outs : std::min(s.o, pair_threads / t.lanes / t.ins);
   t.in_tiles = (s.c + t.ins - 1) / t.ins, t.out_tiles = (s.o + t.outs - 1) / t.outs;
   const int side = s.pool ? 2 : 1, tiles = t.in_tiles * t.out_tiles;
   t.wide = side * s.cols + s.kw - 1;
@@ -57,7 +63,7 @@ Tile tile_of(const ConvShape &s) {
   if (t.by_warps) t.pitch += (wanted + modulus - t.pitch % modulus) % modulus;
   for (t.rows = std::max(1, s.rows); t.rows > 0; --t.rows) {
     t.high = side * t.rows + s.kh - 1;
-    if (t.rows == 1 || shared_of(t, s) <= std::max(shared_wanted, t.by_warps ? std::int64_t{66} << 10 : 0)) break;
+    if (t.rows == 1 || shared_of(t, s) <= std::min(most, t.by_warps ? warps_wanted : pairs_wanted)) break;
   }
   t.down = (s.rows + t.rows - 1) / t.rows;
   const std::int64_t pieces = std::int64_t{s.n} * t.down, per_sm = t.by_warps ? 1 : 2;
@@ -312,7 +318,7 @@ template <class S> __global__ void __launch_bounds__(256)
 
 }  // namespace
 
-bool conv_direct_weights_can(const ConvShape &s) { return shared_of(tile_of(s), s) <= shared_limit; }
+bool conv_direct_weights_can(const ConvShape &s) { return shared_of(tile_of(s), s) <= shared_limit(); }
 
 std::int64_t conv_direct_scratch(const ConvShape &s) {
   return std::int64_t{4} * tile_of(s).shares * (std::int64_t{s.kh} * s.kw * s.o * s.c + s.o);

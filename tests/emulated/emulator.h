@@ -242,6 +242,10 @@ inline int compute_capability() {  // a test may ask for another
   const char *wanted = std::getenv("HW4FAST_EMULATED_CAPABILITY");
   return wanted ? std::atoi(wanted) : 80;
 }
+inline int shared_kilobytes() {  // that a block may ask for
+  const int capability = compute_capability();
+  return capability < 80 ? 64 : capability == 80 ? 163 : capability / 10 == 8 || capability >= 120 ? 99 : 227;
+}
 inline int attribute(cudaDeviceAttr which) {
   switch (which) {
     case cudaDevAttrMultiProcessorCount:
@@ -251,9 +255,9 @@ inline int attribute(cudaDeviceAttr which) {
     case cudaDevAttrComputeCapabilityMinor:
       return compute_capability() % 10;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      return 163 << 10;
+      return shared_kilobytes() << 10;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      return 164 << 10;
+      return (shared_kilobytes() + (compute_capability() >= 80)) << 10;
     default:
       throw std::runtime_error("the emulator doesn't know this property of a device");
   }
@@ -282,7 +286,7 @@ void launch(const char *name, void (*kernel)(Parameters...), const Grid &grid, A
   const std::size_t n = std::size_t{grid.threads.x} * grid.threads.y * grid.threads.z;
   if (grid.cluster > 1) throw std::runtime_error(std::string(name) + ": there are no clusters here");
   if (n == 0 || n > 1024 || grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0 || grid.blocks.y > 65535 ||
-      grid.blocks.z > 65535 || grid.shared > (163 << 10))
+      grid.blocks.z > 65535 || grid.shared > (static_cast<std::size_t>(shared_kilobytes()) << 10))
     throw std::runtime_error(std::string(name) + ": invalid configuration argument");
   s.fibers = std::vector<emulator::Fiber>(n);
   s.warps.resize((n + emulator::lanes - 1) / emulator::lanes);

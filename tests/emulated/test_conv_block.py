@@ -81,3 +81,17 @@ def test_direct(emulated, case, dtype):  # noqa: F811
 @pytest.mark.parametrize("case", [case for case in [*SMALL, *MORE] if case.channels_last], ids=lambda case: case.name)
 def test_best_in_float16(emulated, case):  # noqa: F811
     check(case, torch.float16, "best")
+
+
+@pytest.mark.parametrize("capability", [75, 86])
+@pytest.mark.parametrize(
+    "case",
+    [
+        card.Case("the homework's second", (2, 16, 14, 14), (32, 5, 5), padding=(2, 2), channels_last=True),
+        card.Case("tall and narrow", (1, 9, 121, 2), (32, 5, 5), padding=(2, 2)),
+    ],
+    ids=lambda case: case.name,
+)
+def test_where_shared_memory_is_small(emulated, monkeypatch, case, capability):  # noqa: F811
+    monkeypatch.setenv("HW4FAST_EMULATED_CAPABILITY", str(capability))
+    check(case, torch.float32, "direct")
