@@ -102,7 +102,7 @@ def _correlate_cuda(pictures: Tensor, taps: Sequence[Taps], border: str, roundin
     reach = [max(0, int(end)) for at in (0, 1) for end in (-together[:, at].min(), together[:, at].max())]
     begins = np.cumsum([0, *map(len, lists)])
     numbers = np.concatenate([together.ravel(), begins, units]).astype(np.int32)  # one copy
-    there = torch.from_numpy(numbers).to(pictures.device)
+    there = cuda.copied(numbers, pictures)
     begin = there.data_ptr() + 4 * together.size
     cuda.launch(
         cuda.module().correlate,
@@ -127,7 +127,7 @@ def _zoom_blur_cuda(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> 
     output = torch.empty_like(pictures)
     h, w = pictures.shape[1:3]
     numbers, enlarged = _zoomed_lines(h, w, tuple(map(float, factors)))
-    there = torch.from_numpy(numbers).to(pictures.device)
+    there = cuda.copied(numbers, pictures)
     own, all_of_them = len(factors) - enlarged + 1, len(factors) + 1
     cuda.launch(
         cuda.module().zoom_blur,

@@ -7,6 +7,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,14 @@ def address(tensor: Tensor | None) -> int:
 def scratch(where: Tensor, size: int) -> Tensor:
     """Uninitialised bytes on the device of `where`; torch keeps them until the stream has passed what was launched."""
     return torch.empty(size, dtype=torch.uint8, device=where.device)
+
+
+def copied(numbers: np.ndarray, where: Tensor) -> Tensor:
+    """An array on the device of `where`. Raises RuntimeError within a CUDA graph's capture, whose replays would read
+    host memory that is no longer there."""
+    if where.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("a transform's numbers come from host memory with each call: it can't be in a CUDA graph")
+    return torch.from_numpy(numbers).to(where.device)
 
 
 _in_graphs: dict[int, Tensor] = {}

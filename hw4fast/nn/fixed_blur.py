@@ -57,7 +57,7 @@ def _fixed_blur_cuda(pictures: Tensor, size: int, sigmas: Sequence[float], borde
     kept = [card.kept_bits(unit) for unit in units]
     shifts = [[u - k for u, k in zip(units, kept, strict=True)], [u + k for u, k in zip(units, kept, strict=True)]]
     numbers = np.concatenate([np.ravel(weights), np.ravel(shifts)]).astype(np.int32)  # one copy
-    there = torch.from_numpy(numbers).to(pictures.device)
+    there = cuda.copied(numbers, pictures)
     middle = cuda.scratch(pictures, 2 * pictures.numel())
     cuda.launch(
         cuda.module().fixed_blur,

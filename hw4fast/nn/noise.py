@@ -52,7 +52,7 @@ def _noise_cuda(pictures: Tensor, kind: str, strength: float, keys: Sequence[int
     pictures = pictures.contiguous()
     output = torch.empty_like(pictures)
     n = len(pictures)
-    there = torch.from_numpy(np.array(keys, np.uint64).view(np.int64)).to(pictures.device)
+    there = cuda.copied(np.array(keys, np.uint64).view(np.int64), pictures)
     table, bits = _table_on(pictures.device, strength) if kind == "shot" else (None, 0)
     cuda.launch(
         cuda.module().noise,

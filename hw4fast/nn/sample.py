@@ -27,7 +27,7 @@ def warp(pictures: Tensor, matrices: np.ndarray, fill: int | None = None) -> Ten
     if matrices.shape not in ((n, 3, 3), (1, 3, 3)):
         raise ValueError(f"matrices must be [{n} or 1, 3, 3], not {list(matrices.shape)}")
     if pictures.is_cuda:
-        there = torch.from_numpy(matrices).to(pictures.device)
+        there = cuda.copied(matrices, pictures)
         given = there.data_ptr(), 9 if len(matrices) > 1 else 0, 0, (0, 0, 0), 0, (0, 0, 0)
         return _sample_cuda(pictures, pictures.shape[1:3], fill, *given)
     border = ("edge", 0) if fill is None else ("constant", fill)
@@ -50,7 +50,7 @@ def sample(pictures: Tensor, rows: Sequence[float] | np.ndarray, columns: Sequen
     if down.ndim != 1 or across.ndim != 1:
         raise ValueError(f"rows and columns must be lines, not {list(down.shape)} and {list(across.shape)}")
     if pictures.is_cuda:
-        rows_there, columns_there = (torch.from_numpy(line.copy()).to(pictures.device) for line in (down, across))
+        rows_there, columns_there = (cuda.copied(line.copy(), pictures) for line in (down, across))
         places = rows_there.data_ptr(), (0, 1, 0), columns_there.data_ptr(), (0, 0, 1)
         return _sample_cuda(pictures, (len(down), len(across)), None, 0, 0, *places)
     y, x = (np.ascontiguousarray(places) for places in np.broadcast_arrays(down[:, None], across[None, :]))

@@ -91,3 +91,21 @@ def test_views():
         assert torch.equal(fixed_blur(view.cuda(), 5, [1.0]).cpu(), fixed_blur(view.contiguous(), 5, [1.0]))
         assert torch.equal(warp(view.cuda(), TURN[None]).cpu(), warp(view.contiguous(), TURN[None]))
         assert torch.equal(noise(view.cuda(), "shot", 9.0, KEYS).cpu(), noise(view.contiguous(), "shot", 9.0, KEYS))
+
+
+def test_none_is_captured_in_a_graph():
+    """Replays would read host memory that is gone; the error comes before CUDA's, which would end the capture."""
+    x = pictures(3, 20, 30, 3).cuda()
+    taps = [(np.array([0]), np.array([1]), np.array([1.0]))]
+    calls = {
+        "noise": lambda: noise(x, "gaussian", 0.1, KEYS),
+        "fixed_blur": lambda: fixed_blur(x, 5, [1.0]),
+        "warp": lambda: warp(x, TURN[None]),
+        "correlate": lambda: correlate(x, taps),
+        "zoom_blur": lambda: zoom_blur(x, [1.5]),
+    }
+    for name, call in calls.items():
+        call()
+        with pytest.raises(RuntimeError, match="can't be in a CUDA graph"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+            call()
+        assert call().shape == x.shape, name
