@@ -108,7 +108,7 @@ HW4FAST_CUDA_KERNEL(batch_norm_block, bind);
   if (!(weight && bias && mean && var && scratch) || (shape[0] > 0 && !(input && output)))
     throw std::invalid_argument("batch_norm_block was given a tensor without memory");
   batch_norm_block_kernel.count();
-  with_dtype(dtype, [&](auto zero) {
+  with_dtype<float, double, __nv_bfloat16, __half>("batch_norm_block", dtype, [&](auto zero) {
     using S = decltype(zero);
     using T = Sum<S>;
     BatchNorm<S> p{};

@@ -12,7 +12,6 @@
 #include <array>
 
 namespace hw4fast {
-
 namespace batch_norm {
 
 constexpr int block_threads = 256, most_wide = 32;  // threads along the channels
@@ -125,16 +124,9 @@ __device__ inline Window<V, S> window_at(const BatchNorm<S> &p, int image, int c
   return found;
 }
 
-inline std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
-
 // Blocks that add up: [c][2] sums of each fit into the scratch memory that `scratch_of` asks for.
 inline std::int64_t most_shares(int c) { return up(most_blocks, up(c, 4 * most_wide)); }
 inline std::int64_t scratch_of(int c) { return 8 * c * (2 * most_shares(c) + 3); }
-
-template <class S> bool by_fours(const S *x, const std::int64_t (&strides)[4], int c) {
-  return c % 4 == 0 && strides[1] == 1 && strides[0] % 4 == 0 && strides[2] % 4 == 0 && strides[3] % 4 == 0 &&
-         reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(S)) == 0;
-}
 
 // The places that the next kernel walks: per_row × per_image of each picture.
 template <class S> void set_places(BatchNorm<S> &p, int per_row, int per_image) {
@@ -181,22 +173,6 @@ template <class S> void describe(BatchNorm<S> &p, const Four &shape, const Four 
   p.wide = 1;
   while (p.wide < (p.x_strides[1] == 1 ? most_wide : 1) && p.wide < groups) p.wide *= 2;
   if (up(groups, p.wide) > 65535) p.wide = block_threads;  // so many blocks are side by side at most
-}
-
-// work(zero of the input's numbers): float's parameters are float, those of halves, too.
-template <class Work> void with_dtype(int dtype, const Work &work) {
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return work(0.0f);
-    case Dtype::float64:
-      return work(0.0);
-    case Dtype::bfloat16:
-      return work(__nv_bfloat16());
-    case Dtype::float16:
-      return work(__half());
-    default:
-      throw std::invalid_argument("batch_norm_block knows no dtype " + std::to_string(dtype));
-  }
 }
 
 }  // namespace batch_norm

@@ -162,7 +162,7 @@ HW4FAST_CUDA_KERNEL(batch_norm_block_backward, bind);
   if (!(weight && mean && var && scratch) || (shape[0] > 0 && !(grad && input && (code || !pool))))
     throw std::invalid_argument("batch_norm_block_backward was given a tensor without memory");
   batch_norm_block_backward_kernel.count();
-  with_dtype(dtype, [&](auto zero) {
+  with_dtype<float, double, __nv_bfloat16, __half>("batch_norm_block_backward", dtype, [&](auto zero) {
     using S = decltype(zero);
     using T = Sum<S>;
     BatchNorm<S> p{};

@@ -114,14 +114,7 @@ HW4FAST_CUDA_KERNEL(bce_with_logits, bind);
             pointer<S>(grad), pointer<double>(scratch), n, weight_period, pos_weight_period, factor, how},
            stream_of(stream));
   };
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return stored_as(0.0f);
-    case Dtype::float64:
-      return stored_as(0.0);
-    default:
-      throw std::invalid_argument("bce_with_logits knows no dtype " + std::to_string(dtype));
-  }
+  with_dtype<float, double>("bce_with_logits", dtype, stored_as);
 }
 
 #ifndef __CUDA_ARCH__

@@ -58,21 +58,6 @@ static Way way_of(Dtype dtype, const ConvShape &s, std::uintptr_t x, bool tf32, 
   return tensor ? Way::tensor : direct ? Way::direct : Way::any;
 }
 
-template <class Do> static void stored_as(Dtype dtype, Do &&with) {
-  switch (dtype) {
-    case Dtype::float32:
-      return with(0.0f);
-    case Dtype::float64:
-      return with(0.0);
-    case Dtype::bfloat16:
-      return with(__nv_bfloat16{});
-    case Dtype::float16:
-      return with(__half{});
-    default:
-      throw std::invalid_argument("conv_block knows no dtype " + std::to_string(static_cast<int>(dtype)));
-  }
-}
-
 // Bytes of scratch memory: for the tensor cores' weight, or the shares of the weight's gradient.
 [[maybe_unused]] static std::int64_t conv_block_scratch(int dtype, std::uintptr_t x, const Strides &x_strides,
                                                         const Numbers &numbers, bool relu, bool pool, bool tf32,
@@ -113,7 +98,7 @@ template <class Do> static void stored_as(Dtype dtype, Do &&with) {
     return tensor_conv(type, for_tensors(s), pointer<void>(x), pointer<void>(scratch), pointer<void>(bias),
                        pointer<void>(out), pointer<std::uint8_t>(code), {}, where, Turn::weight);
   }
-  stored_as(type, [&](auto zero) {
+  with_dtype<float, double, __nv_bfloat16, __half>("conv_block", dtype, [&](auto zero) {
     using S = decltype(zero);
     ConvData<S> d{};
     d.x = pointer<S>(x), d.weight = pointer<S>(weight), d.bias = pointer<S>(bias), d.out = pointer<S>(out);
@@ -151,7 +136,7 @@ template <class Do> static void stored_as(Dtype dtype, Do &&with) {
     of.grad_bias = pointer<void>(outputs[2]), of.scratch = pointer<void>(scratch);
     return tensor_conv_backward(type, for_tensors(s), of, {}, where);
   }
-  stored_as(type, [&](auto zero) {
+  with_dtype<float, double, __nv_bfloat16, __half>("conv_block", dtype, [&](auto zero) {
     using S = decltype(zero);
     ConvData<S> d{};
     d.x = pointer<S>(x), d.weight = pointer<S>(weight), d.grad = pointer<S>(grad);

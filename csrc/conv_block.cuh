@@ -57,6 +57,12 @@ template <int COUNT, class S> __device__ inline void read(const S *from, float (
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) x[i] = widen(all.number[i]);
 }
+// Whether four neighbouring channels can be read at once, of `channels` that lie so.
+template <class S> bool by_fours(const S *x, const std::int64_t (&strides)[4], int channels) {
+  return channels % 4 == 0 && strides[1] == 1 && strides[0] % 4 == 0 && strides[2] % 4 == 0 && strides[3] % 4 == 0 &&
+         reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(S)) == 0;
+}
+
 // COUNT neighbouring numbers on their way, with their codes, 8 bits each; not `there`: zeros.
 template <int COUNT, class S> struct Fetched {
   Neighbours<COUNT, S> all;

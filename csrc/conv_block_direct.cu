@@ -250,10 +250,7 @@ template <class S> void run(Direct<S> p, int k, cudaStream_t stream) {
   p.down = (rows + p.high - 1) / p.high, p.across = (cols + p.wide - 1) / p.wide;
   p.by_wide = divider(wide), p.by_area = divider((2 * p.high + k - 1) * wide);
   p.by_pooled = divider(half + 1), p.by_groups = divider(p.groups);
-  const std::size_t bytes = 4 * sizeof(S);
-  p.by_fours = p.c % 4 == 0 && p.x_strides[1] == 1 && reinterpret_cast<std::uintptr_t>(p.x) % bytes == 0 &&
-               p.x_strides[0] % 4 == 0 && p.x_strides[2] % 4 == 0 && p.x_strides[3] % 4 == 0 &&
-               reinterpret_cast<std::uintptr_t>(p.taken) % 4 == 0;
+  p.by_fours = by_fours(p.x, p.x_strides, p.c) && reinterpret_cast<std::uintptr_t>(p.taken) % 4 == 0;
   const int pairs = (p.high * p.wide + windows_each - 1) / windows_each, threads = (pairs * p.groups + 31) / 32 * 32;
   const std::int64_t tiles = std::int64_t{p.n} * p.down * p.across;
   if (tiles > INT32_MAX) throw std::invalid_argument("conv_block: too many images for a GPU at once");

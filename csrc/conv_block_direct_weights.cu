@@ -74,12 +74,6 @@ Tile tile_of(const ConvShape &s) {
   return t;
 }
 
-// Whether four neighbouring channels can be read at once, of `channels` that lie so.
-template <class S> bool by_fours(const S *x, const std::int64_t (&strides)[4], int channels) {
-  return channels % 4 == 0 && strides[1] == 1 && strides[0] % 4 == 0 && strides[2] % 4 == 0 && strides[3] % 4 == 0 &&
-         reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(S)) == 0;
-}
-
 // What a piece takes to shared memory: its input as [high][pitch], pixels of INS channels (0: of t.ins),
 template <int INS, int COUNT, class S> __device__ inline void load_input(const ConvShape &s, const ConvData<S> &d,
                                                                          const Tile &t, float *input, int image,

@@ -17,7 +17,6 @@ HW4FAST_CUDA_KERNEL(conv_block_tensor, bind_conv_tensor);
 
 namespace {
 
-std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
 int bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
 
 struct Tiling {  // the kernel's N, MT, CC, WGMMA

@@ -140,7 +140,6 @@ template <class T> __global__ void __launch_bounds__(256) spread_kernel(const Sp
   if (o < p.chunks * numbers) p.bias_shares[std::int64_t{1} * blockIdx.x * p.chunks * numbers + o] = whole;
 }
 
-std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }
 int bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
 unsigned blocks_for(std::int64_t numbers) {
   return static_cast<unsigned>(

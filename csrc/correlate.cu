@@ -3,7 +3,7 @@
 // A block makes 32 × 32 pixels, of which a thread has four, one below the other. What its taps meet lies in shared
 // memory, each channel for itself, so that a warp reads 32 neighbouring bytes at a time; where it doesn't fit, in the
 // picture. Sums of integers have no order.
-#include "cuda.cuh"
+#include "border.cuh"
 
 #include <algorithm>
 #include <array>
@@ -27,20 +27,11 @@ struct Correlate {
   int h, w;
   const Tap *taps;
   const int *begins, *units;  // [n + 1 or 2]: of a picture's taps; [n or 1]: bits of its weights
-  bool alike, mirrored, nearest;
+  Border border;
+  bool alike, nearest;
   int above, below, left, right;  // how far the taps go
   int high, pitch;                // of a channel in shared memory
 };
-
-// Where position i of a line of n lies: at its end pixel, or mirrored about it on and on.
-__device__ inline int place(int i, int n, bool mirrored) {
-  if (i >= 0 && i < n) return i;
-  if (!mirrored) return i < 0 ? 0 : n - 1;
-  const int period = max(2 * (n - 1), 1);
-  i %= period;
-  if (i < 0) i += period;
-  return min(i, period - i);
-}
 
 template <int C, bool TILED, class Sum> __global__ void __launch_bounds__(threads) correlate_pixels(const Correlate p) {
   HW4FAST_SHARED(memory);
@@ -54,8 +45,7 @@ template <int C, bool TILED, class Sum> __global__ void __launch_bounds__(thread
     const int wide = side + p.left + p.right;
     for (int i = me; i < p.high * wide; i += threads) {
       const int row = i / wide, column = i - row * wide;
-      const int from = place(top + row - p.above, p.h, p.mirrored),
-                at = place(first + column - p.left, p.w, p.mirrored);
+      const int from = place(p.border, top + row - p.above, p.h), at = place(p.border, first + column - p.left, p.w);
 #pragma unroll
       for (int channel = 0; channel < C; ++channel)
         memory[(channel * p.high + row) * p.pitch + column] = picture[(std::int64_t{from} * p.w + at) * C + channel];
@@ -83,10 +73,10 @@ template <int C, bool TILED, class Sum> __global__ void __launch_bounds__(thread
           for (int k = 0; k < down_each; ++k)
             add(k, channel, from[(channel * p.high + k * (side / down_each)) * p.pitch]);
       } else {
-        const int column = place(min(x, p.w - 1) + tap.column, p.w, p.mirrored);
+        const int column = place(p.border, min(x, p.w - 1) + tap.column, p.w);
 #pragma unroll
         for (int k = 0; k < down_each; ++k) {
-          const int row = place(min(y + k * (side / down_each), p.h - 1) + tap.row, p.h, p.mirrored);
+          const int row = place(p.border, min(y + k * (side / down_each), p.h - 1) + tap.row, p.h);
           const std::uint8_t *from = picture + (std::int64_t{row} * p.w + column) * C;
 #pragma unroll
           for (int channel = 0; channel < C; ++channel) add(k, channel, from[channel]);
@@ -154,7 +144,7 @@ HW4FAST_CUDA_KERNEL(correlate, bind);
   p.input = pointer<const std::uint8_t>(input), p.output = pointer<std::uint8_t>(output);
   p.h = static_cast<int>(h), p.w = static_cast<int>(w);
   p.taps = pointer<const Tap>(taps), p.begins = pointer<const int>(begins), p.units = pointer<const int>(units);
-  p.alike = alike, p.mirrored = mirrored, p.nearest = nearest;
+  p.border = mirrored ? Border::mirror : Border::edge, p.alike = alike, p.nearest = nearest;
   p.above = reach[0], p.below = reach[1], p.left = reach[2], p.right = reach[3];
   const bool wide_sums = most_unit > 23;  // 256 · 2²³ is an int's end
   c == 1 ? run<1>(p, static_cast<int>(n), wide_sums, stream_of(stream))

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #ifndef __CUDA_ARCH__
 #include <pybind11/pybind11.h>
@@ -37,6 +38,27 @@ struct CudaKernel {
 
 // The number formats of tensors, as hw4fast/nn/cuda.py numbers them.
 enum class Dtype : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3, uint8 = 4 };
+
+// with(a number of that format), if it is one of those KNOWN.
+template <class S> constexpr Dtype dtype_of() {
+  if (std::is_same_v<S, float>) return Dtype::float32;
+  if (std::is_same_v<S, double>) return Dtype::float64;
+  if (std::is_same_v<S, __nv_bfloat16>) return Dtype::bfloat16;
+  return std::is_same_v<S, __half> ? Dtype::float16 : Dtype::uint8;
+}
+template <class... Known, class With> void with_dtype(const char *kernel, int dtype, const With &with) {
+  const auto if_is = [&](auto number) {
+    const bool is = static_cast<Dtype>(dtype) == dtype_of<decltype(number)>();
+    if (is) with(number);
+    return is;
+  };
+  if ((if_is(Known{}) || ...)) return;
+  constexpr const char *names[] = {"float32", "float64", "bfloat16", "float16", "uint8"};
+  const std::string known = ((std::string(" ") + names[static_cast<int>(dtype_of<Known>())]) + ...);
+  throw std::invalid_argument(std::string(kernel) + " knows no dtype " + std::to_string(dtype) + ", but" + known);
+}
+
+inline std::int64_t up(std::int64_t x, std::int64_t by) { return (x + by - 1) / by; }  // x / by
 
 template <class T> T *pointer(std::uintptr_t address) { return reinterpret_cast<T *>(address); }
 inline cudaStream_t stream_of(std::uintptr_t handle) { return reinterpret_cast<cudaStream_t>(handle); }

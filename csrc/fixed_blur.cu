@@ -3,7 +3,7 @@
 // Two passes of one shape: down, from the picture to 16-bit numbers whose rows and columns are exchanged; and across,
 // which is down again, back to the picture. A thread has 16 neighbouring outputs of a line, and its neighbours have the
 // lines beside it: what was read meets 16 weights. Sums of integers have no order.
-#include "cuda.cuh"
+#include "border.cuh"
 
 #include <algorithm>
 #include <array>
@@ -16,7 +16,6 @@ namespace hw4fast {
 namespace {
 
 constexpr int each = 16, threads = 128, largest = 999;
-enum class Border : int { mirror = 0, edge = 1, reflect = 2 };  // as hw4fast.kernels.gaussian_blur.BORDERS
 
 // `lines` lines of `length` numbers, side by side. Down: number i of line k is at input[i · lines + k] and its result
 // at output[k · length + i]; across: of each channel at input[(i · channels + channel) · lines + k], its result at
@@ -31,15 +30,6 @@ template <class S, class O> struct Pass {
   Border border;
   bool nearest;
 };
-
-__device__ inline int place(Border border, int i, int n) {
-  if (i >= 0 && i < n) return i;
-  if (border == Border::edge) return i < 0 ? 0 : n - 1;
-  const int twice = border == Border::reflect ? 1 : 0, period = max(2 * (n - 1 + twice), 1);
-  i %= period;
-  if (i < 0) i += period;
-  return min(i, period - twice - i);
-}
 
 __device__ inline int rounded(int sum, int shift, bool nearest) {
   return (nearest ? sum + ((1 << (shift - 1)) - 1) + (sum >> shift & 1) : sum) >> shift;

@@ -192,18 +192,7 @@ void run(Resize<O> p, std::int64_t n, int c, const int *across, const int *down,
     std::copy(std.begin(), std.end(), p.std);
     run(p, n, c, pointer<int>(tables_here[1]), pointer<int>(tables_here[0]), stream_of(stream));
   };
-  switch (format) {
-    case Dtype::uint8:
-      return typed(std::uint8_t{});
-    case Dtype::float32:
-      return typed(0.0f);
-    case Dtype::float16:
-      return typed(__half{});
-    case Dtype::bfloat16:
-      return typed(__nv_bfloat16{});
-    default:
-      throw std::invalid_argument("resize: the output is uint8, float32, float16 or bfloat16");
-  }
+  with_dtype<std::uint8_t, float, __half, __nv_bfloat16>("resize", dtype, typed);
 }
 
 #ifndef __CUDA_ARCH__

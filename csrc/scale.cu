@@ -52,18 +52,7 @@ HW4FAST_CUDA_KERNEL(scale, bind);
     if (by_row) return launch("scale", scale_rows<S>, grid, pointer<S>(data), pointer<S>(factor), rows, columns);
     launch("scale", scale_all<S>, grid, pointer<S>(data), pointer<S>(factor), n);
   };
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return stored_as(0.0f);
-    case Dtype::float64:
-      return stored_as(0.0);
-    case Dtype::bfloat16:
-      return stored_as(__nv_bfloat16{});
-    case Dtype::float16:
-      return stored_as(__half{});
-    default:
-      throw std::invalid_argument("scale knows no dtype " + std::to_string(dtype));
-  }
+  with_dtype<float, double, __nv_bfloat16, __half>("scale", dtype, stored_as);
 }
 
 #ifndef __CUDA_ARCH__

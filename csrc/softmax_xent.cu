@@ -186,18 +186,7 @@ HW4FAST_CUDA_KERNEL(softmax_xent, bind);
     if (label_smoothing == 0) return run<S, false>(p, stream_of(stream));
     return run<S, true>(p, stream_of(stream));
   };
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return stored_as(0.0f);
-    case Dtype::float64:
-      return stored_as(0.0);
-    case Dtype::bfloat16:
-      return stored_as(__nv_bfloat16{});
-    case Dtype::float16:
-      return stored_as(__half{});
-    default:
-      throw std::invalid_argument("softmax_xent knows no dtype " + std::to_string(dtype));
-  }
+  with_dtype<float, double, __nv_bfloat16, __half>("softmax_xent", dtype, stored_as);
 }
 
 #ifndef __CUDA_ARCH__

@@ -137,16 +137,8 @@ HW4FAST_CUDA_KERNEL(training_step, bind);
                   pointer<std::int64_t>(addresses[9])};
   const int threads = static_cast<int>(std::min<std::int64_t>(1024, (size + 31) / 32 * 32));
   const Grid grid{dim3(1), dim3(threads), 0, stream_of(stream)};
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return launch("tally_step", tally<float>, grid, p);
-    case Dtype::bfloat16:
-      return launch("tally_step", tally<__nv_bfloat16>, grid, p);
-    case Dtype::float16:
-      return launch("tally_step", tally<__half>, grid, p);
-    default:
-      throw std::invalid_argument("tally_step knows no dtype " + std::to_string(dtype));
-  }
+  with_dtype<float, __nv_bfloat16, __half>("tally_step", dtype,
+                                           [&](auto zero) { launch("tally_step", tally<decltype(zero)>, grid, p); });
 }
 
 #ifndef __CUDA_ARCH__
