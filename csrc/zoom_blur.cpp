@@ -147,6 +147,47 @@ static std::shared_ptr<const ZoomPlan> zoom_plan(std::array<std::int64_t, 3> sha
   return plan;
 }
 
+// What the copies' sums have lost: rounded down twice, on average half a unit across, at most one down.
+static std::int32_t zoom_lost(std::int64_t copies) {
+  return static_cast<std::int32_t>(copies) * ((1 << (zoom_bits - zoom_down_dropped - 1)) + 1);
+}
+// Of the sum over so many factors' copies and the picture.
+static float zoom_share(std::size_t factors) { return 1.0f / static_cast<float>((factors + 1) << zoom_end); }
+
+static void zoom_checked(const std::vector<double> &factors) {
+  for (const double factor : factors)
+    if (!(factor >= 1 && factor <= 100)) throw py::value_error("zoom_blur: factors must lie in 1 … 100");
+  if (factors.size() > 1000) throw py::value_error("zoom_blur: too many factors (1000 factors at most)");
+}
+
+// For csrc/zoom_blur.cu: int32 [copies][h + w][2], in which the rows of all copies come before all columns: the pixel
+// before each place, and the share of the next one in 2¹⁴, −1 where there is none of the copy; and how many copies
+// there are, what the picture itself weighs, what is given back and what the sum is multiplied with.
+static py::tuple zoom_blur_tables(std::int64_t h, std::int64_t w, const std::vector<double> &factors) {
+  zoom_checked(factors);
+  if (h < 1 || w < 1 || std::max(h, w) > 1 << 28) throw py::value_error("zoom_blur: bad shape");
+  std::vector<std::int32_t> rows, columns;
+  std::int32_t own = 1;
+  std::int64_t copies = 0;
+  const auto put = [](const ZoomLine &line, std::vector<std::int32_t> &to) {
+    for (std::size_t i = 0; i < line.first.size(); ++i) {
+      to.push_back(static_cast<std::int32_t>(line.first[i]));
+      to.push_back(line.shares[i] ? line.shares[i] >> 16 : -1);
+    }
+  };
+  for (const double factor : factors) {
+    const ZoomLine down = zoom_line(h, factor), across = zoom_line(w, factor);
+    if (down.same && across.same) {
+      ++own;
+      continue;
+    }
+    put(down, rows), put(across, columns), ++copies;
+  }
+  rows.insert(rows.end(), columns.begin(), columns.end());
+  const py::bytes table(reinterpret_cast<const char *>(rows.data()), rows.size() * sizeof(std::int32_t));
+  return py::make_tuple(table, copies, own << zoom_end, zoom_lost(copies), zoom_share(factors.size()));
+}
+
 static void zoom_blur(std::uintptr_t input, std::int64_t stride, std::uintptr_t output,
                       std::array<std::int64_t, 3> shape, const std::vector<double> &factors,
                       const std::string &isa_name) {
@@ -154,17 +195,11 @@ static void zoom_blur(std::uintptr_t input, std::int64_t stride, std::uintptr_t 
   this_kernel().count(isa);
   const auto [h, w, c] = shape;
   if (h < 0 || w < 0 || (c != 1 && c != 3) || w > 1 << 28) throw py::value_error("zoom_blur: bad shape");
-  for (const double factor : factors)
-    if (!(factor >= 1 && factor <= 100)) throw py::value_error("zoom_blur: factors must lie in 1 … 100");
-  if (factors.size() > 1000) throw py::value_error("zoom_blur: too many factors");
+  zoom_checked(factors);
   if (h == 0 || w == 0) return;
   if (!input || !output) throw py::value_error("zoom_blur was given an array without memory");
   const py::gil_scoped_release release;
   const auto plan = zoom_plan(shape, factors);
-  const auto copies = static_cast<std::int32_t>(plan->copies.size());
-  // Rounded down twice: on average half a unit across, at most one down.
-  const std::int32_t lost = copies * ((1 << (zoom_bits - zoom_down_dropped - 1)) + 1);
-  const float share = 1.0f / static_cast<float>((factors.size() + 1) << zoom_end);
   Zoom z{pointer<const std::uint8_t>(input),
          pointer<std::uint8_t>(output),
          h,
@@ -172,8 +207,8 @@ static void zoom_blur(std::uintptr_t input, std::int64_t stride, std::uintptr_t 
          c,
          stride,
          plan->own << zoom_end,
-         lost,
-         share};
+         zoom_lost(static_cast<std::int64_t>(plan->copies.size())),
+         zoom_share(factors.size())};
   const bool narrow = w * c < zoom_window;  // a window would reach beyond the last row
   const Scratch<std::uint8_t> wide(narrow ? h * zoom_window : 0);
   if (narrow) {
@@ -189,6 +224,7 @@ static void zoom_blur(std::uintptr_t input, std::int64_t stride, std::uintptr_t 
 static void bind(py::module_ &m) {
   m.def("zoom_blur", &zoom_blur, py::arg("input"), py::arg("stride"), py::arg("output"), py::arg("shape"),
         py::arg("factors"), py::arg("isa") = "");
+  m.def("zoom_blur_tables", &zoom_blur_tables, py::arg("h"), py::arg("w"), py::arg("factors"));
 }
 
 HW4FAST_KERNEL(zoom_blur, bind);

@@ -163,6 +163,7 @@ def correlate(
 def zoom_blur(
     input: int, stride: int, output: int, shape: Sequence[int], factors: Sequence[float], isa: str = ""
 ) -> None: ...
+def zoom_blur_tables(h: int, w: int, factors: Sequence[float]) -> tuple[bytes, int, int, int, float]: ...
 def above(
     field: int,
     shape: Sequence[int],

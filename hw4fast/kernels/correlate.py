@@ -87,6 +87,7 @@ def _fixed(weights: bytes) -> tuple[np.ndarray, int, bool]:
     """In fixed point, the unit, and whether that is too coarse."""
     exact = np.frombuffer(weights, np.float64)
     fixed, unit = in_fixed_point(exact)
+    fixed.flags.writeable = False  # others get it, too
     return fixed, unit, bool(255 / 2 * np.abs(fixed / 2**unit - exact).sum() > 0.5)  # grey levels, at worst
 
 
@@ -133,15 +134,12 @@ def _by_fourier(
     picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, border: str, rounding: str
 ) -> np.ndarray:
     """Blocks of the output, a channel at a time."""
-    if not len(rows) == len(columns) == len(weights):
-        raise ValueError("correlate: rows, columns and weights must be as many")
-    if max(map(abs, (*map(int, (rows.min(), rows.max(), columns.min(), columns.max())), 0))) > FARTHEST:
-        raise ValueError("correlate: a tap is too far away")
+    _check_taps(rows, columns, weights)
     output = np.empty(picture.shape, np.uint8)
     if not output.size:
         return output
+    fixed, unit = fixed_taps(picture.shape, rows, columns, weights)
     ends, blocks, sizes = _pieces(picture.shape, rows, columns)
-    fixed, unit = in_fixed_point(weights, _unit(weights, sizes))
     taps = np.zeros(sizes)
     np.add.at(taps, (rows + ends[0][0], columns + ends[1][0]), fixed)
     spectrum = np.conj(np.fft.rfft2(taps))
@@ -166,21 +164,34 @@ def _pieces(
     return ends, blocks, [_fast(block[0][1] + sum(reach)) for block, reach in zip(blocks, ends, strict=True)]
 
 
+def _check_taps(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> None:
+    if not len(rows) == len(columns) == len(weights):
+        raise ValueError("correlate: rows, columns and weights must be as many")
+    if len(rows) and max(map(abs, map(int, (rows.min(), rows.max(), columns.min(), columns.max())))) > FARTHEST:
+        raise ValueError("correlate: a tap is too far away")
+
+
 def fixed_taps(
     shape: Sequence[int], rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """The weights with which `correlate` sums up a picture of that shape, as integers, and the bits of their unit: sums
-    of them are its own, in whatever order. rows, columns: int64, weights: float64, as many. Raises ValueError as it
-    does."""
-    if not len(rows) == len(columns) == len(weights):
-        raise ValueError("correlate: rows, columns and weights must be as many")
-    if len(rows) and max(np.abs(rows).max(), np.abs(columns).max()) > FARTHEST:
-        raise ValueError("correlate: a tap is too far away")
+    """The weights with which `correlate` sums up a picture of that height and width, as integers, and the bits of their
+    unit: sums of them are its own, in whatever order. rows, columns: int64, weights: float64, as many. Raises
+    ValueError as it does."""
+    _check_taps(rows, columns, weights)
     if len(weights) <= MANY:
         fixed, unit, coarse = _fixed(weights.tobytes())
         if not coarse:
             return fixed, unit
-    return in_fixed_point(weights, _unit(weights, _pieces(shape, rows, columns)[2]))
+    return _finely(tuple(shape[:2]), rows.tobytes(), columns.tobytes(), weights.tobytes())
+
+
+@lru_cache(16)
+def _finely(shape: tuple[int, ...], rows: bytes, columns: bytes, weights: bytes) -> tuple[np.ndarray, int]:
+    """In as fine a fixed point as the transforms take."""
+    exact, *places = np.frombuffer(weights, np.float64), *(np.frombuffer(line, np.int64) for line in (rows, columns))
+    fixed, unit = in_fixed_point(exact, _unit(exact, _pieces(shape, *places)[2]))
+    fixed.flags.writeable = False
+    return fixed, unit
 
 
 def _unit(weights: np.ndarray, sizes: Sequence[int]) -> int:

@@ -17,8 +17,6 @@ import numpy as np
 from hw4fast.kernels import compiled, isas
 
 MOST = 100.0  # of a factor
-COPIES = 1000
-END_BITS = 12  # of a share, that a sum keeps
 
 
 def zoom_blur(picture: np.ndarray, factors: Sequence[float] | np.ndarray, isa: str = "") -> np.ndarray:
@@ -39,37 +37,12 @@ def zoom_blur(picture: np.ndarray, factors: Sequence[float] | np.ndarray, isa: s
     return output
 
 
-def check_factors(factors: Sequence[float] | np.ndarray) -> None:
-    """Raises ValueError."""
-    if len(factors) > COPIES:
-        raise ValueError(f"zoom_blur: at most {COPIES} factors, not {len(factors)}")
-    for factor in factors:
-        if not 1 <= factor <= MOST:
-            raise ValueError(f"zoom_blur: factors must lie in 1 … {MOST:g}, not be {factor}")
-
-
-def lost(copies: int) -> int:
-    """What a sum over so many copies has lost on average, and is given back: rounded down twice, half a unit of 2⁵
-    across, at most one down."""
-    return copies * (2**4 + 1)
-
-
-def line_of(n: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where the n outputs of a copy's line lie, as csrc/zoom_blur.cpp has it: int64 [n], the pixel before each, and how
-    many of 2¹⁴ parts of the way to the next one; −1 where there is none of the copy."""
-    cut = int(np.ceil(n / factor))
-    outputs = round(cut * factor)
-    step = (cut - 1) / (outputs - 1) if outputs > 1 else 1.0
-    at = step * np.arange(n)
-    below = np.minimum(at.astype(np.int64), cut - 1)
-    parts = ((at - below) * 2**14 + 0.5).astype(np.int64)
-    return (n - cut) // 2 + below, np.where((np.arange(n) < outputs) & (at <= cut - 1), parts, -1)
-
-
-def is_whole(n: int, factor: float) -> bool:
-    """Whether a copy's line is the picture's own."""
-    cut = int(np.ceil(n / factor))
-    return cut == n and round(cut * factor) == n
+def tables(h: int, w: int, factors: Sequence[float] | np.ndarray) -> tuple[np.ndarray, int, int, int, float]:
+    """For the CUDA kernel, which csrc/zoom_blur.cpp says more of: where all rows, then all columns of the copies lie,
+    int32; how many copies there are; the picture's own weight; what is given back; the sum's factor. Raises ValueError
+    as `zoom_blur` does."""
+    table, *others = compiled().zoom_blur_tables(h, w, [float(factor) for factor in factors])
+    return np.frombuffer(table, np.int32), *others
 
 
 def zoom_blur_reference(picture: np.ndarray, factors: Sequence[float]) -> np.ndarray:

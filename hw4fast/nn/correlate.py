@@ -44,7 +44,6 @@ def zoom_blur(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> Tensor
     """Pictures, uint8 [n, h, w, 1 or 3] → a new tensor of the same shape, each the mean of a picture and of its copies
     enlarged by the factors, as kernels.zoom_blur.zoom_blur has it. Raises as `correlate` does."""
     _check("zoom_blur", pictures)
-    zoom_card.check_factors(factors)
     if pictures.is_cuda:
         return _zoom_blur_cuda(pictures, factors)
     output = torch.empty(pictures.shape, dtype=torch.uint8)
@@ -63,33 +62,14 @@ def _check(name: str, pictures: Tensor) -> None:
         raise ValueError(f"pictures must be [n, h, w, 1 or 3] with pixels, not {list(pictures.shape)}")
 
 
-def _in_fixed_point(size: tuple[int, ...], taps: Sequence[Taps]) -> list[tuple[np.ndarray, int]]:
-    """Of each list: int64 [taps, 4], row, column, weight and nothing, and the bits of the weights' unit."""
-    dtypes = (np.int64, np.int64, np.float64)
-    lists = [[np.asarray(line, dtype) for line, dtype in zip(each, dtypes, strict=True)] for each in taps]
-    if len(lists) == 1:
-        return [_kept(size, *(line.tobytes() for line in lists[0]))]
-    return [_made(size, *each) for each in lists]
-
-
-def _made(size: tuple[int, ...], rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, int]:
+def _in_fixed_point(size: tuple[int, ...], taps: Taps) -> tuple[np.ndarray, int]:
+    """int64 [taps, 4], row, column, weight and nothing, and the bits of the weights' unit."""
+    rows, columns, weights = (np.asarray(t, d) for t, d in zip(taps, (np.int64, np.int64, np.float64), strict=True))
     fixed, unit = card.fixed_taps(size, rows, columns, weights)
     return np.stack([rows, columns, fixed, np.zeros_like(fixed)], 1), unit
 
 
-@lru_cache(16)  # batches that follow one another are blurred alike
-def _kept(size: tuple[int, ...], rows: bytes, columns: bytes, weights: bytes) -> tuple[np.ndarray, int]:
-    places = np.frombuffer(rows, np.int64), np.frombuffer(columns, np.int64)
-    return _made(size, *places, np.frombuffer(weights, np.float64))
-
-
-@lru_cache(16)
-def _zoomed_lines(h: int, w: int, factors: tuple[float, ...]) -> tuple[np.ndarray, int]:
-    """int32: first and next of every place of all copies' rows, then of their columns, and one number more; how many
-    copies there are that aren't the picture itself."""
-    enlarged = [f for f in factors if not (zoom_card.is_whole(h, f) and zoom_card.is_whole(w, f))]
-    lines = [np.stack(zoom_card.line_of(n, f), 1).ravel() for n in (h, w) for f in enlarged]
-    return np.concatenate([*lines, [0]]).astype(np.int32), len(enlarged)
+_tables = lru_cache(16)(zoom_card.tables)  # batches that follow one another are zoomed alike
 
 
 def _correlate_cuda(pictures: Tensor, taps: Sequence[Taps], border: str, rounding: str) -> Tensor:
@@ -97,7 +77,7 @@ def _correlate_cuda(pictures: Tensor, taps: Sequence[Taps], border: str, roundin
     output = torch.empty_like(pictures)
     if not len(pictures):
         return output
-    lists, units = zip(*_in_fixed_point(tuple(pictures.shape[1:]), taps), strict=True)
+    lists, units = zip(*(_in_fixed_point(tuple(pictures.shape[1:3]), each) for each in taps), strict=True)
     together = np.concatenate(lists)
     reach = [max(0, int(end)) for at in (0, 1) for end in (-together[:, at].min(), together[:, at].max())]
     begins = np.cumsum([0, *map(len, lists)])
@@ -126,9 +106,8 @@ def _zoom_blur_cuda(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> 
     pictures = pictures.contiguous()
     output = torch.empty_like(pictures)
     h, w = pictures.shape[1:3]
-    numbers, enlarged = _zoomed_lines(h, w, tuple(map(float, factors)))
-    there = cuda.copied(numbers, pictures)
-    own, all_of_them = len(factors) - enlarged + 1, len(factors) + 1
+    table, copies, *how = _tables(h, w, tuple(map(float, factors)))
+    there = cuda.copied(np.append(table, np.int32(0)), pictures)  # no copies, no table: an address, all the same
     cuda.launch(
         cuda.module().zoom_blur,
         pictures,
@@ -136,10 +115,8 @@ def _zoom_blur_cuda(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> 
         output.data_ptr(),
         tuple(pictures.shape),
         there.data_ptr(),
-        there.data_ptr() + 8 * h * enlarged,
-        enlarged,
-        own << zoom_card.END_BITS,
-        zoom_card.lost(enlarged),
-        float(np.float32(1) / np.float32(all_of_them << zoom_card.END_BITS)),
+        there.data_ptr() + 8 * h * copies,
+        copies,
+        *how,
     )
     return output

@@ -33,19 +33,14 @@ def module() -> ModuleType:
 
 def launch(kernel: Callable[..., Any], where: Tensor, *arguments: Any) -> Any:
     """kernel(*arguments, stream) on the device of `where`, on that device's current stream."""
-    index = where.device.index
-    stream = torch._C._cuda_getCurrentRawStream(index)
-    if index == torch.cuda.current_device():
-        return kernel(*arguments, stream)
-    with torch.cuda.device(index):
-        return kernel(*arguments, stream)
+    return asked(kernel, where, *arguments, torch._C._cuda_getCurrentRawStream(where.device.index))
 
 
 def asked(function: Callable[..., Any], where: Tensor, *arguments: Any) -> Any:
-    """function(*arguments), which asks what the current device is like: that of `where`."""
+    """function(*arguments), whose current device is that of `where`."""
     if not where.is_cuda or where.device.index == torch.cuda.current_device():
         return function(*arguments)
-    with torch.cuda.device(where.device):
+    with torch.cuda.device(where.device.index):
         return function(*arguments)
 
 

@@ -147,3 +147,25 @@ def test_the_compiled_function_refuses_what_would_leave_its_memory():
     ):  # fmt: skip
         with pytest.raises(ValueError, match="zoom_blur"):
             kernels.compiled().zoom_blur(**{**good, **change})
+
+
+@pytest.mark.parametrize("shape", [(40, 31, 3), (1, 1, 1), (2, 77, 3)], ids=str)
+@pytest.mark.parametrize("factors", [[], [1.0, 1.2], [1.0, 1.001, 2, 3.3, 100]], ids=str)
+def test_the_tables_for_a_gpu_make_its_bytes(shape, factors):
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    h, w, _ = shape
+    table, copies, own, lost, share = card.tables(h, w, factors)
+    assert len(table) == 2 * copies * (h + w) and copies <= len(factors)
+    sums = picture.astype(np.int64) * own + lost
+    lines = table.reshape(-1, 2).astype(np.int64)
+    every = lines[: copies * h].reshape(copies, h, 2), lines[copies * h :].reshape(copies, w, 2)
+    for rows, columns in zip(*every, strict=True):
+        (top, down), (left, right) = rows.T, columns.T
+        beside = np.minimum(left + 1, w - 1)
+        across = (
+            picture[:, left] * (2**14 - right)[:, None] + picture[:, beside] * right[:, None].astype(np.int64)
+        ) >> 7
+        both = across[top] * (2**14 - down)[:, None, None] + across[np.minimum(top + 1, h - 1)] * down[:, None, None]
+        sums += np.where((down >= 0)[:, None, None] & (right >= 0)[:, None], both >> 9, 0)
+    made = (sums.astype(np.float32) * np.float32(share) + np.float32(2**-10)).astype(np.int64)
+    assert np.array_equal(made, card.zoom_blur(picture, factors))
