@@ -3,7 +3,7 @@ kernels take raw pointers.
 
     CXXFLAGS             may name an optimisation level of its own, as tools/sanitize.sh does
     HW4FAST_CUDA         0: without CUDA though an nvcc is there; 1: an error without one; else: as it is found
-    HW4FAST_CUDA_ARCHS   for which GPUs, "75 80 86 90a 100 120" by default; the last comes as PTX, too
+    HW4FAST_CUDA_ARCHS   for which GPUs, "75 80 86 90a 100 120" by default; the last's PTX comes, too
     MAX_JOBS             files compiled at a time, 2 by default
 """
 

@@ -1,5 +1,6 @@
 """Compiles csrc/*.cu for every GPU that setup.py names, and reads what nvcc's assembler says: a warning is an error,
-and so is a spill or a stack frame in a hot kernel. No GPU is needed: python tools/cuda_check.py [--keep FOLDER]
+and so is a spill or a stack frame in a hot kernel, or much static shared memory. No GPU is needed:
+python tools/cuda_check.py [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 # What may keep numbers in memory: kernels for anything that no quicker one takes, double, and label smoothing's, whose
 # weights take what the logits leave of 64 registers (…Lb1E… is SMOOTH of softmax_xent_rows).
 COLD = re.compile(r"conv_any_|softmax_xent_any|softmax_xent_weights|softmax_xent_rowsI\w+?Li\d+ELi\d+ELb1E|tally")
+STATIC = 16 << 10  # bytes of shared memory: csrc/cuda.cuh's `settings` counts on it
 FEW = 32  # bytes: a loop's bounds or a pointer that rests while a row is on its way
 
 
@@ -55,7 +57,7 @@ def check(source: Path, place: Path) -> list[str]:
 
 
 def spills(told: str, name: str) -> list[str]:
-    """The hot kernels with a stack frame, from the assembler's report."""
+    """The hot kernels with a stack frame and those with much static memory, from the assembler's report."""
     faults, kernel, target = [], "", ""
     for line in told.splitlines():
         if found := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
@@ -64,6 +66,8 @@ def spills(told: str, name: str) -> list[str]:
             frame, stores = map(int, found.groups())
             if max(frame, stores) > FEW and not COLD.search(kernel):
                 faults.append(f"{name}: {kernel} for {target}: {frame} bytes of stack, {stores} of spills")
+        elif (found := re.search(r"(\d+) bytes smem", line)) and int(found.group(1)) > STATIC:
+            faults.append(f"{name}: {kernel} for {target}: {found.group(1)} bytes of static shared memory")
     return faults
 
 
