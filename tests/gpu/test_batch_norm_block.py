@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from hw4fast import kernels
 from hw4fast.kernels import batch_norm_block as card
 from hw4fast.nn import BatchNormBlock, batch_norm_block
+from tests.gpu.calls import call_every_way, compare_with_torch
 
 NEAR = {torch.float32: 2e-6, torch.float64: 1e-12, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
@@ -64,11 +65,6 @@ def tensors(dtype=torch.float32):
     return x, weight.requires_grad_(), bias.requires_grad_()
 
 
-def step(x, weight, bias, function):
-    y = function(x, weight, bias)
-    return y.detach(), torch.autograd.grad((y * y).sum(), (x, weight, bias))
-
-
 def ours(x, weight, bias):
     return batch_norm_block(x, weight, bias)[0]
 
@@ -80,31 +76,13 @@ def theirs(x, weight, bias):
 def test_autograd_is_torchs():
     given = tensors()
     before = kernels.cuda_calls()
-    (y, gradients), (y_torch, gradients_torch) = step(*given, ours), step(*given, theirs)
+    compare_with_torch(given, ours, theirs, ((1e-4, 1e-5), (1e-3, 1e-4)))
     for name in ("batch_norm_block", "batch_norm_block_backward"):
         assert kernels.cuda_calls()[name] == before[name] + 1
-    torch.testing.assert_close(y, y_torch, rtol=1e-4, atol=1e-5)
-    for found, expected in zip(gradients, gradients_torch, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 def test_the_same_bits_in_a_graph_under_compile_and_on_another_stream():
-    given = tensors()
-    expected, gradients = step(*given, ours)
-    compiled = torch.compile(ours, fullgraph=True)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        found = [step(*given, ours), step(*given, compiled)]
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(*given, ours)
-    graph.replay()
-    for y, others in (*found, captured):
-        assert torch.equal(y, expected)
-        for one, other in zip(others, gradients, strict=True):
-            assert torch.equal(one, other)
+    call_every_way(tensors(), ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hw4fast import kernels
 from hw4fast.kernels import conv_block as card
 from hw4fast.nn import ConvBlock, conv_block, conv_block_cuda
+from tests.gpu.calls import call_every_way, compare_with_torch
 
 operators = importlib.import_module("hw4fast.nn.conv_block")  # the package's name is the function's
 CASES = list(card.cases())
@@ -84,12 +85,6 @@ def test_tf32(case):
     check(case, torch.float32, "best", tf32=True)
 
 
-def step(x, weight, bias, function):
-    y = function(x, weight, bias)
-    # detached: the inputs' nodes of the graph, which remember a stream, end with the call
-    return y.detach(), torch.autograd.grad((y * y).sum(), (x, weight, bias))
-
-
 def ours(x, weight, bias):
     return conv_block(x, weight, bias, padding=2)
 
@@ -112,31 +107,13 @@ def tensors(c=16, o=32, n=50):
 def test_autograd_is_torchs(c):
     given = tensors(c)
     before = kernels.cuda_calls()["conv_block"]
-    (y, gradients), (y_torch, gradients_torch) = step(*given, ours), step(*given, theirs)
+    compare_with_torch(given, ours, theirs, ((1e-4, 1e-4), (1e-3, 1e-3)))
     assert kernels.cuda_calls()["conv_block"] == before + 2
-    torch.testing.assert_close(y, y_torch, rtol=1e-4, atol=1e-4)
-    for found, expected in zip(gradients, gradients_torch, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("c", [1, 16])
 def test_the_same_bits_in_a_graph_under_compile_and_on_another_stream(c):
-    given = tensors(c)
-    expected, gradients = step(*given, ours)
-    compiled = torch.compile(ours, fullgraph=True)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        found = [step(*given, ours), step(*given, compiled)]
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(*given, ours)
-    graph.replay()
-    for y, others in (*found, captured):
-        assert torch.equal(y, expected)
-        for one, other in zip(others, gradients, strict=True):
-            assert torch.equal(one, other)
+    call_every_way(tensors(c), ours)
 
 
 def test_autocast_gives_its_dtype():
