@@ -7,6 +7,8 @@
 // row comes into shared memory meanwhile (AHEAD, mbarrier.cuh): no memory rests while teams compute, exchange or
 // write.
 //
+// A training step's few rows of few classes are one block's (softmax_xent_few), all of whose time is latency.
+//
 // Rows that don't start at 16 bytes are taken from the multiple of 16 before them; a vector across a row's end is read
 // and written by elements. What doesn't fit (float64, logits and gradient that lie differently, rows beyond a cluster)
 // goes to softmax_xent_any, which reads the logits twice.
@@ -27,8 +29,7 @@ template <class S, bool SMOOTH> __global__ void __launch_bounds__(1024) softmax_
   in_turn();
   using T = typename SoftmaxXent<S>::T;
   __shared__ Sums<T> parts[2][32];
-  __shared__ double divisor;
-  find_divisor(p, divisor);
+  const double divisor = find_divisor(p);
   double losses = 0;
   int turn = 0;
   for (std::int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 1) {
@@ -74,6 +75,12 @@ template <class S, bool SMOOTH> __global__ void __launch_bounds__(1024) softmax_
 constexpr const char *name = "softmax_xent";
 
 template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) {
+  p.weight_blocks = 0;
+  if constexpr (!std::is_same_v<S, double>)
+    if (p.rows <= few_rows && p.classes <= few_classes && p.scale > 0) {
+      const dim3 threads(static_cast<unsigned>(std::max<std::int64_t>(1, up(p.rows, 8)) * 32));
+      return launch(name, softmax_xent_few<S, SMOOTH>, Grid{dim3(1), threads, 0, stream}, p);
+    }
   constexpr std::int64_t V = lanes_in<S>;
   const std::int64_t size = sizeof(S);
   const auto address = [](const void *pointer) { return reinterpret_cast<std::uintptr_t>(pointer); };
@@ -139,7 +146,6 @@ template <class S, bool SMOOTH> void run(SoftmaxXent<S> p, cudaStream_t stream) 
   blocks = std::max<std::int64_t>(cluster, std::min(blocks, clusters * cluster));
   grid.blocks = dim3(static_cast<unsigned>(blocks));
 
-  p.weight_blocks = 0;
   if (blocks > 1 && p.reduction != Reduction::none) {
     p.weight_blocks = static_cast<int>(
         p.reduction == Reduction::mean ? std::min<std::int64_t>(max_weight_blocks, (p.rows + 4095) / 4096) : 1);

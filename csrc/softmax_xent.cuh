@@ -133,10 +133,10 @@ __device__ inline double sum_block(double mine) {
   __syncthreads();  // the call before may still read
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = mine;
   __syncthreads();
-  double all = 0;
-  if (threadIdx.x == 0)
-    for (unsigned i = 0; i < (blockDim.x + 31) / 32; ++i) all += parts[i];
-  return all;
+  if (threadIdx.x >= 32) return 0;
+  mine = threadIdx.x < (blockDim.x + 31) / 32 ? parts[threadIdx.x] : 0;
+  for (int other = 16; other; other /= 2) mine += __shfl_xor_sync(~0u, mine, other);
+  return mine;
 }
 
 template <class S> __device__ inline bool is_class(const SoftmaxXent<S> &p, std::int64_t y) {
@@ -169,29 +169,30 @@ template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(
   if (blockIdx.x == 0) p.scratch->done = 0;
 }
 
-// Σ w_y into shared memory, where all threads of the block may read it then; once per kernel.
-template <class S> __device__ inline void find_divisor(const SoftmaxXent<S> &p, double &divisor) {
+// Σ w_y, which all threads of the block get; once per kernel.
+template <class S> __device__ inline double find_divisor(const SoftmaxXent<S> &p) {
+  __shared__ double divisor;
   double mine = 0;
   if (p.weight_blocks) {
     in_turn();
     if (static_cast<int>(threadIdx.x) < p.weight_blocks) mine = __ldcg(&p.scratch->weights[threadIdx.x]);
-  } else if (p.reduction == Reduction::mean && !p.weight) {  // rows that count, by a barrier of few rounds
+  } else if (p.reduction != Reduction::mean) {
+    return 1;
+  } else if (p.weight) {
+    mine = weights_of(p, threadIdx.x, blockDim.x);
+  } else {  // rows that count: a barrier counts them
     int counted = 0, wrong = 0;
     for (std::int64_t first = 0; first < p.rows; first += blockDim.x) {
       const std::int64_t i = first + threadIdx.x, y = i < p.rows ? p.target[i] : p.ignore_index;
       counted += __syncthreads_count(y != p.ignore_index);
       wrong |= y != p.ignore_index && !is_class(p, y);
     }
-    if (__syncthreads_or(wrong)) counted = -1;
-    if (threadIdx.x == 0) divisor = counted < 0 ? static_cast<double>(NAN) : counted;
-    __syncthreads();
-    return;
-  } else if (p.reduction == Reduction::mean) {
-    mine = weights_of(p, threadIdx.x, blockDim.x);
+    return __syncthreads_or(wrong) ? static_cast<double>(NAN) : counted;
   }
   mine = sum_block(mine);
   if (threadIdx.x == 0) divisor = p.reduction == Reduction::mean ? mine : 1.0;
   __syncthreads();
+  return divisor;
 }
 
 template <class S> __device__ inline S stored(typename SoftmaxXent<S>::T value) {

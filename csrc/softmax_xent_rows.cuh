@@ -1,4 +1,4 @@
-// softmax_xent's kernel for rows that lie in registers, by teams of threads: softmax_xent.cu tells how.
+// softmax_xent's kernels for rows that lie in registers, by teams of threads: softmax_xent.cu tells how.
 #pragma once
 
 #include "mbarrier.cuh"
@@ -95,8 +95,7 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
 #endif
   constexpr float outside = -INFINITY;                // where there is no class
   const float power = p.scale * 1.4426950408889634f;  // exp(scale·d) = 2^(power·d)
-  __shared__ double divisor;
-  double losses = 0;
+  double divisor = 0, losses = 0;
   float per_row = 0;  // 1 / divisor
   int turns = 0;
   std::int64_t next_y = row < p.rows ? p.target[row] : p.ignore_index;
@@ -181,7 +180,7 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     }
 
     if (turns == 0) {  // after the first row's sums: other blocks may still be counting
-      find_divisor(p, divisor);
+      divisor = find_divisor(p);
       per_row = 1 / static_cast<float>(divisor);
     }
     if (lane == 0 && rank == 0 && is_row) {
@@ -232,12 +231,85 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     const int owner = at < head ? at : beyond >= 0 ? head + beyond : vector;
     if (is_mine && owner % team == lane) g[at] = narrow<S>(gradient(logit, at) - f.hit);
   }
-  if (turns == 0) find_divisor(p, divisor);  // a warp or block without a row must come here, too, and to finish
+  if (turns == 0) divisor = find_divisor(p);  // a warp or block without a row must come here, too, and to finish
   if ((LANES == 4 || turns == 0) && p.reduction != Reduction::none) finish(p, losses, divisor);
 #if __CUDA_ARCH__ >= 900
   if (CLUSTER)  // no block may end while another one writes into its memory
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
+}
+
+// A batch's last layer: few rows of few classes, in one block. Latencies are all that it takes: it asks for everything
+// at once, and its code is short. Four lanes have a row, and each of them every fourth logit.
+constexpr int few_classes = 16, few_rows = 256;
+template <class S, bool SMOOTH> __global__ void __launch_bounds__(4 * few_rows)
+    softmax_xent_few(const SoftmaxXent<S> p) {
+  in_turn();
+  constexpr int each = few_classes / 4;
+  const int row = static_cast<int>(threadIdx.x) / 4, lane = static_cast<int>(threadIdx.x) % 4;
+  const int classes = row < p.rows ? static_cast<int>(p.classes) : 0;
+  const std::int64_t y = row < p.rows ? p.target[row] : p.ignore_index;
+  const S *x = p.logits + row * p.row_stride;
+  float z[each];
+#pragma unroll
+  for (int k = 0; k < each; ++k) z[k] = lane + 4 * k < classes ? widen(x[lane + 4 * k]) : -INFINITY;
+  const bool counts = y != p.ignore_index;
+  double divisor = 1;
+  if (p.reduction == Reduction::mean && p.weight) {
+    __shared__ double weights;
+    const double sum = sum_block(counts && lane == 0 ? weight_of(p, y) : 0);
+    if (threadIdx.x == 0) weights = sum;
+    __syncthreads();
+    divisor = weights;
+  } else if (p.reduction == Reduction::mean) {  // the barriers wait for targets while logits come
+    divisor = __syncthreads_count(counts && lane == 0);
+    if (__syncthreads_or(counts && !is_class(p, y))) divisor = NAN;
+  }
+  const auto over_lanes = [](float mine, auto both) {
+    for (int other = 2; other; other /= 2) mine = both(mine, __shfl_xor_sync(~0u, mine, other));
+    return mine;
+  };
+  const auto add = [](float a, float b) { return a + b; };
+
+  Sums<float> sums = {-INFINITY, 0, 0, 0};
+  float logit = 0;  // of the row's own class
+  const float power = p.scale * 1.4426950408889634f;
+#pragma unroll
+  for (int k = 0; k < each; ++k) {
+    sums.largest = fmaxf(sums.largest, z[k]);
+    if (lane + 4 * k == y) logit = z[k];
+  }
+  sums.largest = over_lanes(sums.largest, [](float a, float b) { return fmaxf(a, b); });
+  logit = over_lanes(logit, add);
+  const float from = sums.largest == -INFINITY ? 0.0f : sums.largest;
+#pragma unroll
+  for (int k = 0; k < each; ++k) {
+    sums.exps += power_of_two((z[k] - from) * power);
+    if (!SMOOTH || lane + 4 * k >= classes) continue;
+    const float w = p.weight ? widen(p.weight[lane + 4 * k]) : 1.0f;
+    sums.weights += w;
+    if (w != 0) sums.weighted += w * p.scale * (z[k] - from);
+  }
+  sums.exps = over_lanes(sums.exps, add);
+  if (SMOOTH) sums.weights = over_lanes(sums.weights, add), sums.weighted = over_lanes(sums.weighted, add);
+
+  const float loss = counts && lane == 0 ? loss_of(p, sums, y, p.scale * (logit - sums.largest)) : 0.0f;
+  if (p.reduction == Reduction::none && lane == 0 && classes) p.loss[row] = narrow<S>(loss);
+  if (p.grad) {
+    const Factors<float> f = factors_of(p, sums, y, 1 / static_cast<float>(divisor));
+#pragma unroll
+    for (int k = 0; k < each; ++k) {
+      const int j = lane + 4 * k;
+      if (j >= classes) break;
+      float value = f.factor * power_of_two((z[k] - f.largest) * power);
+      if (SMOOTH) value -= f.spread * (p.weight ? widen(p.weight[j]) : 1.0f);
+      if (j == y) value -= f.hit;
+      p.grad[row * p.classes + j] = narrow<S>(counts ? value : 0.0f);
+    }
+  }
+  if (p.reduction == Reduction::none) return;
+  const double all = sum_block(loss);
+  if (threadIdx.x == 0) *p.loss = narrow<S>(static_cast<float>(all) / static_cast<float>(divisor));
 }
 
 }  // namespace

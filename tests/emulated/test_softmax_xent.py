@@ -9,7 +9,20 @@ from hw4fast.nn import cuda, softmax_xent
 from tests.emulated.faces import emulated  # noqa: F401
 
 # what takes every way through the kernel: a few lanes, a warp, a block (several), any; rows that start anywhere
-SHAPES = [(1, 1), (37, 3), (100, 10), (600, 10), (19, 64), (17, 129), (33, 511), (9, 1000), (5, 4099), (3, 17003)]
+SHAPES = [
+    (1, 1),
+    (37, 3),
+    (256, 16),
+    (257, 16),
+    (100, 17),
+    (600, 10),
+    (19, 64),
+    (17, 129),
+    (33, 511),
+    (9, 1000),
+    (5, 4099),
+    (3, 17003),
+]
 ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 
 
