@@ -54,7 +54,7 @@ for tool in "${tools[@]}"; do
 done
 
 if wants benchmarks; then
-  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_resize gpu_inference gpu_study gpu_training}; do
+  for part in ${BENCHMARKS:-gpu gpu_conv gpu_blur gpu_resize gpu_inference gpu_study gpu_training gpu_parts}; do
     [ -e "benchmarks/$part.py" ] || continue
     left=$((${SECONDS_IN_ALL:-470} - ($(date +%s) - begun)))
     [ "$left" -gt 15 ] || { failed+=("$part: no time left"); continue; }

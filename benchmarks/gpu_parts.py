@@ -1,0 +1,121 @@
+"""What the parts of benchmarks/gpu.py's figures take on one GPU: python benchmarks/gpu_parts.py [--json FILE]
+
+The profile behind its ratios, kernel by kernel: conv_block's passes on seed_cnn's shapes by each way that it has
+(plain float and tensor cores), softmax_xent by what it makes of its rows' losses beside a copy, and what a loss's
+backward pass launches for a batch of 100. Microseconds, medians of turns over CUDA graphs; nothing is compared here:
+tests/gpu and benchmarks/gpu.py do that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu import in_turns, told
+from torch import Tensor
+
+from hw4fast.kernels.softmax_xent import REDUCTIONS
+from hw4fast.nn import conv_block_cuda, cuda
+
+LAYERS = ((1, 28, 16), (16, 14, 32))  # seed_cnn's: input channels, side, output channels
+PRECISIONS = {"ieee": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+OPTIONS = ((1, 1), (2, 2), True, True, 1)  # stride, padding, ReLU, pool, groups
+WANTED = {"input": (True, False, False), "weight": (False, True, True), "all": (True, True, True)}
+
+
+def microseconds(sides: dict[str, Sequence[Callable[[], Any]]], budget: float = 0.1) -> dict[str, float]:
+    some = next(iter(sides))
+    return {name: round(each["us"], 2) for name, each in told(in_turns(sides, 7, budget), some).items()}
+
+
+def conv(n: int, c: int, side: int, o: int, precision: str, way: str) -> dict[str, float]:
+    """Forward, and each gradient alone and all; the picture of a first layer wants none."""
+    dtype = PRECISIONS[precision]
+    torch.backends.cudnn.conv.fp32_precision = "ieee" if precision == "ieee" else "tf32"
+    half = side // 2
+
+    def made(*shape: int) -> Tensor:
+        return torch.randn(shape, device="cuda").to(dtype)
+
+    x, grad = (made(n, s, s, channels).permute(0, 3, 1, 2) for s, channels in ((side, c), (half, o)))
+    weight, bias = made(o, c, 5, 5) / (25 * c) ** 0.5, made(o)
+    y, code = torch.empty_like(grad), torch.empty(n, half, half, o, device="cuda", dtype=torch.uint8)
+    gradients = (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias))
+
+    def backward(want: tuple[bool, bool, bool]) -> Callable[[], None]:
+        return lambda: conv_block_cuda.gradients_of(grad, code, x, weight, OPTIONS, gradients, want, way)
+
+    calls: dict[str, Callable[[], None]] = {
+        "forward": lambda: conv_block_cuda.forward(x, weight, bias, OPTIONS, y, code, way)
+    }
+    calls |= {name: backward(want) for name, want in WANTED.items() if c > 1 or name == "weight"}
+    return microseconds({name: [call] * 10 for name, call in calls.items()})
+
+
+def convolutions() -> list[dict[str, Any]]:
+    found = []
+    for n in (100, 1000):
+        for c, side, o in LAYERS:
+            for precision in PRECISIONS:
+                for way in ("direct", "tensor"):
+                    if way == "tensor" and (c == 1 or precision == "ieee"):
+                        continue  # tensor cores take neither
+                    what = f"conv_block {c}x{side}² to {o}, batch {n}, {precision}, {way}"
+                    found.append({"what": what, **conv(n, c, side, o, precision, way)})
+                    print(found[-1], flush=True)
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    return found
+
+
+def softmax() -> list[dict[str, Any]]:
+    """Loss and gradient by reduction: none needs neither a count of rows before it nor a sum behind."""
+    found = []
+    for rows, classes in ((100, 10), (1000, 10), (100, 100), (8192, 1024), (8192, 4096), (8192, 16384)):
+        for dtype in (torch.float32, torch.bfloat16):
+            copies = 20 if rows < 8192 else max(2, (3 << 28) // (2 * rows * classes * dtype.itemsize))
+            xs = [torch.randn(rows, classes, device="cuda").to(dtype) for _ in range(copies)]
+            targets = [torch.randint(0, classes, (rows,), device="cuda") for _ in range(copies)]
+
+            def by(number: int, xs=xs, targets=targets) -> list[Callable[[], Any]]:
+                kernel = torch.ops.hw4fast.softmax_xent
+                return [
+                    lambda x=x, t=t: kernel(x, t, None, 1.0, 0.0, -100, number)
+                    for x, t in zip(xs, targets, strict=True)
+                ]
+
+            sides = {"copy": [x.clone for x in xs], **{name: by(number) for name, number in REDUCTIONS.items()}}
+            what = f"softmax_xent ({rows}, {classes}), {str(dtype).removeprefix('torch.')}"
+            found.append({"what": what, **microseconds(sides, 0.3)})
+            print(found[-1], flush=True)
+    return found
+
+
+def behind_a_loss() -> list[dict[str, Any]]:
+    """What autograd launches for a loss of (100, 10) beside softmax_xent: a one, and a look at it."""
+    grad, one = torch.randn(100, 10, device="cuda"), torch.ones((), device="cuda")
+    sides = {"scale": [lambda: cuda.scale(grad, one)] * 20, "ones": [lambda: torch.ones_like(one)] * 20}
+    found = {"what": "behind a loss of (100, 10)", **microseconds(sides)}
+    print(found, flush=True)
+    return [found]
+
+
+PARTS = {"small": behind_a_loss, "softmax": softmax, "conv": convolutions}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {}
+    for name, part in PARTS.items():
+        results[name] = part()
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
