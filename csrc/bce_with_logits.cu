@@ -2,15 +2,13 @@
 //
 // Each thread adds its losses up in double, each block writes its sum, and a second kernel adds those in order: the
 // same bits with every call on a GPU.
-#include "cuda.cuh"
+#include "losses.cuh"
 
 #include <algorithm>
 #include <type_traits>
 
 namespace hw4fast {
 namespace {
-
-enum class Reduction : int { none, mean, sum };
 
 constexpr int max_blocks = 2048, block_threads = 256;
 
@@ -25,28 +23,6 @@ template <class S> struct BceWithLogits {
   Reduction reduction;
 };
 
-__device__ inline float of(float x) { return x; }
-__device__ inline double of(double x) { return x; }
-template <class S> __device__ inline float of(S x) { return widen(x); }
-template <class S, class T> __device__ inline S back(T x) {
-  if constexpr (std::is_same_v<S, double>)
-    return x;
-  else
-    return narrow<S>(x);
-}
-
-// Σ over the block's threads, which thread 0 gets.
-__device__ inline double sum_block(double mine) {
-  __shared__ double parts[32];
-  for (int other = 16; other; other /= 2) mine += __shfl_xor_sync(~0u, mine, other);
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = mine;
-  __syncthreads();
-  double all = 0;
-  if (threadIdx.x == 0)
-    for (unsigned i = 0; i < blockDim.x / 32; ++i) all += parts[i];
-  return all;
-}
-
 template <class S> __global__ void __launch_bounds__(block_threads) bce_with_logits_sums(const BceWithLogits<S> p) {
   using T = typename BceWithLogits<S>::T;
   in_turn();
@@ -54,13 +30,13 @@ template <class S> __global__ void __launch_bounds__(block_threads) bce_with_log
   double losses = 0;
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < p.n; i += step) {
-    const T x = of(p.logits[i]), y = of(p.target[i]), size = fabs(x), not_y = 1 - y;
-    const T t = p.pos_weight ? y * of(p.pos_weight[i % p.pos_weight_period]) : y;
-    const T w = p.weight ? T(of(p.weight[i % p.weight_period])) : T(1), e = exp(-size);
+    const T x = widen(p.logits[i]), y = widen(p.target[i]), size = fabs(x), not_y = 1 - y;
+    const T t = p.pos_weight ? y * widen(p.pos_weight[i % p.pos_weight_period]) : y;
+    const T w = p.weight ? T(widen(p.weight[i % p.weight_period])) : T(1), e = exp(-size);
     const T loss = w * ((x > 0 ? not_y : t) * size + (not_y + t) * log1p(e));
     losses += loss;
-    if (p.reduction == Reduction::none) p.loss[i] = back<S>(loss);
-    if (p.grad) p.grad[i] = back<S>(w * p.factor * (x > 0 ? not_y - t * e : not_y * e - t) / (1 + e));
+    if (p.reduction == Reduction::none) p.loss[i] = stored<S>(loss);
+    if (p.grad) p.grad[i] = stored<S>(w * p.factor * (x > 0 ? not_y - t * e : not_y * e - t) / (1 + e));
   }
   if (p.reduction == Reduction::none) return;
   losses = sum_block(losses);
@@ -75,7 +51,7 @@ template <class S> __global__ void __launch_bounds__(block_threads)
   for (int i = threadIdx.x; i < parts; i += blockDim.x) all += p.sums[i];
   all = sum_block(all);
   if (threadIdx.x == 0)
-    *p.loss = back<S>(static_cast<T>(p.reduction == Reduction::mean ? all / static_cast<double>(p.n) : all));
+    *p.loss = stored<S>(static_cast<T>(p.reduction == Reduction::mean ? all / static_cast<double>(p.n) : all));
 }
 
 template <class S> void run(const BceWithLogits<S> &p, cudaStream_t stream) {

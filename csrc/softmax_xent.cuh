@@ -2,7 +2,7 @@
 // loss and gradients follow.
 #pragma once
 
-#include "cuda.cuh"
+#include "losses.cuh"
 
 #include <cmath>
 #include <cstring>
@@ -10,8 +10,6 @@
 
 namespace hw4fast {
 namespace {
-
-enum class Reduction : int { none, mean, sum };  // REDUCTIONS of hw4fast/kernels/softmax_xent.py
 
 constexpr int max_blocks = 4096, max_weight_blocks = 64;
 constexpr int few_items = 4, items = 8;  // vectors per thread, of 4 registers each
@@ -126,19 +124,6 @@ __device__ inline Sums<float> join_cluster(Sums<float> mine, Sums<float> (*parts
 }
 #endif
 
-// Σ over the block's threads, which thread 0 gets.
-__device__ inline double sum_block(double mine) {
-  __shared__ double parts[32];
-  for (int other = 16; other; other /= 2) mine += __shfl_xor_sync(~0u, mine, other);
-  __syncthreads();  // the call before may still read
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = mine;
-  __syncthreads();
-  if (threadIdx.x >= 32) return 0;
-  mine = threadIdx.x < (blockDim.x + 31) / 32 ? parts[threadIdx.x] : 0;
-  for (int other = 16; other; other /= 2) mine += __shfl_xor_sync(~0u, mine, other);
-  return mine;
-}
-
 template <class S> __device__ inline bool is_class(const SoftmaxXent<S> &p, std::int64_t y) {
   return static_cast<std::uint64_t>(y) < static_cast<std::uint64_t>(p.classes);
 }
@@ -193,13 +178,6 @@ template <class S> __device__ inline double find_divisor(const SoftmaxXent<S> &p
   if (threadIdx.x == 0) divisor = p.reduction == Reduction::mean ? mine : 1.0;
   __syncthreads();
   return divisor;
-}
-
-template <class S> __device__ inline S stored(typename SoftmaxXent<S>::T value) {
-  if constexpr (std::is_same_v<S, double>)
-    return value;
-  else
-    return narrow<S>(value);
 }
 
 // All blocks' losses into one; `mine`: this thread's.
