@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -19,9 +21,12 @@ from types import ModuleType
 
 import pybind11
 
+from tools.cuda_check import sources_of
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-DHW4FAST_EMULATED", '-DHW4FAST_CUDA_ARCHS="80"']
+FLAGS += ["--param", "ggc-min-heapsize=1000000"]  # kB before the compiler looks for garbage: a tenth of its time
 FLAGS += ["-U_FORTIFY_SOURCE"]  # its longjmp knows one stack only
 FLAGS += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi", "-Wno-attributes", "-Wno-class-memaccess"]
 
@@ -53,7 +58,8 @@ def module() -> ModuleType:
         raise RuntimeError(
             "CUDA's headers or its runtime library are not here: they come with nvcc, or torch and triton"
         )
-    folder = ROOT / "build" / "emulated"
+    # What is compiled is kept in the virtual environment, by the hash of all that it was made of, for all checkouts.
+    folder = ROOT / "build" / "emulated" if sys.prefix == sys.base_prefix else Path(sys.prefix) / "hw4fast-emulated"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # other workers of the tests wait, and find it made
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,30 +67,47 @@ def module() -> ModuleType:
 
 
 def _made(folder: Path, include: Path, library: Path) -> ModuleType:
-    includes = [f"-I{include}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-    shared = [*sorted((ROOT / "csrc").glob("*.cuh")), HERE / "emulator.h", HERE / "intrinsics.h", HERE / "build.py"]
-    common = hashlib.sha256(b"".join(path.read_bytes() for path in shared) + sys.version.encode())
+    places = (include, pybind11.get_include(), sysconfig.get_paths()["include"])
+    compiler = ["g++", *FLAGS, *(f"-isystem{place}" for place in places)]
+    made_by = "".join((sys.version, pybind11.__version__, *FLAGS, _run(["g++", "--version"])))
+    own = [HERE / "emulator.h", HERE / "intrinsics.h", HERE / "build.py"]
+    own.append(include / "cuda_runtime_api.h")  # the version of all the others
+    common = hashlib.sha256(b"".join((made_by.encode(), *(path.read_bytes() for path in own))))
 
-    def compile_one(source: Path) -> Path:
+    def object_of(source: Path) -> Path:
         key = common.copy()
-        key.update(source.read_bytes())
-        obj = folder / f"{source.stem}-{key.hexdigest()[:16]}.o"
-        if not obj.exists():
-            unfinished = obj.with_suffix(f".{os.getpid()}.o")
-            command = ["g++", "-x", "c++", *FLAGS, *includes, "-include", str(HERE / "emulator.h"), "-c", str(source)]
-            _run([*command, "-o", str(unfinished)])
-            unfinished.replace(obj)
-        return obj
+        for path, text in sorted(sources_of(source).items()):
+            key.update(path.name.encode() + text)
+        return folder / f"{source.stem}-{key.hexdigest()[:16]}.o"
 
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sorted((ROOT / "csrc").glob("*.cu"))))
-    name = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
+    objects = {source: object_of(source) for source in sorted((ROOT / "csrc").glob("*.cu"))}
+    missing = [source for source, made in objects.items() if not made.exists()]
+    with tempfile.TemporaryDirectory(dir=folder) as temporary, ThreadPoolExecutor(2) as pool:
+        first = HERE / "emulator.h"
+        if len(missing) > 2:  # what all include is compiled once: it is a third of each
+            first = Path(temporary) / "first.h"
+            names = [HERE / "emulator.h", ROOT / "csrc" / "cuda.cuh", "pybind11/stl.h"]
+            first.write_text("".join(f'#include "{name}"\n' for name in names), encoding="utf-8")
+            _run([*compiler, "-x", "c++-header", str(first), "-o", f"{first}.gch"])
+
+        def compile_one(source: Path) -> None:
+            unfinished = Path(temporary) / f"{source.stem}.o"
+            _run([*compiler, "-x", "c++", "-include", str(first), "-c", str(source), "-o", str(unfinished)])
+            unfinished.replace(objects[source])
+
+        list(pool.map(compile_one, missing))
+    name = hashlib.sha256(" ".join(made.name for made in objects.values()).encode()).hexdigest()[:16]
     made = folder / f"_cuda-{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not made.exists():
         unfinished = made.with_suffix(f".{os.getpid()}.so")
         libraries = [str(library), "-ldl", "-lpthread", "-lrt"]
-        _run(["g++", "-shared", *map(str, objects), *libraries, "-o", str(unfinished)])
+        _run(["g++", "-shared", *map(str, objects.values()), *libraries, "-o", str(unfinished)])
         unfinished.replace(made)
+    for kept in {*objects.values(), made}:
+        kept.touch()
+    for old in folder.glob("*-*"):  # that nobody asked for in a week
+        if old.stat().st_mtime < time.time() - 7 * 86400:
+            old.unlink()
     spec = importlib.util.spec_from_file_location("_cuda", made)
     assert spec and spec.loader
     found = importlib.util.module_from_spec(spec)
@@ -92,12 +115,13 @@ def _made(folder: Path, include: Path, library: Path) -> ModuleType:
     return found
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[:4000]}")
     if done.stderr:
         print(done.stderr, file=sys.stderr)
+    return done.stdout
 
 
 if __name__ == "__main__":

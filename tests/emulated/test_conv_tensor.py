@@ -32,12 +32,19 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
     conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
 
 
-@pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
-@pytest.mark.parametrize(
-    "case, choice", [*(pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64), *conv_tensor.ROLES], ids=str
-)
+WGMMA = [*(pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64), *conv_tensor.ROLES]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case, choice", WGMMA, ids=str)
 def test_wgmma(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...], dtype: torch.dtype) -> None:
     conv_tensor.check_forward(module, case, dtype, "cpu", seed=1, choice=(2, *choice))
+
+
+@pytest.mark.parametrize("case, choice", [WGMMA[0], WGMMA[-1]], ids=str)
+def test_wgmma_in_float16(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...]) -> None:
+    """Two of them: it takes bfloat16's way but for how a number is read and stored."""
+    conv_tensor.check_forward(module, case, torch.float16, "cpu", seed=1, choice=(2, *choice))
 
 
 @pytest.mark.parametrize("pool", [True, False])

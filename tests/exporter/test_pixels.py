@@ -189,8 +189,7 @@ def test_when_neither_way_is_near_enough_there_is_no_file(small_run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", [{}, {"fp16": True}], ids=["float32", "float16"])
+@pytest.mark.parametrize("mode, kind", [*((mode, {}) for mode in MODES), ("bgr", {"fp16": True})], ids=str)
 def test_each_colour_order_from_the_file_to_the_answer(mode, kind, tmp_path, monkeypatch):
     """A net of each mode, exported both ways: the same pictures of another size get the same probabilities."""
     torch.manual_seed(0)
