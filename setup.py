@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pybind11 import __version__ as pybind11_version
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.errors import CompileError
@@ -72,9 +73,10 @@ def compile_cuda(obj: str, src: str, ext: str, cc_args: list[str], extra: list[s
 
 def forget_stale(made: Path, source: str) -> None:
     """Drops an object that is not of what goes into it now; dates don't say that, a clone's are all new."""
-    options = [flags, *map(os.environ.get, ("CXX", "CFLAGS", "CXXFLAGS", "HW4FAST_CUDA_ARCHS")), sys.version]
+    wishes = map(os.environ.get, ("CXX", "CFLAGS", "CXXFLAGS", "HW4FAST_CUDA_ARCHS"))
+    options = repr([flags, *wishes, sys.version, pybind11_version]).encode()
     read = [source, *(CUDA_HEADERS if source.endswith(".cu") else HEADERS)]
-    key = hashlib.sha256(b"".join([repr(options).encode(), *(Path(path).read_bytes() for path in read)])).hexdigest()
+    key = hashlib.sha256(b"".join([options, *(Path(path).read_bytes() for path in read)])).hexdigest()
     note = made.with_suffix(".key")
     if not (note.exists() and note.read_text() == key):
         made.unlink(missing_ok=True)
@@ -87,13 +89,11 @@ def extension(name: str, sources: list[str], **more: list[str]) -> Pybind11Exten
     return Pybind11Extension(name, sources, depends=depends, cxx_std=17, extra_compile_args=list(flags), **more)
 
 
-def cuda_extension() -> Pybind11Extension:
-    told = subprocess.run([find_nvcc(), "--dryrun", "none.cu"], capture_output=True, text=True).stderr
-    folders = re.findall(r'"-L([^"]+)"', re.search(r"LIBRARIES=(.*)", told).group(1))
-    libraries = ["cudart_static", "dl", "pthread", "rt"]
-    return extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=folders, libraries=libraries)
-
-
 ParallelCompile("MAX_JOBS", default=2, needs_recompile=lambda *_: False).install()  # what is there is right
 modules = [extension("hw4fast._C", SOURCES), extension("hw4fast._ort", [*SHARED, "csrc/ort_ops.cpp"])]
-setup(ext_modules=[*modules, *([cuda_extension()] if find_nvcc() else [])], cmdclass={"build_ext": BuildExtensions})
+if nvcc := find_nvcc():
+    told = subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
+    folders = re.findall(r'"-L([^"]+)"', re.search(r"LIBRARIES=(.*)", told).group(1))
+    libraries = ["cudart_static", "dl", "pthread", "rt"]
+    modules.append(extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=folders, libraries=libraries))
+setup(ext_modules=modules, cmdclass={"build_ext": BuildExtensions})
