@@ -29,7 +29,8 @@ template <class S, bool SMOOTH> __global__ void __launch_bounds__(1024) softmax_
   in_turn();
   using T = typename SoftmaxXent<S>::T;
   __shared__ Sums<T> parts[2][32];
-  const double divisor = find_divisor(p);
+  __shared__ double divisor;
+  find_divisor(p, divisor);
   double losses = 0;
   int turn = 0;
   for (std::int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 1) {

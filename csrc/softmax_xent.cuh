@@ -154,30 +154,30 @@ template <class S> __global__ void __launch_bounds__(1024) softmax_xent_weights(
   if (blockIdx.x == 0) p.scratch->done = 0;
 }
 
-// Σ w_y, which all threads of the block get; once per kernel.
-template <class S> __device__ inline double find_divisor(const SoftmaxXent<S> &p) {
-  __shared__ double divisor;
+// Σ w_y into shared memory, where all threads of the block may read it then; once per kernel. (There, for registers are
+// what the rows need.)
+template <class S> __device__ inline void find_divisor(const SoftmaxXent<S> &p, double &divisor) {
   double mine = 0;
   if (p.weight_blocks) {
     in_turn();
     if (static_cast<int>(threadIdx.x) < p.weight_blocks) mine = __ldcg(&p.scratch->weights[threadIdx.x]);
-  } else if (p.reduction != Reduction::mean) {
-    return 1;
-  } else if (p.weight) {
-    mine = weights_of(p, threadIdx.x, blockDim.x);
-  } else {  // rows that count: a barrier counts them
+  } else if (p.reduction == Reduction::mean && !p.weight) {  // rows that count, by a barrier of few rounds
     int counted = 0, wrong = 0;
     for (std::int64_t first = 0; first < p.rows; first += blockDim.x) {
       const std::int64_t i = first + threadIdx.x, y = i < p.rows ? p.target[i] : p.ignore_index;
       counted += __syncthreads_count(y != p.ignore_index);
       wrong |= y != p.ignore_index && !is_class(p, y);
     }
-    return __syncthreads_or(wrong) ? static_cast<double>(NAN) : counted;
+    if (__syncthreads_or(wrong)) counted = -1;
+    if (threadIdx.x == 0) divisor = counted < 0 ? static_cast<double>(NAN) : counted;
+    __syncthreads();
+    return;
+  } else if (p.reduction == Reduction::mean) {
+    mine = weights_of(p, threadIdx.x, blockDim.x);
   }
   mine = sum_block(mine);
   if (threadIdx.x == 0) divisor = p.reduction == Reduction::mean ? mine : 1.0;
   __syncthreads();
-  return divisor;
 }
 
 // All blocks' losses into one; `mine`: this thread's.

@@ -95,7 +95,8 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
 #endif
   constexpr float outside = -INFINITY;                // where there is no class
   const float power = p.scale * 1.4426950408889634f;  // exp(scale·d) = 2^(power·d)
-  double divisor = 0, losses = 0;
+  __shared__ double divisor;
+  double losses = 0;
   float per_row = 0;  // 1 / divisor
   int turns = 0;
   std::int64_t next_y = row < p.rows ? p.target[row] : p.ignore_index;
@@ -180,7 +181,7 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     }
 
     if (turns == 0) {  // after the first row's sums: other blocks may still be counting
-      divisor = find_divisor(p);
+      find_divisor(p, divisor);
       per_row = 1 / static_cast<float>(divisor);
     }
     if (lane == 0 && rank == 0 && is_row) {
@@ -231,7 +232,7 @@ __global__ void __launch_bounds__(most_threads(LANES), blocks_at_least(LANES))
     const int owner = at < head ? at : beyond >= 0 ? head + beyond : vector;
     if (is_mine && owner % team == lane) g[at] = narrow<S>(gradient(logit, at) - f.hit);
   }
-  if (turns == 0) divisor = find_divisor(p);  // a warp or block without a row must come here, too, and to finish
+  if (turns == 0) find_divisor(p, divisor);  // a warp or block without a row must come here, too, and to finish
   if ((LANES == 4 || turns == 0) && p.reduction != Reduction::none) finish(p, losses, divisor);
 #if __CUDA_ARCH__ >= 900
   if (CLUSTER)  // no block may end while another one writes into its memory
@@ -257,7 +258,7 @@ template <class S, bool SMOOTH> __global__ void __launch_bounds__(4 * few_rows)
   double divisor = 1;
   if (p.reduction == Reduction::mean && p.weight) {
     __shared__ double weights;
-    const double sum = sum_block(counts && lane == 0 ? weight_of(p, y) : 0);
+    const double sum = sum_block<true>(counts && lane == 0 ? weight_of(p, y) : 0);
     if (threadIdx.x == 0) weights = sum;
     __syncthreads();
     divisor = weights;
@@ -308,7 +309,7 @@ template <class S, bool SMOOTH> __global__ void __launch_bounds__(4 * few_rows)
     }
   }
   if (p.reduction == Reduction::none) return;
-  const double all = sum_block(loss);
+  const double all = sum_block<true>(loss);
   if (threadIdx.x == 0) *p.loss = narrow<S>(static_cast<float>(all) / static_cast<float>(divisor));
 }
 
