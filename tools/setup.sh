@@ -22,7 +22,7 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
   fi
   # Objects are kept there, for the next checkout: setup.py knows them by what they are made of.
   config=$(cd "$venv" && pwd)/hw4fast-build.cfg
-  printf '[build]\nbuild_temp = %s/hw4fast-objects\n' "$(dirname "$config")" >"$config"
+  printf '[build_ext]\nbuild_temp = %s/hw4fast-objects\n' "$(dirname "$config")" >"$config"
   # editable_mode=compat: a path, which is found from any folder; the other mode's hook loses to a folder named hw4fast.
   # The dependencies are large (torch with its CUDA libraries): install them only when their files have changed.
   wanted=$(cat pyproject.toml constraints.txt | cksum)-$1
