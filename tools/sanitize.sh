@@ -20,7 +20,7 @@ set_up "[dev]"
 
 # -O1: at -O3 the checks take ten minutes to compile. -g1: function names and line numbers.
 say "compiling csrc/ with the sanitizers into build/sanitize"
-objects=$(dirname "$PYTHON_IN_VENV")/../hw4fast-sanitize/$("$compiler" -dumpfullversion)  # as setup.sh keeps its own
+objects=$(dirname "$PYTHON_IN_VENV")/../hw4fast-sanitize/$("$compiler" -dumpfullversion)  # kept for the next checkout
 flags="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
 CXX=$compiler CFLAGS=$flags CXXFLAGS=$flags \
   "$PYTHON_IN_VENV" setup.py -q build --build-lib build/sanitize --build-temp "$objects"

@@ -8,7 +8,7 @@ say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 set_up() {  # $1: the extras to install, such as "[dev]", or nothing
-  local venv=${HW4FAST_VENV:-.venv} python=${PYTHON:-python3} config wanted
+  local venv=${HW4FAST_VENV:-.venv} python=${PYTHON:-python3} wanted
   command -v "$python" >/dev/null || fail "$python is not installed; hw4fast needs Python 3.11 or newer"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$("$python" --version) is too old; set PYTHON to a Python 3.11 or newer"
@@ -20,23 +20,19 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
     say "making the virtual environment $venv"
     "$python" -m venv "$venv" || fail "python -m venv failed; on Debian or Ubuntu: apt-get install python3-venv"
   fi
-  # Objects are kept there, for the next checkout: setup.py knows them by what they are made of.
-  config=$(cd "$venv" && pwd)/hw4fast-build.cfg
-  printf '[build_ext]\nbuild_temp = %s/hw4fast-objects\n' "$(dirname "$config")" >"$config"
   # editable_mode=compat: a path, which is found from any folder; the other mode's hook loses to a folder named hw4fast.
   # The dependencies are large (torch with its CUDA libraries): install them only when their files have changed.
   wanted=$(cat pyproject.toml constraints.txt | cksum)-$1
   if [ "$(cat "$venv/hw4fast-installed" 2>/dev/null)" != "$wanted" ]; then
     say "installing the dependencies as constraints.txt pins them (about 7 GB on disk; minutes, by your network)"
-    DIST_EXTRA_CONFIG=$config "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt \
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt \
       --config-settings editable_mode=compat -e ".$1"
     printf '%s' "$wanted" >"$venv/hw4fast-installed"
   elif [ "$(cat "$venv/hw4fast-compiled" 2>/dev/null)" = "$(compiled)" ]; then
     return  # pip would compile all of it again
   else
     say "compiling csrc/ into hw4fast._C"
-    DIST_EXTRA_CONFIG=$config "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps \
-      --config-settings editable_mode=compat -e .
+    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps --config-settings editable_mode=compat -e .
   fi
   compiled >"$venv/hw4fast-compiled"
 }
