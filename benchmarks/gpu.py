@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -238,23 +239,28 @@ def line(what: str, entry: dict[str, Any]) -> None:
 PARTS = {"small": small, "softmax": softmax, "conv": conv, "batch_norm": batch_norm}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(parts: dict[str, Callable[[], list[dict[str, Any]]]] = PARTS, about: str | None = __doc__) -> None:
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--only", default=",".join(parts))
     arguments = parser.parse_args()
+    wanted = arguments.only.split(",")
+    if unknown := [name for name in wanted if name not in parts]:
+        parser.error(f"unknown part {', '.join(unknown)}; known: {', '.join(parts)}")
     torch.backends.cudnn.benchmark = True
     results: dict[str, Any] = {}
-    for name in arguments.only.split(","):
+    for name in wanted:
         begin = time.perf_counter()
         try:
-            results[name] = PARTS[name]()
+            results[name] = parts[name]()
         except Exception as error:  # the other parts' numbers are not lost
             print(f"{name} failed: {type(error).__name__}: {error}", flush=True)
             results[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
         print(f"-- {name}: {time.perf_counter() - begin:.0f} s", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if failed := [name for name, found in results.items() if "error" in found]:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

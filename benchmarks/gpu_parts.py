@@ -1,4 +1,5 @@
 """What the parts of benchmarks/gpu.py's figures take on one GPU: python benchmarks/gpu_parts.py [--json FILE]
+[--only small,softmax,conv]
 
 The profile behind its ratios, kernel by kernel: conv_block's passes on seed_cnn's shapes by each way that it has
 (plain float and tensor cores), softmax_xent by what it makes of its rows' losses beside a copy, and what a loss's
@@ -8,14 +9,11 @@ tests/gpu and benchmarks/gpu.py do that.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from gpu import in_turns, told
+from gpu import in_turns, main, told
 from torch import Tensor
 
 from hw4fast.kernels.softmax_xent import REDUCTIONS
@@ -106,16 +104,5 @@ def behind_a_loss() -> list[dict[str, Any]]:
 PARTS = {"small": behind_a_loss, "softmax": softmax, "conv": convolutions}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    results: dict[str, Any] = {}
-    for name, part in PARTS.items():
-        results[name] = part()
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    main(PARTS, __doc__)
