@@ -62,7 +62,7 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   plan.shared = static_cast<std::size_t>(shared);
 
   const std::int64_t tiles = std::int64_t{1} * p.blocks * p.strips, blocks = up(s.o, tiling.n);
-  const bool two = 2 * shared <= most_shared && tiling.n == 32;           // blocks on a multiprocessor
+  const bool two = 2 * shared <= most_shared && tiling.n <= 32;           // blocks on a multiprocessor
   const std::int64_t wanted = std::max<std::int64_t>(1, cores / blocks);  // blocks side by side
   plan.grid = dim3(static_cast<unsigned>(std::min(tiles, two ? 2 * wanted : wanted)), static_cast<unsigned>(blocks));
   // Cycles of the tensor cores; of shared memory, 128 bytes each: A's rows, where eight in a row cross a line two of
@@ -99,7 +99,8 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
     throw std::invalid_argument("conv_block: wgmma is for compute capability 9.0, 64 channels on and over 32 outputs");
   Plan best;
   for (int cc = fitting; cc; cc = cc == 8 && !best.shared && choice.way != TensorWay::wgmma ? 2 : 0)
-    for (const Tiling &tiling : {Tiling{32, 2, cc, false},
+    for (const Tiling &tiling : {Tiling{16, 2, cc, false},
+                                 {32, 2, cc, false},
                                  {64, 2, cc, wgmma && cc == 8},
                                  {64, 1, 8, wgmma},
                                  {128, 1, 8, wgmma},
@@ -107,7 +108,8 @@ Plan best_plan(const TensorConvShape &s, int bytes, const TensorChoice &choice) 
                                  {64, 1, 8, wgmma, true},
                                  {64, 2, 8, wgmma, true},
                                  {128, 1, 8, wgmma, true}}) {
-      if (choice.columns ? tiling.n != choice.columns : tiling.n == 32 ? s.o > 32 : s.o <= tiling.n / 2) continue;
+      const bool wide_enough = s.o <= tiling.n || tiling.n > 32, needed = s.o > tiling.n / 2 || tiling.n == 16;
+      if (choice.columns ? tiling.n != choice.columns : !wide_enough || !needed) continue;
       if ((choice.rows && tiling.rows() != choice.rows) || tiling.cc != cc || (tiling.roles && !wgmma)) continue;
       const int first = std::max(1, choice.strips);
       for (int strips = first; strips == first || (!choice.strips && up(s.cols, strips) >= 7); ++strips) {
@@ -133,6 +135,7 @@ template <class T, int N, int MT, int CC> void start(const Plan &plan, cudaStrea
 
 template <class T> void start(const Plan &plan, cudaStream_t stream) {
   const auto [n, mt, cc, wgmma, roles] = plan.tiling;
+  if (n == 16) return cc == 8 ? start<T, 16, 2, 8>(plan, stream) : start<T, 16, 2, 2>(plan, stream);
   if (n == 32) return cc == 8 ? start<T, 32, 2, 8>(plan, stream) : start<T, 32, 2, 2>(plan, stream);
   if (n == 64 && mt == 1) return start<T, 64, 1, 8>(plan, stream);
   if (n == 64) return cc == 8 ? start<T, 64, 2, 8>(plan, stream) : start<T, 64, 2, 2>(plan, stream);

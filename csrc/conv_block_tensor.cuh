@@ -22,7 +22,7 @@ struct TensorConvShape {
 enum class TensorWay : int { best = 0, mma = 1, wgmma = 2 };
 struct TensorChoice {  // zeros: whatever is thought best
   TensorWay way = TensorWay::best;
-  int columns = 0, rows = 0;  // of a tile of the product: 32, 64 or 128; 128 or 256
+  int columns = 0, rows = 0;  // of a tile of the product: 16, 32, 64 or 128; 128 or 256
   int strips = 0;
   int shared = 0;  // bytes of shared memory at most
 };
@@ -67,8 +67,8 @@ int tensor_chunks(int chunks);
 
 // Whether the GPU and the shape are ones for tensor cores.
 bool tensor_conv_can(Dtype dtype, const TensorConvShape &s);
-// The weight lies as [o, kh, kw, c]; bias and code may be null; the others begin at multiples of 16 bytes. Throws
-// std::invalid_argument where tensor_conv_can't.
+// The weight lies as tensor_pack leaves it; bias and code may be null; the others begin at multiples of 16 bytes.
+// Throws std::invalid_argument where tensor_conv_can't.
 void tensor_conv(Dtype dtype, const TensorConvShape &s, const void *x, const void *weight, const void *bias, void *out,
                  std::uint8_t *code, const TensorChoice &choice, cudaStream_t stream, Turn turn = Turn::start);
 
@@ -85,7 +85,7 @@ bool tensor_conv_backward_can(Dtype dtype, const TensorConvShape &s);
 std::size_t tensor_conv_backward_scratch(Dtype dtype, const TensorConvShape &s);  // bytes
 void tensor_conv_backward(Dtype dtype, const TensorConvShape &s, const TensorGradients &of, const TensorChoice &choice,
                           cudaStream_t stream);
-// A weight of any strides as [o, kh, kw, c].
+// A weight of any strides as [o, kh, kw, c], floats rounded to tf32, as tensor_conv wants it.
 void tensor_pack(Dtype dtype, const void *weight, const std::int64_t (&strides)[4], int o, int c, int kh, int kw,
                  void *packed, cudaStream_t stream);
 

@@ -1,10 +1,11 @@
 // Gradients of a convolution on tensor cores.
 //
-// First the gradient before pool and ReLU is written out, channels-last and with whole chunks of channels, and summed
-// for the bias. The input's gradient is a convolution of it with the flipped weight (conv_block_tensor.cu; a stride
-// above 1 puts zeros between its pixels). The weight's gradient is a product whose inner dimension are the outputs'
-// pixels: rows are output channels, columns input channels, a sum per tap. Each block takes the taps, channels and a
-// share of the pixels; the shares' sums are added up in order, so that the result is the same every time.
+// First the gradient before pool and ReLU is written out, channels-last and with whole chunks of channels, floats
+// rounded to tf32, and summed for the bias. The input's gradient is a convolution of it with the flipped weight
+// (conv_block_tensor.cu; a stride above 1 puts zeros between its pixels). The weight's gradient is a product whose
+// inner dimension are the outputs' pixels: rows are output channels, columns input channels, a sum per tap. Each block
+// takes the taps, channels and a share of the pixels; the shares' sums are added up in order, so that the result is the
+// same every time.
 #include "conv_block_tensor_weights.cuh"
 
 #include <algorithm>
@@ -37,7 +38,7 @@ template <class T> __global__ void __launch_bounds__(256) pack_kernel(const T *w
     const std::int64_t row = i / inner / taps;
     const int down = p.flip ? p.kh - 1 - tap / p.kw : tap / p.kw, across = p.flip ? p.kw - 1 - tap % p.kw : tap % p.kw;
     const std::int64_t at = row * p.row_stride + k * p.deep_stride + down * p.down_stride + across * p.across_stride;
-    out[i] = k < p.deep ? weight[at] : narrow<T>(0.f);
+    out[i] = k < p.deep ? factor(weight[at]) : narrow<T>(0.f);
   }
 }
 
@@ -100,6 +101,7 @@ template <class T> struct Spreading {  // a chunk on its way
     for (int i = 0; i < numbers; ++i) {
       if (codes.code[i] != position) g.number[i] = narrow<T>(0.f);
       sum[i] += widen(g.number[i]);
+      g.number[i] = factor(g.number[i]);
     }
     static_cast<uint4 *>(p.out)[std::int64_t{1} * pixel * p.chunks + chunk] = g.bits;
   }

@@ -10,11 +10,13 @@
 //
 // With the pool four rows of A are a window's, and the same lane (MT = 2) or two neighbours have all four sums.
 // Columns are dealt out so that a lane's sums are of eight consecutive channels: column 8j + 2t + e of each 32 is
-// channel 8t + 2j + e.
+// channel 8t + 2j + e; of 16 columns there are four, 4t + 2j + e.
 #pragma once
 
 #include "conv_block_tensor.cuh"
 #include "mma.cuh"
+
+#include <algorithm>
 
 namespace hw4fast {
 
@@ -22,7 +24,9 @@ constexpr int tensor_threads = 256;
 
 // Where chunk k of pixel (or column) p lies, both counted in chunks: a row of eight chunks may hold several pixels. So
 // eight consecutive pixels' same chunks are in different banks.
-template <int CC> __device__ inline int swizzled(int p, int k) { return p * CC + (k ^ (p / (8 / CC) & (CC - 1))); }
+template <int CC> __device__ inline int swizzled(int p, int k) {
+  return p * CC + (k ^ static_cast<int>(static_cast<unsigned>(p) / (8 / CC) & (CC - 1)));
+}
 
 #ifdef HW4FAST_MMA
 
@@ -32,6 +36,7 @@ struct TensorPlace {  // of a unit (output, or window of the pool)
 
 template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads / 32> struct TensorTile {
   static constexpr int rows = 16 * WARPS * MT, eights = N / 8, steps = CC / 2, numbers = 16 / sizeof(T);
+  static constexpr int together = std::min(4, eights), mine = 2 * together;  // a lane's consecutive channels
   const TensorConv &p;
   Shared pictures, weights;  // two pictures, `slots` tiles of the weight
   int lane, warp, columns_from;
@@ -60,6 +65,10 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
 
   // Starts the copies number `begin` to `end` of this thread, of part `part` of a tile's picture.
   __device__ void copy_picture(int tile, int part, Shared to, int begin, int end) const {
+    copy_picture(tile, part, begin, end, [to](int pixel, int k) { return to + 16 * swizzled<CC>(pixel, k); });
+  }
+  template <class Place>  // where a pixel's chunk goes
+  __device__ void copy_picture(int tile, int part, int begin, int end, const Place &place) const {
     const int line = first_line(tile), strip = p.by_blocks.quotient(tile);
     const int left = strip * p.columns * p.side * p.s.sw - p.s.pw;
     const char *x = static_cast<const char *>(p.x);
@@ -71,15 +80,20 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
       const int chunk = part * CC + k;
       const bool there = image < p.s.n && row >= 0 && row < p.s.h && column >= 0 && column < p.s.w && chunk < p.chunks;
       const std::int64_t at = (static_cast<std::int64_t>(image) * p.s.h + row) * p.s.w + column;
-      copy_async(to + 16 * swizzled<CC>(pixel, k), there ? x + 16 * (at * p.chunks + chunk) : x, there);
+      copy_async(place(pixel, k), there ? x + 16 * (at * p.chunks + chunk) : x, there);
     }
+  }
+  // Rounds what this thread has copied of a picture, once that is there: its floats to tf32.
+  __device__ void round_picture(Shared picture) const {
+    for (int q = static_cast<int>(threadIdx.x); q < p.pixels * CC; q += tensor_threads)
+      round_chunk(picture + 16 * swizzled<CC>(q / CC, q % CC));
   }
   // Starts the copies of a tap's columns of the weight. A pass of all threads is so many columns, a multiple of 32.
   __device__ void copy_weight(int part, int tap, Shared to) const {
-    constexpr int pass = tensor_threads / CC;
+    constexpr int pass = tensor_threads / CC, group = 8 * together;
     const int column = static_cast<int>(threadIdx.x) / CC, k = static_cast<int>(threadIdx.x) % CC;
-    const int chunk = part * CC + k;
-    const int o = columns_from + column / 32 * 32 + column % 8 / 2 * 8 + column / 8 % 4 * 2 + column % 2;
+    const int chunk = part * CC + k, in_group = column % 8 / 2 * mine + column / 8 % together * 2 + column % 2;
+    const int o = columns_from + column / group * group + in_group;
     const char *weight = static_cast<const char *>(p.weight);
     const char *from = weight + 16 * ((static_cast<std::int64_t>(o) * p.taps + tap) * p.chunks + chunk);
     const std::int64_t further = std::int64_t{16} * pass * p.taps * p.chunks;
@@ -100,7 +114,7 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
 #pragma unroll
       for (int i = 0; i < count; ++i) {
         load_matrices(a[i][m], row ^ static_cast<Shared>(32 * (from + i)));
-        if constexpr (WGMMA && sizeof(T) == 4)  // it would cut what mma() rounds; B it does cut
+        if constexpr (WGMMA && sizeof(T) == 4)  // the picture itself is as it came
 #pragma unroll
           for (std::uint32_t &word : a[i][m]) word = to_tf32(word);
       }
@@ -157,27 +171,30 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
     }
   }
 
-  // Eight consecutive channels of one output. 16-bit numbers are 16 bytes, floats 32.
-  __device__ void store(std::int64_t output, int o, const float (&y)[8], const std::uint8_t (&code)[8]) const {
+  // Consecutive channels of one output: 8 to 32 bytes.
+  __device__ void store(std::int64_t output, int o, const float (&y)[mine], const std::uint8_t (&code)[mine]) const {
     T *out = static_cast<T *>(p.out) + output * p.s.o + o;
-    if (o + 8 <= p.s.o && p.s.o % 8 == 0) {
+    if (o + mine <= p.s.o && p.s.o % mine == 0) {
+      using Vector = std::conditional_t<mine * sizeof(T) == 8, uint2, uint4>;
+      constexpr int vectors = mine * sizeof(T) / sizeof(Vector);
       union {
-        T number[8];
-        uint4 chunk[sizeof(T) / 2];
+        T number[mine];
+        Vector vector[vectors];
       } packed;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) packed.number[i] = narrow<T>(y[i]);
+      for (int i = 0; i < mine; ++i) packed.number[i] = narrow<T>(y[i]);
 #pragma unroll
-      for (int i = 0; i < static_cast<int>(sizeof(T)) / 2; ++i) reinterpret_cast<uint4 *>(out)[i] = packed.chunk[i];
+      for (int i = 0; i < vectors; ++i) reinterpret_cast<Vector *>(out)[i] = packed.vector[i];
       if (!p.code) return;
-      std::uint64_t codes = 0;
+      using Codes = std::conditional_t<mine == 4, std::uint32_t, std::uint64_t>;
+      Codes codes = 0;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) codes |= static_cast<std::uint64_t>(code[i]) << 8 * i;
-      *reinterpret_cast<std::uint64_t *>(p.code + output * p.s.o + o) = codes;
+      for (int i = 0; i < mine; ++i) codes |= static_cast<Codes>(code[i]) << 8 * i;
+      *reinterpret_cast<Codes *>(p.code + output * p.s.o + o) = codes;
       return;
     }
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
+    for (int i = 0; i < mine; ++i)
       if (o + i < p.s.o) {
         out[i] = narrow<T>(y[i]);
         if (p.code) p.code[output * p.s.o + o + i] = code[i];
@@ -208,25 +225,25 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
                       : -1;
     }
 #pragma unroll
-    for (int block = 0; block < eights; block += 4) {
-      const int o = columns_from + block * 8 + 8 * t;
-      float added[8];
+    for (int block = 0; block < eights; block += together) {
+      const int o = columns_from + block * 8 + mine * t;
+      float added[mine];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) added[i] = bias && o + i < p.s.o ? widen(bias[o + i]) : 0;
-      float y[8];
-      std::uint8_t code[8];
+      for (int i = 0; i < mine; ++i) added[i] = bias && o + i < p.s.o ? widen(bias[o + i]) : 0;
+      float y[mine];
+      std::uint8_t code[mine];
       if (!p.s.pool) {
 #pragma unroll
         for (int r = 0; r < outputs; ++r) {
 #pragma unroll
-          for (int i = 0; i < 8; ++i)
+          for (int i = 0; i < mine; ++i)
             finish(sums[r / 2][block + i / 2][r % 2 * 2 + i % 2] + added[i], 0, y[i], code[i]);
           if (output[r] >= 0 && o < p.s.o) store(output[r], o, y, code);
         }
         continue;
       }
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
+      for (int i = 0; i < mine; ++i) {
         const int odd = MT == 1 ? g % 2 * 2 : 0;  // the first position that this lane has
         float best = sums[0][block + i / 2][i % 2] + added[i];
         int which = odd;
@@ -248,7 +265,7 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
 #endif  // HW4FAST_MMA
 
 // blocks.x goes through the tiles, blocks.y through the columns.
-template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_bounds__(tensor_threads, N == 32 ? 2 : 1)
+template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_bounds__(tensor_threads, N <= 32 ? 2 : 1)
     tensor_conv_kernel(const __grid_constant__ TensorConv p) {
   begin_turn(p.turn);
 #if defined(HW4FAST_MMA)
@@ -309,6 +326,8 @@ template <class T, int N, int MT, int CC, bool WGMMA> __global__ void __launch_b
           copies_wait<1>();
         else
           copies_wait<0>();
+        if constexpr (sizeof(T) == 4 && !WGMMA)
+          if (tap == 0) tile_of.round_picture(here);
 #ifdef HW4FAST_WGMMA
         if constexpr (WGMMA) fence_proxy_async();
 #endif

@@ -5,7 +5,7 @@
 // A block takes 8 or 4 chunks of output channels, up to 8 of the input's and some taps; of the pixels it takes every so
 // many-th tile of 128. Of each the gradient and the picture that its taps see come to shared memory once, as in
 // conv_block_tensor_kernel.cuh. There channels lie side by side and pixels, the inner dimension, one below the other:
-// ldmatrix turns that round for 16-bit numbers, floats are read one by one.
+// ldmatrix turns that round for 16-bit numbers, floats are read one by one, and rounded to tf32 before.
 #pragma once
 
 #include "conv_block_tensor_kernel.cuh"
@@ -17,6 +17,24 @@ namespace hw4fast {
 constexpr int pixel_tile = 128;
 constexpr int sums_of_warp = 20;  // products of 16 × 8 that a warp sums up
 constexpr int most_taps = 49;     // of a filter: 7×7
+
+// f(a constant): the least of 3, 5, 7 and `most` that is no less than `taps`.
+template <int most, class F> __device__ inline void with_taps(int taps, const F &f) {
+  if constexpr (most > 3)
+    if (taps <= 3) return f(std::integral_constant<int, 3>{});
+  if constexpr (most > 5)
+    if (taps <= 5) return f(std::integral_constant<int, 5>{});
+  if constexpr (most > 7)
+    if (taps <= 7) return f(std::integral_constant<int, 7>{});
+  f(std::integral_constant<int, most>{});
+}
+
+// Where a byte of pixels of CC chunks lies in shared memory, of its address if all lay in order. Eight pixels' same
+// chunks are in different banks, as ldmatrix wants it; of floats four pixels' two chunks, which are read one by one.
+template <class T, int CC> __device__ inline Shared crossed(Shared linear) {
+  constexpr Shared bits = 16 * (CC - 1);
+  return sizeof(T) == 2 ? linear ^ (linear >> 3 & bits) : linear ^ (linear >> 2 & bits & 0x60);
+}
 
 struct WeightGradient {
   TensorConv conv;                               // of tiles of 128 pixels, without pool; x is the input
@@ -46,13 +64,14 @@ template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_thre
   using Tile = TensorTile<T, 64, 1, CC, false>;
   // depth: pixels of a product
   constexpr int my_taps = Warps::my_taps, my_eights = Warps::my_eights, depth = 32 / sizeof(T);
+  constexpr bool floats = sizeof(T) == 4;
   HW4FAST_SHARED(raw);
   const TensorConv &c = p.conv;
   const Shared base = (shared_address(raw) + 1023) & ~static_cast<Shared>(1023);
-  constexpr int grad_bytes = pixel_tile * OC * 16;
-  const int picture_bytes = c.pixels * CC * 16, thread = static_cast<int>(threadIdx.x);
+  constexpr int grad_bytes = pixel_tile * OC * 16, pixel_bytes = CC * 16;
+  const int picture_bytes = c.pixels * pixel_bytes, thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
-  // from the start: two tiles of the gradient, two pictures; the pixels of the rows behind them
+  // from the start: two tiles of the gradient, two pictures; where the rows' pixels begin behind them
   int *pixels = reinterpret_cast<int *>(raw + (base - shared_address(raw)) + 2 * (grad_bytes + picture_bytes));
   const Tile tile_of{c, base + 2 * grad_bytes, 0, lane, 0, 0};
   const int o_tile = static_cast<int>(blockIdx.y) % p.o_tiles, rest = static_cast<int>(blockIdx.y) / p.o_tiles;
@@ -64,8 +83,11 @@ template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_thre
 
   auto copy_tile = [&](int tile, int buffer) {
     const int first = tile_of.first_unit(tile), line = tile_of.first_line(tile), strip = c.by_blocks.quotient(tile);
-    tile_of.copy_picture(tile, part, tile_of.pictures + static_cast<Shared>(buffer * picture_bytes), 0,
-                         (c.pixels * CC + tensor_threads - 1) / tensor_threads);
+    const Shared grads = base + static_cast<Shared>(buffer * grad_bytes);
+    const Shared picture = tile_of.pictures + static_cast<Shared>(buffer * picture_bytes);
+    tile_of.copy_picture(
+        tile, part, 0, (c.pixels * CC + tensor_threads - 1) / tensor_threads,
+        [picture](int pixel, int k) { return crossed<T, CC>(picture + static_cast<Shared>(16 * (pixel * CC + k))); });
     const char *grad = static_cast<const char *>(p.grad);
 #pragma unroll
     for (int i = 0; i < pixel_tile * OC / tensor_threads; ++i) {
@@ -74,12 +96,13 @@ template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_thre
       const int column = strip * c.columns + at.column;
       const bool there = unit < c.units && column < c.s.cols && chunk < p.o_chunks;
       const std::int64_t pixel = (static_cast<std::int64_t>(at.image) * c.s.rows + at.row) * c.s.cols + column;
-      copy_async(base + static_cast<Shared>(buffer * grad_bytes) + 16 * swizzled<OC>(row, k),
+      copy_async(crossed<T, OC>(grads + static_cast<Shared>(16 * q)),
                  there ? grad + 16 * (pixel * p.o_chunks + chunk) : grad, there);
     }
     if (thread < pixel_tile) {
       const TensorPlace at = tile_of.place(first + thread < c.units ? first + thread : first);
-      pixels[buffer * pixel_tile + thread] = (at.image * c.high + at.row * c.s.sh - line) * c.wide + at.column * c.s.sw;
+      const int pixel = (at.image * c.high + at.row * c.s.sh - line) * c.wide + at.column * c.s.sw;
+      pixels[buffer * pixel_tile + thread] = pixel_bytes * pixel;
     }
     copies_commit();
   };
@@ -88,54 +111,68 @@ template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_thre
 #pragma unroll
   for (int i = 0; i < my_taps * my_eights * 4; ++i) sums[i / (4 * my_eights)][i / 4 % my_eights][i % 4] = 0;
   const int tiles = c.blocks * c.strips, from = static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x);
-  const int first_offset = tap < c.taps ? tap / c.s.kw * c.wide + tap % c.s.kw : 0, first_across = tap % c.s.kw;
-  if (from < tiles) copy_tile(from, 0);
-  for (int tile = from, buffer = 0; tile < tiles; tile += stride, buffer ^= 1) {
-    copies_wait<0>();
-    __syncthreads();
-    if (tile + stride < tiles) copy_tile(tile + stride, buffer ^ 1);
-    const Shared grads = base + static_cast<Shared>(buffer * grad_bytes);
-    const Shared picture = tile_of.pictures + static_cast<Shared>(buffer * picture_bytes);
-    const int *rows = pixels + buffer * pixel_tile;
-    if (taps_here <= 0) continue;
-#pragma unroll(sizeof(T) == 2 ? 2 : 1)
+  int offsets[my_taps];  // of the taps, in bytes; who has fewer repeats the first, and keeps only what is its own
+  int offset = tap < c.taps ? tap / c.s.kw * c.wide + tap % c.s.kw : 0, across = tap % c.s.kw;
+#pragma unroll
+  for (int i = 0; i < my_taps; ++i) {
+    offsets[i] = i == 0 || i < taps_here ? pixel_bytes * offset : offsets[0];
+    ++offset;
+    if (++across == c.s.kw) across = 0, offset += c.wide - c.s.kw;
+  }
+  // What of a pixel this lane reads: of the gradient, of the picture. Its further columns are 32 bytes on each.
+  const int grad_lane = floats ? 16 * 4 * o_warp + 4 * g : 16 * (2 * o_warp + lane / 8 % 2);
+  const int lane_bytes = floats ? 16 * 2 * eight + 4 * g : 16 * (eight + lane / 16);
+  const auto multiply = [&](auto taps_of, Shared grads, Shared picture, const int *rows) {
+#pragma unroll(CC == 8 ? 1 : 2)
     for (int k = 0; k < pixel_tile; k += depth) {
       std::uint32_t a[4];
-      int mine, other = 0;  // the pixels that this lane points at
-      if constexpr (sizeof(T) == 2) {
-        mine = rows[k + lane % 16];
-        load_transposed(a, grads + 16 * swizzled<OC>(k + lane % 8 + lane / 16 * 8, o_warp * 2 + lane / 8 % 2));
+      const auto grad_of = [&](int row, int further) {
+        return crossed<T, OC>(grads + static_cast<Shared>(16 * OC * row + grad_lane)) ^ static_cast<Shared>(further);
+      };
+      const auto picture_of = [&](int pixel, int i) {
+        return crossed<T, CC>(picture + static_cast<Shared>(lane_bytes + pixel + offsets[i]));
+      };
+      if constexpr (floats) {
+        const int one = rows[k + t], other = rows[k + t + 4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = load_word(grad_of(k + t + i / 2 * 4, i % 2 * 32));
+#pragma unroll
+        for (int i = 0; i < decltype(taps_of)::value; ++i) {
+          const Shared first = picture_of(one, i), second = picture_of(other, i);
+#pragma unroll
+          for (Shared j = 0; j < my_eights; ++j)
+            mma<T>(sums[i][j], a, load_word(first ^ 32 * j), load_word(second ^ 32 * j));
+        }
       } else {
-        mine = rows[k + t], other = rows[k + t + 4];
+        const int pixel = rows[k + lane % 16];
+        load_transposed(a, grad_of(k + lane % 8 + lane / 16 * 8, 0));
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-          a[i] = load_word(grads + 16 * swizzled<OC>(k + t + i / 2 * 4, o_warp * 4 + i % 2 * 2 + g / 4) + g % 4 * 4);
-      }
-      int offset = first_offset, across = first_across;
+        for (int i = 0; i < decltype(taps_of)::value; ++i) {
+          const Shared first = picture_of(pixel, i);
 #pragma unroll
-      for (int i = 0; i < my_taps; ++i) {
-        if (i >= taps_here) break;
-        if constexpr (sizeof(T) == 2) {
-#pragma unroll
-          for (int j = 0; j < my_eights; j += 2) {
+          for (Shared j = 0; j < my_eights; j += 2) {
             std::uint32_t b[4];
-            load_transposed(b, picture + 16 * swizzled<CC>(mine + offset, eight + j + lane / 16));
+            load_transposed(b, first ^ 16 * j);
             mma<T>(sums[i][j], a, b[0], b[1]);
             mma<T>(sums[i][j + 1], a, b[2], b[3]);
           }
-        } else {
-#pragma unroll
-          for (int j = 0; j < my_eights; ++j) {
-            const int chunk = (eight + j) * 2 + g / 4;
-            const std::uint32_t b0 = load_word(picture + 16 * swizzled<CC>(mine + offset, chunk) + g % 4 * 4);
-            const std::uint32_t b1 = load_word(picture + 16 * swizzled<CC>(other + offset, chunk) + g % 4 * 4);
-            mma<T>(sums[i][j], a, b0, b1);
-          }
         }
-        ++offset;
-        if (++across == c.s.kw) across = 0, offset += c.wide - c.s.kw;
       }
     }
+  };
+  if (from < tiles) copy_tile(from, 0);
+  for (int tile = from, buffer = 0; tile < tiles; tile += stride, buffer ^= 1) {
+    const Shared picture = tile_of.pictures + static_cast<Shared>(buffer * picture_bytes);
+    copies_wait<0>();
+    if constexpr (floats)  // the gradient came rounded; each thread has its own copies now
+      for (int q = thread; q < c.pixels * CC; q += tensor_threads)
+        round_chunk(crossed<T, CC>(picture + static_cast<Shared>(16 * q)));
+    __syncthreads();
+    if (tile + stride < tiles) copy_tile(tile + stride, buffer ^ 1);
+    if (taps_here > 0)
+      with_taps<my_taps>(p.taps_each, [&](auto taps_of) {
+        multiply(taps_of, base + static_cast<Shared>(buffer * grad_bytes), picture, pixels + buffer * pixel_tile);
+      });
   }
 
   const int channels = c.chunks * Warps::numbers;

@@ -1,5 +1,7 @@
 // Tensor cores and asynchronous copies of 16 bytes, each with a plain twin for the emulator.
 //
+// Floats are multiplied as tf32, whose last bits mma cuts off: who writes them where it reads has rounded them.
+//
 // All sizes are bytes, so that 16-bit numbers and tf32 share the code: a "chunk" is 16 bytes (8 bfloat16 or float16, 4
 // tf32), a step of a product is two chunks deep. A fragment is what a lane holds: with g = lane / 4 and t = lane % 4
 //
@@ -46,7 +48,7 @@ template <class T> float element(const Words *lanes_of_row, int first, int secon
   const Words &of = lanes_of_row[k % per_chunk / per_word];
   const std::uint32_t word = of.word[k < per_chunk ? first : second];
   if constexpr (sizeof(T) == 4) {
-    return bits_as<float>(to_tf32(word));
+    return bits_as<float>(word & 0xffffe000);
   } else {
     const std::uint16_t bits = static_cast<std::uint16_t>(k % 2 ? word >> 16 : word);
     T value;
@@ -76,6 +78,12 @@ inline std::uint32_t load_word(Shared from) {
   std::uint32_t word;
   std::memcpy(&word, reinterpret_cast<const void *>(from), 4);
   return word;
+}
+inline void round_chunk(Shared at) {
+  for (Shared word = at; word < at + 16; word += 4) {
+    const std::uint32_t rounded = to_tf32(load_word(word));
+    std::memcpy(reinterpret_cast<void *>(word), &rounded, 4);
+  }
 }
 
 template <class T> void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
@@ -186,26 +194,34 @@ __device__ inline std::uint32_t to_tf32(std::uint32_t x) {
   return rounded;
 }
 
-// d += a · b. T: __nv_bfloat16, __half, or float, whose numbers are rounded to tf32.
+// Four floats in shared memory.
+__device__ inline void round_chunk(Shared at) {
+  std::uint32_t a, b, c, d;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
+  a = to_tf32(a), b = to_tf32(b), c = to_tf32(c), d = to_tf32(d);
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+// d += a · b. T: __nv_bfloat16, __half, or float.
 template <class T>
 __device__ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
-#define HW4FAST_MMA_OPERANDS(A, B)                                                \
+#define HW4FAST_MMA_OPERANDS                                                      \
   "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]), \
                                                                       "+f"(d[1]), \
                                                                       "+f"(d[2]), \
                                                                       "+f"(d[3])  \
-      : "r"(A(a[0])), "r"(A(a[1])), "r"(A(a[2])), "r"(A(a[3])), "r"(B(b0)), "r"(B(b1))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1)
 template <> __device__ inline void mma<__nv_bfloat16>(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                                       std::uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 " HW4FAST_MMA_OPERANDS(, ));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 " HW4FAST_MMA_OPERANDS);
 }
 template <>
 __device__ inline void mma<__half>(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 " HW4FAST_MMA_OPERANDS(, ));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 " HW4FAST_MMA_OPERANDS);
 }
 template <>
 __device__ inline void mma<float>(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 " HW4FAST_MMA_OPERANDS(to_tf32, to_tf32));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 " HW4FAST_MMA_OPERANDS);
 }
 #undef HW4FAST_MMA_OPERANDS
 
@@ -275,5 +291,13 @@ template <class T> __device__ inline void wgmma(float (&d)[16][4], const std::ui
 
 #endif  // HW4FAST_WGMMA
 #endif  // HW4FAST_EMULATED
+
+// As products want it: a float rounded to tf32, the nearest of 11 bits, the larger of two.
+template <class T> __device__ inline T factor(T x) {
+#ifdef HW4FAST_MMA
+  if constexpr (std::is_same_v<T, float>) return __uint_as_float(to_tf32(__float_as_uint(x)));
+#endif
+  return x;
+}
 
 }  // namespace hw4fast

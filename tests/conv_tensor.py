@@ -13,8 +13,9 @@ from torch.nn import functional
 from hw4fast.kernels import conv_block as card
 
 CODES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
-# Relative Frobenius errors: of an output rounded to its dtype; tf32 rounds the factors.
-BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 5e-3, torch.float16: 1e-3}
+# Relative Frobenius errors: of an output rounded to its dtype, or of one factor of the products rounded to tf32. Were
+# that one's last bits cut off instead, it would be more.
+BOUNDS = {torch.float32: 2.5e-4, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 
 
 class Case(NamedTuple):
@@ -38,6 +39,8 @@ SMALL = [
     Case((1, 128, 8, 8), 136, (2, 3), stride=(1, 2), padding=(0, 1), pool=True, relu=False),
     Case((2, 24, 9, 30), 64, (4, 1), stride=(2, 1), padding=(5, 0)),
     Case((40, 16, 3, 3), 33, (3, 3), padding=(1, 1), bias=False),  # tiles over many images
+    Case((2, 16, 9, 8), 40, (7, 7), padding=(3, 3)),  # the most taps of a warp
+    Case((1, 32, 8, 9), 12, (7, 7), padding=(3, 3), pool=True),
 ]
 # Pictures of whole chunks don't fit in a smaller GPU's shared memory.
 SPREAD = Case((4, 64, 20, 20), 32, (7, 7), stride=(2, 2), padding=(3, 3))
@@ -45,6 +48,8 @@ SPREAD = Case((4, 64, 20, 20), 32, (7, 7), stride=(2, 2), padding=(3, 3))
 # columns, rows, strips and shared memory of TensorChoice in csrc/conv_block_tensor.cuh
 CHOICES = [
     (Case((15, 16, 9, 11), 32, (3, 3), padding=(1, 1)), (32, 256, 1, 0)),
+    (Case((15, 64, 9, 11), 16, (3, 3), padding=(1, 1)), (16, 256, 2, 48 << 10)),
+    (Case((15, 16, 9, 11), 13, (3, 3), padding=(1, 1), pool=True), (16, 256, 1, 0)),
     (Case((15, 16, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 48 << 10)),
     (Case((13, 128, 8, 13), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 0)),
     (Case((14, 128, 8, 13), 64, (3, 3), padding=(1, 1), pool=True), (64, 256, 2, 0)),
@@ -69,13 +74,18 @@ ROLES = [
 ]
 
 
+def rounded(x: Tensor) -> Tensor:
+    """Of float32 tf32's numbers nearest to these, the larger of two."""
+    return x if x.dtype != torch.float32 else ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
 def tensors(case: Case, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
     random = torch.Generator().manual_seed(seed)
     n, c, h, w = case.shape
     x = torch.randn(n, h, w, c, generator=random).to(dtype).to(device).permute(0, 3, 1, 2)
     weight = torch.randn(case.o, *case.kernel, c, generator=random) / (c * case.kernel[0] * case.kernel[1]) ** 0.5
     bias = torch.randn(case.o, generator=random).to(dtype).to(device) if case.bias else None
-    return x, weight.to(dtype).to(device).permute(0, 3, 1, 2), bias
+    return x, rounded(weight.to(dtype)).to(device).permute(0, 3, 1, 2), bias
 
 
 def sides(case: Case) -> tuple[int, int]:
@@ -212,9 +222,10 @@ def check_backward(module: ModuleType, case: Case, dtype: torch.dtype, device: s
     outputs = [(tensor.data_ptr()) for tensor in (grad_x, grad_weight, grad_bias)]
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in inputs]
     module.conv_tensor_backward(*arguments, addresses, *strides, outputs, scratch.data_ptr(), stream)
-    assert error(grad_x.permute(0, 3, 1, 2), leaves[0].grad) < BOUNDS[dtype]
-    assert error(grad_weight, leaves[1].grad) < BOUNDS[dtype]
-    assert error(grad_bias, b.grad) < BOUNDS[dtype]
+    bound = BOUNDS[dtype] * (1.4 if dtype == torch.float32 else 1)  # both factors are rounded
+    assert error(grad_x.permute(0, 3, 1, 2), leaves[0].grad) < bound
+    assert error(grad_weight, leaves[1].grad) < bound
+    assert error(grad_bias, b.grad) < bound
     again = torch.full_like(weight, float("nan"))
     outputs[1] = again.data_ptr()
     module.conv_tensor_backward(*arguments, addresses, *strides, outputs, scratch.data_ptr(), stream)
@@ -226,4 +237,4 @@ def check_pack(module: ModuleType, dtype: torch.dtype, device: str) -> None:
     packed = poisoned(7, 3, 2, 11, dtype=dtype, device=device)
     stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
     module.conv_tensor_pack(CODES[dtype], weight.data_ptr(), weight.stride(), weight.shape, packed.data_ptr(), stream)
-    assert torch.equal(packed, weight.permute(0, 2, 3, 1))
+    assert torch.equal(packed, rounded(weight).permute(0, 2, 3, 1))

@@ -32,7 +32,7 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
     conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
 
 
-WGMMA = [*(pair for pair in conv_tensor.CHOICES if pair[0].shape[1] >= 64), *conv_tensor.ROLES]
+WGMMA = [*(pair for pair in conv_tensor.CHOICES if min(pair[0].shape[1], pair[1][0]) >= 64), *conv_tensor.ROLES]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
