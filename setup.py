@@ -3,7 +3,7 @@
 CXXFLAGS             may name an optimisation level of its own, as tools/sanitize.sh does
 HW4FAST_CUDA         0: without CUDA though an nvcc is there; 1: an error without one; else: as it is found
 HW4FAST_CUDA_ARCHS   for which GPUs, "75 80 86 90a 100 120" by default; the last's PTX comes, too
-MAX_JOBS             files compiled at a time, 2 by default
+MAX_JOBS             files compiled at a time, 2 by default, into HW4FAST_OBJECTS if set: pip's folder is new each time
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from setuptools.errors import CompileError
 # without Python: onnxruntime's operators, and what they share with the module
 SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_fft", "conv_forward", "conv_winograd", "isa")]
 SOURCES = sorted({str(path) for path in Path("csrc").glob("*.cpp")} - {"csrc/ort_ops.cpp"})
-HEADERS = sorted(str(path) for pattern in ("*.h", "*.inl") for path in Path("csrc").glob(pattern))
+HEADERS = sorted(map(str, [*Path("csrc").glob("*.h"), *Path("csrc").glob("*.inl")]))
 CUDA_SOURCES, CUDA_HEADERS = (sorted(map(str, Path("csrc").glob(f"*.{kind}"))) for kind in ("cu", "cuh"))
 
 if sys.platform == "win32":
@@ -50,12 +50,13 @@ def cuda_flags() -> list[str]:
     ptx = [{"86": "80", "120": "100"}.get(arch, arch) for arch in archs]  # no kernel asks for more than the elder has
     code = [f"-gencode=arch=compute_{elder},code=sm_{arch}" for elder, arch in zip(ptx, archs, strict=True)]
     code += [f"-gencode=arch=compute_{ptx[-1]},code=compute_{ptx[-1]}"] * (ptx[-1][-1] != "a")  # a: for none to come
-    code += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
-    return ["-std=c++17", "-O3", *code, f'-DHW4FAST_CUDA_ARCHS="{" ".join(archs)}"', "--threads=2"]
+    code += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra", f'-DHW4FAST_CUDA_ARCHS="{" ".join(archs)}"']
+    return ["-std=c++17", "-O3", "--threads=2", *code]
 
 
 class BuildExtensions(build_ext):
     def build_extension(self, ext: Pybind11Extension) -> None:
+        self.build_temp, self.force = os.environ.get("HW4FAST_OBJECTS", self.build_temp), True  # link again
         if ext.name == "hw4fast._cuda":  # the last one: NAME.cpp and NAME.cu would have one object's name
             self.build_temp += "/cuda"
             self.compiler.src_extensions = [".cu"]
@@ -74,10 +75,9 @@ def compile_cuda(obj: str, src: str, ext: str, cc_args: list[str], extra: list[s
 def forget_stale(made: Path, source: str) -> None:
     """Drops an object that is not of what goes into it now; dates don't say that, a clone's are all new."""
     wishes = map(os.environ.get, ("CXX", "CFLAGS", "CXXFLAGS", "HW4FAST_CUDA_ARCHS"))
-    options = repr([flags, *wishes, sys.version, pybind11_version]).encode()
-    read = [source, *(CUDA_HEADERS if source.endswith(".cu") else HEADERS)]
-    key = hashlib.sha256(b"".join([options, *(Path(path).read_bytes() for path in read)])).hexdigest()
-    note = made.with_suffix(".key")
+    note, read = made.with_suffix(".key"), ["setup.py", source, *(CUDA_HEADERS if source[-3:] == ".cu" else HEADERS)]
+    parts = [repr([*wishes, sys.version, pybind11_version]).encode(), *(Path(path).read_bytes() for path in read)]
+    key = hashlib.sha256(b"".join(parts)).hexdigest()
     if not (note.exists() and note.read_text() == key):
         made.unlink(missing_ok=True)
         made.parent.mkdir(parents=True, exist_ok=True)

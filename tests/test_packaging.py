@@ -1,6 +1,7 @@
 """The sdist holds what a build needs, the wheel only what a user needs."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -85,3 +86,41 @@ def test_with_an_nvcc_the_wheel_is_the_same_but_for_the_cuda_kernels(built, tmp_
     assert more.startswith("hw4fast/_cuda.") and not without.keys() - found.keys()
     assert plain.name == with_cuda.name
     assert {name for name in without if found[name] != without[name] and not name.endswith("/RECORD")} == set()
+
+
+@pytest.mark.slow
+def test_only_what_has_changed_is_compiled_again(tmp_path):
+    source, objects = tmp_path / "source", tmp_path / "objects"
+    shutil.copytree(ROOT / "csrc", source / "csrc")
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    (source / "hw4fast").mkdir()
+    (source / "hw4fast/__init__.py").touch()
+    known: dict[str, int] = {}
+
+    def compiled(**more: str) -> set[str]:
+        command = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(tmp_path / "lib")]
+        environment = with_compilers(tmp_path, "1") | {"HW4FAST_OBJECTS": str(objects)} | more
+        result = subprocess.run(command, env=environment, cwd=source, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+        found = {str(path.relative_to(objects)): path.stat().st_mtime_ns for path in objects.rglob("*.o")}
+        new = {name for name, made in found.items() if known.get(name) != made}
+        known.update(found)
+        return new
+
+    def append(name: str) -> None:
+        with (source / "csrc" / name).open("a") as file:
+            file.write("// more\n")
+
+    plain = {f"csrc/{path.stem}.o" for path in (source / "csrc").glob("*.cpp")}
+    cuda = {f"cuda/csrc/{path.stem}.o" for path in (source / "csrc").glob("*.cu")}
+    assert compiled() == plain | cuda
+    (source / "csrc/isa.cpp").touch()
+    assert compiled() == set()
+    append("isa.cpp")
+    assert compiled() == {"csrc/isa.o"}
+    append("parallel.h")
+    assert compiled() == plain
+    append("cuda.cuh")
+    assert compiled() == cuda
+    assert compiled(CXXFLAGS="-O1") == plain | cuda

@@ -22,8 +22,8 @@ set_up "[dev]"
 say "compiling csrc/ with the sanitizers into build/sanitize"
 objects=$(dirname "$PYTHON_IN_VENV")/../hw4fast-sanitize/$("$compiler" -dumpfullversion)  # kept for the next checkout
 flags="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"
-CXX=$compiler CFLAGS=$flags CXXFLAGS=$flags \
-  "$PYTHON_IN_VENV" setup.py -q build --build-lib build/sanitize --build-temp "$objects"
+CXX=$compiler CFLAGS=$flags CXXFLAGS=$flags HW4FAST_OBJECTS=$objects \
+  "$PYTHON_IN_VENV" setup.py -q build --build-lib build/sanitize
 grep -q __asan_report build/sanitize/hw4fast/_C.*.so || fail "the flags did not arrive: build/sanitize has no checks"
 if [ "${1:-}" = compile ]; then exit; fi
 

@@ -25,16 +25,20 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
   wanted=$(cat pyproject.toml constraints.txt | cksum)-$1
   if [ "$(cat "$venv/hw4fast-installed" 2>/dev/null)" != "$wanted" ]; then
     say "installing the dependencies as constraints.txt pins them (about 7 GB on disk; minutes, by your network)"
-    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check -c constraints.txt \
-      --config-settings editable_mode=compat -e ".$1"
+    pip_install -c constraints.txt -e ".$1"
     printf '%s' "$wanted" >"$venv/hw4fast-installed"
   elif [ "$(cat "$venv/hw4fast-compiled" 2>/dev/null)" = "$(compiled)" ]; then
     return  # pip would compile all of it again
   else
     say "compiling csrc/ into hw4fast._C"
-    "$PYTHON_IN_VENV" -m pip install -q --disable-pip-version-check --no-deps --config-settings editable_mode=compat -e .
+    pip_install --no-deps -e .
   fi
   compiled >"$venv/hw4fast-compiled"
+}
+
+pip_install() {  # what was compiled stays in the virtual environment, and of that the next time only what has changed is
+  HW4FAST_OBJECTS=$(dirname "$PYTHON_IN_VENV")/../hw4fast-objects "$PYTHON_IN_VENV" -m pip install -q \
+    --disable-pip-version-check --config-settings editable_mode=compat "$@"
 }
 
 compiled() {  # what is compiled here, and of what: another folder, source, flag or library gives another line
