@@ -1,5 +1,6 @@
 // Chooses tiles for a convolution on tensor cores and starts the kernel of conv_block_tensor_kernel.cuh, or on
 // Hopper that of conv_block_tensor_roles.cuh.
+#include "conv_block_tensor_kernel.cuh"
 #include "conv_block_tensor_roles.cuh"
 
 #include <algorithm>
@@ -75,7 +76,8 @@ Plan plan(const TensorConvShape &s, int bytes, const Tiling &tiling, int strips,
   // Two warps' instructions per cycle, of two on each quarter: addresses, products and copies.
   const double products =
       tiling.cc / 2 * (tiling.wgmma ? 3 * tiling.mt : tiling.mt + tiling.n / 16 * (1 + 2 * tiling.mt));
-  const double per_tap = 75 + products + (p.slots ? 12.0 * tiling.n * tiling.cc / tensor_threads : 0);
+  const double around = tiling.n <= 32 && !p.slots ? 10 : 75;  // the lean loop or the other
+  const double per_tap = around + products + (p.slots ? 12.0 * tiling.n * tiling.cc / tensor_threads : 0);
   double issuing = 2 * p.parts * (p.taps * per_tap + 45.0 * p.pixels * tiling.cc / tensor_threads);
   if (tiling.roles)  // of the producers, two cycles each
     issuing = p.parts * (45.0 * p.pixels / 16 + (p.slots ? p.taps * (150 + 20.0 * tiling.n / 16) : 0));

@@ -9,7 +9,7 @@
 // weight stays) is `full` when all producers' copies are there, and `free` when no consumer reads it any more.
 #pragma once
 
-#include "conv_block_tensor_kernel.cuh"
+#include "conv_block_tensor_tile.cuh"
 
 namespace hw4fast {
 

@@ -4,11 +4,11 @@
 //
 // A block takes 8 or 4 chunks of output channels, up to 8 of the input's and some taps; of the pixels it takes every so
 // many-th tile of 128. Of each the gradient and the picture that its taps see come to shared memory once, as in
-// conv_block_tensor_kernel.cuh. There channels lie side by side and pixels, the inner dimension, one below the other:
+// conv_block_tensor_tile.cuh. There channels lie side by side and pixels, the inner dimension, one below the other:
 // ldmatrix turns that round for 16-bit numbers, floats are read one by one, and rounded to tf32 before.
 #pragma once
 
-#include "conv_block_tensor_kernel.cuh"
+#include "conv_block_tensor_tile.cuh"
 
 #include <algorithm>
 
@@ -18,15 +18,17 @@ constexpr int pixel_tile = 128;
 constexpr int sums_of_warp = 20;  // products of 16 × 8 that a warp sums up
 constexpr int most_taps = 49;     // of a filter: 7×7
 
-// f(a constant): the least of 3, 5, 7 and `most` that is no less than `taps`.
-template <int most, class F> __device__ inline void with_taps(int taps, const F &f) {
-  if constexpr (most > 3)
-    if (taps <= 3) return f(std::integral_constant<int, 3>{});
-  if constexpr (most > 5)
-    if (taps <= 5) return f(std::integral_constant<int, 5>{});
-  if constexpr (most > 7)
-    if (taps <= 7) return f(std::integral_constant<int, 7>{});
-  f(std::integral_constant<int, most>{});
+// f(a constant): the first of these and `most` that is no less than `taps`.
+template <int most, int first, int... others, class F> __device__ inline void with_taps(int taps, const F &f) {
+  if constexpr (first >= most) {
+    f(std::integral_constant<int, most>{});
+  } else {
+    if (taps <= first) return f(std::integral_constant<int, first>{});
+    if constexpr (sizeof...(others) > 0)
+      with_taps<most, others...>(taps, f);
+    else
+      f(std::integral_constant<int, most>{});
+  }
 }
 
 // Where a byte of pixels of CC chunks lies in shared memory, of its address if all lay in order. Eight pixels' same
@@ -170,7 +172,7 @@ template <class T, int CC, int OC> __global__ void __launch_bounds__(tensor_thre
     __syncthreads();
     if (tile + stride < tiles) copy_tile(tile + stride, buffer ^ 1);
     if (taps_here > 0)
-      with_taps<my_taps>(p.taps_each, [&](auto taps_of) {
+      with_taps<my_taps, 1, 2, 3, 4, 5, 7>(p.taps_each, [&](auto taps_of) {
         multiply(taps_of, base + static_cast<Shared>(buffer * grad_bytes), picture, pixels + buffer * pixel_tile);
       });
   }

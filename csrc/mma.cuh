@@ -36,7 +36,10 @@ inline void copy_async(Shared to, const void *from, bool there) {
 inline void copies_commit() {}
 template <int pending> inline void copies_wait() {}
 
-inline std::uint32_t to_tf32(std::uint32_t x) { return (x + 0x1000) & 0xffffe000; }
+inline std::uint32_t to_tf32(std::uint32_t x) {
+  const bool finite = (x & 0x7f800000) != 0x7f800000;
+  return (finite ? x + 0x1000 : x) & 0xffffe000;
+}
 
 namespace emulator {
 struct Words {

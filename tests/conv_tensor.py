@@ -51,6 +51,7 @@ CHOICES = [
     (Case((15, 64, 9, 11), 16, (3, 3), padding=(1, 1)), (16, 256, 2, 48 << 10)),
     (Case((15, 16, 9, 11), 13, (3, 3), padding=(1, 1), pool=True), (16, 256, 1, 0)),
     (Case((15, 16, 9, 11), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 48 << 10)),
+    (Case((9, 256, 9, 11), 64, (1, 1)), (64, 256, 2, 94 << 10)),
     (Case((13, 128, 8, 13), 64, (3, 3), padding=(1, 1)), (64, 256, 2, 0)),
     (Case((14, 128, 8, 13), 64, (3, 3), padding=(1, 1), pool=True), (64, 256, 2, 0)),
     (Case((5, 136, 8, 13), 136, (1, 1)), (128, 128, 1, 0)),
@@ -160,24 +161,31 @@ def check_forward(
         assert not dead.any()
 
 
-def check_codes(module: ModuleType, device: str, relu: bool, pool: bool, choice: tuple[int, ...]) -> None:
+def check_codes(
+    module: ModuleType,
+    device: str,
+    relu: bool,
+    pool: bool,
+    choice: tuple[int, ...],
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
     """Small whole numbers are exact, so outputs and codes must be: many ties, zeros, and a NaN here and there."""
     case = Case((3, 64, 11, 13), 64, (3, 3), padding=(1, 1), relu=relu, pool=pool)
     random = torch.Generator().manual_seed(7)
     x = torch.randint(-1, 2, (3, 11, 13, 64), generator=random) * (torch.rand(3, 11, 13, 64, generator=random) < 0.1)
     weight = torch.randint(-1, 2, (64, 3, 3, 64), generator=random)
     bias = torch.randint(-1, 2, (64,), generator=random)
-    x, weight, bias = (tensor.to(torch.bfloat16).to(device) for tensor in (x, weight, bias))
+    x, weight, bias = (tensor.to(dtype).to(device) for tensor in (x, weight, bias))
     x[0, 5, 5, 3] = x[2, 0, 12, 63] = float("nan")
     x, weight = x.permute(0, 3, 1, 2), weight.permute(0, 3, 1, 2)
     arrays = [tensor.double().cpu().numpy() for tensor in (x, weight, bias)]
     wanted, wanted_code = card.reference(*arrays, padding=case.padding, relu=relu, pool=pool)
     n, o, rows, cols = wanted.shape
-    output = poisoned(n, rows, cols, o, dtype=torch.bfloat16, device=device)
+    output = poisoned(n, rows, cols, o, dtype=dtype, device=device)
     code = poisoned(n, rows, cols, o, dtype=torch.uint8, device=device)
     stream = torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
     addresses = [tensor.data_ptr() for tensor in (x, weight, bias, output, code)]
-    module.conv_tensor(2, numbers(case, rows, cols), relu, pool, *addresses, choice, stream)
+    module.conv_tensor(CODES[dtype], numbers(case, rows, cols), relu, pool, *addresses, choice, stream)
     found = output.permute(0, 3, 1, 2).double().cpu()
     torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=0, equal_nan=True)
     assert torch.equal(code.cpu(), torch.from_numpy(wanted_code))

@@ -32,6 +32,11 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
     conv_tensor.check_forward(module, case, torch.bfloat16, "cpu", seed=1, choice=(0, *choice))
 
 
+@pytest.mark.parametrize("case, choice", conv_tensor.CHOICES[1:5], ids=str)
+def test_tiles_of_floats(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...]) -> None:
+    conv_tensor.check_forward(module, case, torch.float32, "cpu", seed=1, choice=(0, *choice))
+
+
 WGMMA = [*(pair for pair in conv_tensor.CHOICES if min(pair[0].shape[1], pair[1][0]) >= 64), *conv_tensor.ROLES]
 
 
@@ -52,6 +57,11 @@ def test_wgmma_in_float16(module: ModuleType, case: conv_tensor.Case, choice: tu
 @pytest.mark.parametrize("rows", [128, 192, 256])
 def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool) -> None:
     conv_tensor.check_codes(module, "cpu", relu, pool, (2 if rows == 192 else 0, 64, rows, 0, 0))
+
+
+@pytest.mark.parametrize("rows", [128, 192, 256])
+def test_codes_of_floats(module: ModuleType, rows: int) -> None:
+    conv_tensor.check_codes(module, "cpu", True, True, (2 if rows == 192 else 0, 64, rows, 0, 0), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)

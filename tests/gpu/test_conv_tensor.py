@@ -66,8 +66,9 @@ def test_tiles(module: ModuleType, case: conv_tensor.Case, strips: int, columns:
 
 
 @pytest.mark.parametrize("case, choice", conv_tensor.CHOICES, ids=str)
-def test_choices(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ...]) -> None:
-    conv_tensor.check_forward(module, case, torch.float16, "cuda", 4, (MMA, *choice))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_choices(module: ModuleType, dtype: torch.dtype, case: conv_tensor.Case, choice: tuple[int, ...]) -> None:
+    conv_tensor.check_forward(module, case, dtype, "cuda", 4, (MMA, *choice))
 
 
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
@@ -82,10 +83,11 @@ def test_roles(module: ModuleType, case: conv_tensor.Case, choice: tuple[int, ..
 @pytest.mark.parametrize("pool", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("rows", [128, 192, 256])
-def test_codes(module: ModuleType, rows: int, relu: bool, pool: bool, way: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_codes(module: ModuleType, dtype: torch.dtype, rows: int, relu: bool, pool: bool, way: int) -> None:
     if (way == WGMMA and torch.cuda.get_device_capability() != (9, 0)) or (way == MMA and rows == 192):
         pytest.skip("wgmma needs compute capability 9.0, and such tiles need wgmma")
-    conv_tensor.check_codes(module, "cuda", relu, pool, (way, 64, rows, 0, 0))
+    conv_tensor.check_codes(module, "cuda", relu, pool, (way, 64, rows, 0, 0), dtype)
 
 
 @pytest.mark.parametrize("dtype", conv_tensor.CODES, ids=str)
