@@ -17,14 +17,12 @@ from pathlib import Path
 
 from pybind11 import __version__ as pybind11_version
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
-from setuptools import setup
-from setuptools.errors import CompileError
+from setuptools import errors, setup
 
 # without Python: onnxruntime's operators, and what they share with the module
 SHARED = [f"csrc/{name}.cpp" for name in ("conv_depthwise", "conv_fft", "conv_forward", "conv_winograd", "isa")]
 SOURCES = sorted({str(path) for path in Path("csrc").glob("*.cpp")} - {"csrc/ort_ops.cpp"})
-HEADERS = sorted(map(str, [*Path("csrc").glob("*.h"), *Path("csrc").glob("*.inl")]))
-CUDA_SOURCES, CUDA_HEADERS = (sorted(map(str, Path("csrc").glob(f"*.{kind}"))) for kind in ("cu", "cuh"))
+HEADERS, CUDA_SOURCES, CUDA_HEADERS = (sorted(map(str, Path("csrc").glob(p))) for p in ("*.[hi]*", "*.cu", "*.cuh"))
 
 if sys.platform == "win32":
     sys.exit("hw4fast's kernels are written for GCC and Clang (vector types): on Windows build and run them in WSL")
@@ -51,37 +49,37 @@ def cuda_flags() -> list[str]:
     code = [f"-gencode=arch=compute_{elder},code=sm_{arch}" for elder, arch in zip(ptx, archs, strict=True)]
     code += [f"-gencode=arch=compute_{ptx[-1]},code=compute_{ptx[-1]}"] * (ptx[-1][-1] != "a")  # a: for none to come
     code += ["-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra", f'-DHW4FAST_CUDA_ARCHS="{" ".join(archs)}"']
-    return ["-std=c++17", "-O3", "--threads=2", *code]
+    return ["-std=c++17", "-O3", *code, "--threads=2"]
 
 
 class BuildExtensions(build_ext):
     def build_extension(self, ext: Pybind11Extension) -> None:
-        self.build_temp, self.force = os.environ.get("HW4FAST_OBJECTS", self.build_temp), True  # link again
-        if ext.name == "hw4fast._cuda":  # the last one: NAME.cpp and NAME.cu would have one object's name
-            self.build_temp += "/cuda"
-            self.compiler.src_extensions = [".cu"]
-            self.compiler._compile = compile_cuda
-        for source in ext.sources:
-            forget_stale(Path(self.build_temp, source).with_suffix(".o"), source)
+        is_cuda = ext.name == "hw4fast._cuda"  # the last one; NAME.cpp and NAME.cu would have one object's name
+        self.build_temp = (os.environ.get("HW4FAST_OBJECTS") or self.build_temp) + "/cuda" * is_cuda
+        self.force = self.compiler.force = True  # dates don't say what is to be linked again
+        self.compile_any = compile_cuda if is_cuda else type(self.compiler)._compile.__get__(self.compiler)
+        self.compiler._compile = self.compile_new
+        self.compiler.src_extensions = [".cu" if is_cuda else ".cpp"]
+        self.version = subprocess.check_output([nvcc if is_cuda else self.compiler.compiler_so[0], "--version"])
         super().build_extension(ext)
+
+    def compile_new(self, obj: str, src: str, *others: object) -> None:
+        """Leaves an object that is of what would go into it now; dates don't say that, a clone's are all new."""
+        wishes = sorted(i for i in os.environ.items() if re.match("(C|CXX|CPP)FLAGS|CXX$|NVCC_|HW4FAST_CUDA_", i[0]))
+        parts = [self.version, repr([wishes, sys.version, pybind11_version]).encode()]
+        read = ("setup.py", src, *(CUDA_HEADERS if src.endswith(".cu") else HEADERS))
+        key = hashlib.sha256(b"".join([*parts, *(Path(path).read_bytes() for path in read)])).hexdigest()
+        note = Path(obj).with_suffix(".key")
+        if not (note.exists() and Path(obj).exists() and note.read_text() == key):
+            note.unlink(missing_ok=True)  # until the object is whole
+            self.compile_any(obj, src, *others)
+            note.write_text(key)
 
 
 def compile_cuda(obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp_opts: list[str]) -> None:
     command = [find_nvcc(), *cuda_flags(), *(flag for flag in cc_args if flag != "-c"), "-c", src, "-o", obj]
     if (done := subprocess.run(command, capture_output=True, text=True)).returncode:
-        raise CompileError(f"nvcc can't compile {src} (HW4FAST_CUDA=0 builds without):\n{done.stdout}{done.stderr}")
-
-
-def forget_stale(made: Path, source: str) -> None:
-    """Drops an object that is not of what goes into it now; dates don't say that, a clone's are all new."""
-    wishes = map(os.environ.get, ("CXX", "CFLAGS", "CXXFLAGS", "HW4FAST_CUDA_ARCHS"))
-    note, read = made.with_suffix(".key"), ["setup.py", source, *(CUDA_HEADERS if source[-3:] == ".cu" else HEADERS)]
-    parts = [repr([*wishes, sys.version, pybind11_version]).encode(), *(Path(path).read_bytes() for path in read)]
-    key = hashlib.sha256(b"".join(parts)).hexdigest()
-    if not (note.exists() and note.read_text() == key):
-        made.unlink(missing_ok=True)
-        made.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(key)
+        raise errors.CompileError(f"nvcc can't compile {src} (HW4FAST_CUDA=0: without):\n{done.stdout}{done.stderr}")
 
 
 def extension(name: str, sources: list[str], **more: list[str]) -> Pybind11Extension:
@@ -89,11 +87,13 @@ def extension(name: str, sources: list[str], **more: list[str]) -> Pybind11Exten
     return Pybind11Extension(name, sources, depends=depends, cxx_std=17, extra_compile_args=list(flags), **more)
 
 
-ParallelCompile("MAX_JOBS", default=2, needs_recompile=lambda *_: False).install()  # what is there is right
+ParallelCompile("MAX_JOBS", default=2).install()
 modules = [extension("hw4fast._C", SOURCES), extension("hw4fast._ort", [*SHARED, "csrc/ort_ops.cpp"])]
 if nvcc := find_nvcc():
-    told = subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
-    folders = re.findall(r'"-L([^"]+)"', re.search(r"LIBRARIES=(.*)", told).group(1))
-    libraries = ["cudart_static", "dl", "pthread", "rt"]
-    modules.append(extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=folders, libraries=libraries))
+    at = re.findall(
+        r'"-L([^"]+)"', subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
+    )
+    modules.append(
+        extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=at, libraries=["cudart_static", "dl", "pthread", "rt"])
+    )
 setup(ext_modules=modules, cmdclass={"build_ext": BuildExtensions})

@@ -15,10 +15,13 @@ ROOT = Path(__file__).parents[1]
 
 # Compilers that make empty files: what is in them is not the question.
 COMPILER = """#!/bin/sh
+if [ "$1" = --version ]; then echo one; exit; fi
 while [ "$1" != -o ]; do shift; done
 : >"$2"
+case $2 in *"${BROKEN:-nothing}".o) exit 1 ;; esac
 """
 NVCC = """#!/bin/sh
+if [ "$1" = --version ]; then echo one; exit; fi
 if [ "$1" = --dryrun ]; then echo '#$ LIBRARIES=  "-L/nowhere"' >&2; exit; fi
 while [ "$1" != -c ]; do shift; done
 test -s "$2" && : >"$4"
@@ -32,7 +35,7 @@ def with_compilers(folder: Path, cuda: str) -> dict[str, str]:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     compilers = dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), str(folder / "compiler"))
-    return {**os.environ, **compilers, "HW4FAST_CUDA": cuda, "CUDA_HOME": str(folder)}
+    return {**os.environ, **compilers, "HW4FAST_CUDA": cuda, "CUDA_HOME": str(folder), "HW4FAST_OBJECTS": ""}
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +101,21 @@ def test_only_what_has_changed_is_compiled_again(tmp_path):
     (source / "hw4fast/__init__.py").touch()
     known: dict[str, int] = {}
 
-    def compiled(**more: str) -> set[str]:
+    def made(folder: Path, kind: str) -> dict[str, int]:
+        return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob(kind)}
+
+    def build(**more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(tmp_path / "lib")]
         environment = with_compilers(tmp_path, "1") | {"HW4FAST_OBJECTS": str(objects)} | more
-        result = subprocess.run(command, env=environment, cwd=source, capture_output=True, text=True)
+        return subprocess.run(command, env=environment, cwd=source, capture_output=True, text=True)
+
+    def compiled(**more: str) -> set[str]:
+        linked, result = made(tmp_path / "lib", "*.so"), build(**more)
         assert result.returncode == 0, result.stderr[-2000:]
-        found = {str(path.relative_to(objects)): path.stat().st_mtime_ns for path in objects.rglob("*.o")}
-        new = {name for name, made in found.items() if known.get(name) != made}
+        again = made(tmp_path / "lib", "*.so")
+        assert len(again) == 3 and not linked.items() & again.items()  # whatever was compiled
+        found = made(objects, "*.o")
+        new = {name for name, when in found.items() if known.get(name) != when}
         known.update(found)
         return new
 
@@ -124,3 +135,6 @@ def test_only_what_has_changed_is_compiled_again(tmp_path):
     append("cuda.cuh")
     assert compiled() == cuda
     assert compiled(CXXFLAGS="-O1") == plain | cuda
+    append("isa.cpp")  # what is left of a compilation that broke off is no object
+    assert build(CXXFLAGS="-O1", BROKEN="isa").returncode and (objects / "csrc/isa.o").exists()
+    assert compiled(CXXFLAGS="-O1") == {"csrc/isa.o"}

@@ -8,7 +8,7 @@ say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 set_up() {  # $1: the extras to install, such as "[dev]", or nothing
-  local venv=${HW4FAST_VENV:-.venv} python=${PYTHON:-python3} wanted
+  local venv=${HW4FAST_VENV:-.venv} python=${PYTHON:-python3}
   command -v "$python" >/dev/null || fail "$python is not installed; hw4fast needs Python 3.11 or newer"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$("$python" --version) is too old; set PYTHON to a Python 3.11 or newer"
@@ -20,6 +20,12 @@ set_up() {  # $1: the extras to install, such as "[dev]", or nothing
     say "making the virtual environment $venv"
     "$python" -m venv "$venv" || fail "python -m venv failed; on Debian or Ubuntu: apt-get install python3-venv"
   fi
+  bring_up_to_date "$1" "$venv" 9>"$venv/hw4fast-lock"
+}
+
+bring_up_to_date() {  # $1: the extras; $2: the virtual environment, into which another shell may be installing: 9 waits
+  local venv=$2 wanted
+  if command -v flock >/dev/null; then flock 9; fi
   # editable_mode=compat: a path, which is found from any folder; the other mode's hook loses to a folder named hw4fast.
   # The dependencies are large (torch with its CUDA libraries): install them only when their files have changed.
   wanted=$(cat pyproject.toml constraints.txt | cksum)-$1
