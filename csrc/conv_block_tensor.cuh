@@ -1,5 +1,5 @@
 // Convolutions on tensor cores: what conv_block_tensor.cu (forward, and the input's gradient) and
-// conv_block_tensor_weights.cu (the weight's gradient) share with each other and with their callers.
+// conv_block_tensor_backward.cu (the weight's gradient) share with each other and with their callers.
 //
 // Everything is channels-last. Numbers are bfloat16, float16 or float (multiplied as tf32), sums are float. A chunk is
 // 16 bytes of a pixel's channels: the input's channels must be whole chunks.
@@ -22,7 +22,7 @@ struct TensorConvShape {
 enum class TensorWay : int { best = 0, mma = 1, wgmma = 2 };
 struct TensorChoice {  // zeros: whatever is thought best
   TensorWay way = TensorWay::best;
-  int columns = 0, rows = 0;  // of a tile of the product: 16, 32, 64 or 128; 128 or 256
+  int columns = 0, rows = 0;  // of a tile of the product: 16, 32, 64 or 128; 128, 192, 256 or 384
   int strips = 0;
   int shared = 0;  // bytes of shared memory at most
 };

@@ -1,11 +1,12 @@
 // A tile of a convolution on tensor cores: where its inputs lie, their copies, its products, and how outputs leave.
 //
-// A tile is 128 · MT rows × N columns, made by 8 warps of 16 · MT rows each. Its inputs, a picture with borders, come
-// to shared memory once per part of the channels, and all taps read it there: a row of A is where a lane's ldmatrix
-// points, so a tap is an offset. Going through the pictures in strips of `columns` outputs, a tile is any 128 · MT
-// consecutive outputs of a strip: they may end within a row and go on in the next picture, so no tile but a strip's
-// last is part empty. In the tile's picture the rows of all images follow each other, each image with its own border:
-// image i has rows high · i to high · (i + 1) of an endless picture, of which the tile holds those that it needs.
+// A tile is 16 · MT · WARPS rows × N columns, 16 · MT rows of each warp, of which there are 8 or 12. Its inputs, a
+// picture with borders, come to shared memory once per part of the channels, and all taps read it there: a row of A is
+// where a lane's ldmatrix points, so a tap is an offset. Going through the pictures in strips of `columns` outputs, a
+// tile is any 128 · MT consecutive outputs of a strip: they may end within a row and go on in the next picture, so no
+// tile but a strip's last is part empty. In the tile's picture the rows of all images follow each other, each image
+// with its own border: image i has rows high · i to high · (i + 1) of an endless picture, of which the tile holds those
+// that it needs.
 //
 // With the pool four rows of A are a window's, and the same lane (MT = 2) or two neighbours have all four sums.
 // Columns are dealt out so that a lane's sums are of eight consecutive channels: column 8j + 2t + e of each 32 is
@@ -121,7 +122,8 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
     }
   }
 
-  // Steps `from` to `to` of the rows of A whose pixels these are: one row per lane and tile, as load_matrices wants it.
+  // `count` steps from `from` on of the rows of A whose pixels these are: one row per lane and tile, as load_matrices
+  // wants it.
   template <int count>
   __device__ void load_rows(std::uint32_t (&a)[count][MT][4], Shared picture, const int (&pixel)[MT], int from) const {
 #pragma unroll
@@ -287,10 +289,10 @@ template <class T, int N, int MT, int CC, bool WGMMA, int WARPS = tensor_threads
 #pragma unroll
         for (int r = 1; r < outputs; ++r)
           larger(best, which, sums[r / 2][block + i / 2][r % 2 * 2 + i % 2] + added[i], odd + r);
-        if constexpr (MT == 1) {  // the neighbour eight rows on has the window's other row
+        if constexpr (MT == 1) {  // of the next row of sums, where the window's other two are
           const float other = __shfl_xor_sync(~0u, best, 4);
           const int other_which = __shfl_xor_sync(~0u, which, 4);
-          larger(best, which, other, other_which);  // of use to the even lanes only
+          larger(best, which, other, other_which);  // of use to even g only
         }
         finish(best, which, y[i], code[i]);
       }

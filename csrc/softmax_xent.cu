@@ -9,9 +9,9 @@
 //
 // A training step's few rows of few classes are one block's (softmax_xent_few), all of whose time is latency.
 //
-// Rows that don't start at 16 bytes are taken from the multiple of 16 before them; a vector across a row's end is read
-// and written by elements. What doesn't fit (float64, logits and gradient that lie differently, rows beyond a cluster)
-// goes to softmax_xent_any, which reads the logits twice.
+// Of rows that don't start at 16 bytes what lies before the first multiple of 16, and behind the last whole vector, is
+// read and written by elements. What doesn't fit (float64, logits and gradient that lie differently, rows beyond a
+// cluster) goes to softmax_xent_any, which reads the logits twice.
 //
 // The mean needs Σ w_y before the first gradient: one block finds it itself; for several a small kernel goes before,
 // whose end they await only when their first row has been read (in_turn). The losses are summed by block, in

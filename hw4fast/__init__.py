@@ -20,11 +20,14 @@ _FACE = {  # name → (module, attribute)
     "study": ("hw4fast.robustness.frame", "study"),
     "transform": ("hw4fast.transforms.own", "transform"),
 }
+_PARTS = ("batched", "nn")  # import torch
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("hw4fast")
+    if name in _PARTS:
+        return import_module(f"hw4fast.{name}")
     if name not in _FACE:
         raise AttributeError(f"module 'hw4fast' has no attribute '{name}'")
     module, attribute = _FACE[name]
@@ -32,4 +35,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(_FACE)
+    return sorted([*_FACE, *_PARTS])

@@ -16,6 +16,9 @@ export PYTHONPATH=${PYTHONPATH:-.} PYTHONUNBUFFERED=1
 say() { printf '\n== %s (%s s)\n' "$*" "$(($(date +%s) - begun))"; }
 wants() { [[ " $PARTS " == *" $1 "* ]]; }
 failed=()
+nvidia-smi -L >/dev/null 2>&1 || { echo "error: nvidia-smi finds no NVIDIA GPU here, there is nothing to check" >&2; exit 1; }
+"$PYTHON" -c "import torch; assert torch.cuda.is_available()" 2>/dev/null ||
+  { echo "error: $PYTHON has no torch that finds the GPU" >&2; exit 1; }
 
 if wants build; then
   say "building for this machine's GPU"
@@ -38,7 +41,7 @@ done
 if wants tests; then
   say "tests"
   workers=()
-  "$PYTHON" -c "import xdist" 2>/dev/null && workers=(-n "${TEST_WORKERS:-10}")
+  "$PYTHON" -c "import xdist" 2>/dev/null && workers=(-n "${TEST_WORKERS:-$(($(nproc) < 10 ? $(nproc) : 10))}")
   # -v: what fails is named at once, should the time run out
   timeout "${TEST_SECONDS:-180}" "$PYTHON" -m pytest -v tests/gpu -p no:cacheprovider --tb=short "${workers[@]}" \
     >"$OUT/tests.log" 2>&1 || failed+=("tests")

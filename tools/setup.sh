@@ -52,7 +52,10 @@ compiled() {  # what is compiled here, and of what: another folder, source, flag
   echo "$PWD|$flags|$(cat setup.py pyproject.toml csrc/* | cksum)|$(cat hw4fast/_*.so 2>/dev/null | cksum)"
 }
 
-run_tests() {  # a file of tests per core; torch's threads that wait would take the others' cores
-  OMP_WAIT_POLICY=passive "$PYTHON_IN_VENV" -m pytest -q -n auto --maxprocesses 8 --max-worker-restart 0 \
+run_tests() {  # files of tests go to workers, one more than cores: some wait for processes that they have started
+  local workers
+  workers=$("$PYTHON_IN_VENV" -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
+  # torch's threads that wait would take the others' cores
+  OMP_WAIT_POLICY=passive "$PYTHON_IN_VENV" -m pytest -q -n "$workers" --max-worker-restart 0 \
     --dist loadfile --no-loadscope-reorder "$@"
 }

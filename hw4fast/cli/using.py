@@ -225,7 +225,7 @@ def _run_info(arguments: Arguments) -> int:
         return 0
     print(f"processor    {found.processor}, {found.cores} cores; instruction sets: {', '.join(found.isas)}")
     print(f"kernels      {found.kernels_error or ', '.join(f'{k}: {v}' for k, v in found.variants.items())}")
-    for gpu in found.gpus:
+    for gpu in found.gpus or ["none that hw4fast's CUDA kernels can use"]:
         print(f"GPU          {gpu}")
     print(f"CUDA kernels {found.cuda}")
     print(f"versions     {', '.join(f'{name} {number}' for name, number in found.versions.items())}")

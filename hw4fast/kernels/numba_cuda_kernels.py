@@ -158,7 +158,8 @@ def softmax_rows() -> Callable[..., None]:
     ) -> None:
         """One block a row. logits [n, classes], target [n], counted [1] → losses [n], grad [n, classes]
 
-        With d = logits − their maximum, so that no e^d overflows: loss = log Σe^d − hit·d_y − each·Σd.
+        With d = logits − their maximum, so that no e^d overflows: loss = log Σe^d − hit·d_y − each·Σd. hit and each
+        are the shares of label smoothing, 1 and 0 without it: the target's class has hit, and every class each.
         """
         shared = cuda.shared.array(0, float32)
         row, me, step = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
@@ -277,8 +278,9 @@ def resize_pass() -> Callable[..., None]:
 
     def one_pass(image: Any, first: Any, count: Any, weights: Any, result: Any) -> None:
         """image [outer, lines, inner] → result [outer, size, inner], bytes; first, count [size], weights [size, most]:
-        which lines make which of the result. A thread a number, and the next one that lies a whole grid further: the
-        grid is as large as the GPU likes, whatever the picture.
+        which lines make which of the result; weights are whole numbers, as Pillow's are: 2^BITS for 1. A thread a
+        number, and the next one that lies a whole grid further: the grid is as large as the GPU likes, whatever the
+        picture.
 
         Down, `inner` is a row: a warp reads 32 neighbours at each step. Across it is a pixel's channels, and neighbours
         read some bytes apart, out of the same few pieces of memory.
@@ -318,7 +320,8 @@ def conv_block() -> Callable[..., None]:
         """input [n, c, h, w], weight [o, c, kh, kw], bias [o], padding down and left → output, code [n, rows, cols, o]
 
         A block is [squares, 32]: 32 channels of neighbouring outputs of a row. A thread sums the 2×2 square of one
-        output's pool in four registers, so that each weight it fetches is used four times.
+        output's pool in four registers, so that each weight it fetches is used four times. code says which of the four
+        was the largest, 0 … 3, or DEAD where ReLU let none pass: all that the gradient needs to know.
         """
         shared = cuda.shared.array(0, float32)  # one channel's filters, [kh·kw, 33], then its piece of the picture
         _, c, h, w = input.shape
@@ -335,8 +338,9 @@ def conv_block() -> Callable[..., None]:
         p, q, r, s = ZERO, ZERO, ZERO, ZERO
         for k in range(c):
             cuda.syncthreads()  # others may still sum the last channel
-            # Neighbours take neighbouring taps of a filter: coalesced. They write 33 apart, each to another bank, as
-            # 32 apart would be one bank for all; below, neighbours read neighbouring channels: other banks again.
+            # Neighbours take neighbouring taps of a filter: coalesced. They write 33 apart, each to another bank but
+            # where the next filter begins; 32 apart would be one bank for all. Below, neighbours read neighbouring
+            # channels: other banks again.
             for i in range(me, taps * WARP, threads):
                 at, tap = group * WARP + i // taps, i % taps
                 shared[tap * (WARP + 1) + i // taps] = weight[at, k, tap // kw, tap % kw] if at < o else ZERO

@@ -177,7 +177,7 @@ def _check_device(s: Settings) -> None:
         if s.kernels == "hw4fast" and (why := kernels.cuda_error()):
             raise UserError(f"device cuda: {why}; or add --kernels torch")
     elif s.device != "cpu":
-        raise UsageError(f"device must be cpu or cuda, not '{s.device}'")
+        raise UsageError(f"device must be cpu or cuda, not {s.device!r}")
     if s.precision not in PRECISIONS:
         raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not '{s.precision}'")
     if s.precision != "float32" and s.device != "cuda":

@@ -26,7 +26,7 @@ def layers() -> None:
             x = torch.randn(rows, classes, device="cuda", dtype=dtype).requires_grad_()
             target = torch.randint(0, classes, (rows,), device="cuda")
             softmax_cross_entropy(x, target, label_smoothing=0.1 * (rows % 2)).backward()
-        for c, o, size in ((1, 16, 5), (16, 32, 5), (8, 64, 3), (3, 5, 2)):
+        for c, o, size in ((1, 16, 5), (16, 32, 5), (32, 16, 5), (8, 64, 3), (256, 40, 3), (3, 5, 2)):
             x = torch.randn(3, 13, 14, c, device="cuda", dtype=dtype).permute(0, 3, 1, 2).requires_grad_()
             weight = torch.randn(o, c, size, size, device="cuda", dtype=dtype).requires_grad_()
             bias = torch.randn(o, device="cuda", dtype=dtype).requires_grad_()

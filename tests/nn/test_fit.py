@@ -52,3 +52,7 @@ def test_what_it_refuses():
         fit([], PRESETS["stretch"])
     with pytest.raises(TypeError, match="must be uint8"):
         fit(photos.float(), PRESETS["stretch"])
+    with pytest.raises(TypeError, match=r"picture must be a tensor, not ndarray: take torch.from_numpy\(picture\)"):
+        fit([photos[0].numpy()], PRESETS["stretch"])
+    with pytest.raises(ValueError, match=r"one tensor \[n, h, w, 3\] or a list of \[h, w, 3\], not \[9, 9, 3\]"):
+        fit(photos[0], PRESETS["stretch"])
