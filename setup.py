@@ -65,9 +65,11 @@ class BuildExtensions(build_ext):
 
     def compile_new(self, obj: str, src: str, *others: object) -> None:
         """Leaves an object that is of what would go into it now; dates don't say that, a clone's are all new."""
-        wishes = sorted(i for i in os.environ.items() if re.match("(C|CXX|CPP)FLAGS|CXX$|NVCC_|HW4FAST_CUDA_", i[0]))
+        is_cuda = src.endswith(".cu")
+        names = "(C|CXX|CPP)FLAGS|CXX$" + "|NVCC_|HW4FAST_CUDA_" * is_cuda
+        wishes = sorted(wish for wish in os.environ.items() if re.match(names, wish[0]))
         parts = [self.version, repr([wishes, sys.version, pybind11_version]).encode()]
-        read = ("setup.py", src, *(CUDA_HEADERS if src.endswith(".cu") else HEADERS))
+        read = ("setup.py", src, *(CUDA_HEADERS if is_cuda else HEADERS))
         key = hashlib.sha256(b"".join([*parts, *(Path(path).read_bytes() for path in read)])).hexdigest()
         note = Path(obj).with_suffix(".key")
         if not (note.exists() and Path(obj).exists() and note.read_text() == key):
@@ -90,10 +92,8 @@ def extension(name: str, sources: list[str], **more: list[str]) -> Pybind11Exten
 ParallelCompile("MAX_JOBS", default=2).install()
 modules = [extension("hw4fast._C", SOURCES), extension("hw4fast._ort", [*SHARED, "csrc/ort_ops.cpp"])]
 if nvcc := find_nvcc():
-    at = re.findall(
-        r'"-L([^"]+)"', subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
-    )
-    modules.append(
-        extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=at, libraries=["cudart_static", "dl", "pthread", "rt"])
-    )
+    told = subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
+    at = [*re.findall(r'"-L([^"]+)"', told), str(Path(nvcc).parents[1] / "lib")]  # the last: pip's
+    libraries = ["cudart_static", "dl", "pthread", "rt"]
+    modules.append(extension("hw4fast._cuda", CUDA_SOURCES, library_dirs=at, libraries=libraries))
 setup(ext_modules=modules, cmdclass={"build_ext": BuildExtensions})

@@ -1,5 +1,6 @@
 """The sdist holds what a build needs, the wheel only what a user needs."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -138,3 +139,27 @@ def test_only_what_has_changed_is_compiled_again(tmp_path):
     append("isa.cpp")  # what is left of a compilation that broke off is no object
     assert build(CXXFLAGS="-O1", BROKEN="isa").returncode and (objects / "csrc/isa.o").exists()
     assert compiled(CXXFLAGS="-O1") == {"csrc/isa.o"}
+
+
+@pytest.mark.slow
+def test_what_nvcc_compiles_is_linked_with_its_runtime(tmp_path):
+    """The real compilers, the system's or pip's nvcc, of files that are as good as empty."""
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in ("csrc", "hw4fast"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "hw4fast/__init__.py").touch()
+    for path in (ROOT / "csrc").glob("*.cpp"):
+        (tmp_path / "csrc" / path.name).write_text(f"int {path.stem}() {{ return 0; }}")
+    text = (
+        "#include <cuda_runtime.h>\nint devices() { int n = 0; return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0; }"
+    )
+    (tmp_path / "csrc/devices.cu").write_text(text)
+    environment = {**os.environ, "HW4FAST_CUDA": "1", "HW4FAST_CUDA_ARCHS": "80", "HW4FAST_OBJECTS": ""}
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", "lib"]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    if "there is no nvcc" in result.stderr:
+        pytest.skip("there is no nvcc")
+    assert result.returncode == 0, result.stderr[-2000:]
+    (module,) = (tmp_path / "lib/hw4fast").glob("_cuda.*.so")
+    ctypes.CDLL(str(module))
