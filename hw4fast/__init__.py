@@ -1,6 +1,7 @@
 """Train a small net, export one self-describing ONNX file, run it fast, find out what breaks it.
 
-The verbs of the command line as functions, imported on first use: torch comes only with `train` and `export`.
+The verbs of the command line as functions, imported on first use: torch comes only with `train` and `export`, and
+with the parts `nn` and `batched`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer: builds csrc/ with both into build/sanitize, beside
 # a copy of the package, and runs the tests of the kernels on it, which take every instruction set of this processor in
 # turn, and those of onnxruntime's operators.
-# Whatever is found is printed and ends the script with an error. Takes about three minutes on two cores.
+# Whatever is found is printed and ends the script with an error. Takes about four minutes on two cores.
 # `tools/sanitize.sh compile` only builds.
 # Needs GCC with its libasan and libubsan (Debian and Ubuntu: they come with g++). Arguments go to pytest.
 set -euo pipefail
