@@ -23,7 +23,9 @@ struct Sample {
   std::uint8_t *output;       // [n][height][width][c]
   std::int64_t n;
   int h, w, height, width, fill;  // fill: −1 for the nearest pixel
-  const double *matrices;         // [n][9], or [9] for all, or none: then
+  bool reflect;
+  int half, even;          // what is added before the last fraction is dropped: always, and where the rest is odd
+  const double *matrices;  // [n][9], or [9] for all, or none: then
   std::int64_t matrix_stride;
   const float *rows, *columns;
   std::int64_t row_strides[3], column_strides[3];
@@ -31,6 +33,14 @@ struct Sample {
 
 __device__ inline double line(const double *m, double right, double down) {
   return __dadd_rn(__dmul_rn(m[0], right), __dadd_rn(__dmul_rn(m[1], down), m[2]));
+}
+
+// Mirrored at both ends of a line of n pixels (d c b a | a b c d | d c b a). What isn't within 2²⁴ becomes NaN.
+__device__ inline float mirrored(float place, float n) {
+  const float period = 2 * n, t = fminf(fabsf(place + 0.5f), 0x1p24f);  // at 0
+  const auto whole = static_cast<float>(static_cast<int>(t * __fdiv_rn(1.0f, period)));
+  const float there = __fadd_rn(t, -__fmul_rn(whole, period));
+  return fabsf(place) < 0x1p24f ? fminf(there, period - there) - 0.5f : __int_as_float(0x7fffffff);  // at n
 }
 
 // Index −1 … n − 1 of the pixel before a place, and the weight of the one behind it. NaN is as far away as −∞.
@@ -60,6 +70,7 @@ template <int C> __global__ void __launch_bounds__(threads) sample_pixels(const 
       row = p.rows[picture * p.row_strides[0] + y * p.row_strides[1] + x * p.row_strides[2]];
       column = p.columns[picture * p.column_strides[0] + y * p.column_strides[1] + x * p.column_strides[2]];
     }
+    if (p.reflect) row = mirrored(row, p.h), column = mirrored(column, p.w);
     int lower, beside;
     const int top = before(row, p.h, lower), left = before(column, p.w, beside);
     const std::uint8_t *from = p.input + picture * p.h * p.w * C;
@@ -77,7 +88,7 @@ template <int C> __global__ void __launch_bounds__(threads) sample_pixels(const 
       };
       const int sum = across(top) * (sample_one - lower) + across(top + 1) * lower;
       p.output[task * C + channel] =
-          static_cast<std::uint8_t>((sum + (1 << (sample_end - 1)) - 1 + (sum >> sample_end & 1)) >> sample_end);
+          static_cast<std::uint8_t>((sum + p.half + (sum >> sample_end & p.even)) >> sample_end);
     }
   }
 }
@@ -89,13 +100,14 @@ static void bind(pybind11::module_ &);
 #endif
 HW4FAST_CUDA_KERNEL(sample, bind);
 
-// shape: n, h, w, c; size: height, width; fill: −1 for the nearest pixel. matrices: float64 [n or 1][9], or 0: then
-// rows and columns, float32 at places of those strides. All on the device.
+// shape: n, h, w, c; size: height, width; fill: −1 for the nearest pixel, once `reflect` has mirrored the places; down:
+// rounded so, else to the nearest, halves to even. matrices: float64 [n or 1][9], or 0: then rows and columns, float32
+// at places of those strides. All on the device.
 [[maybe_unused]] static void sample(std::uintptr_t input, const std::array<std::int64_t, 4> &shape,
                                     std::uintptr_t output, const std::array<std::int64_t, 2> &size, int fill,
-                                    std::uintptr_t matrices, std::int64_t matrix_stride, std::uintptr_t rows,
-                                    const Strides &row_strides, std::uintptr_t columns, const Strides &column_strides,
-                                    std::uintptr_t stream) {
+                                    bool reflect, bool down, std::uintptr_t matrices, std::int64_t matrix_stride,
+                                    std::uintptr_t rows, const Strides &row_strides, std::uintptr_t columns,
+                                    const Strides &column_strides, std::uintptr_t stream) {
   const auto [n, h, w, c] = shape;
   if (c != 1 && c != 3) throw std::invalid_argument("sample: pictures have 1 or 3 channels");
   if (n < 0 || h < 1 || w < 1) throw std::invalid_argument("sample: there must be pixels");
@@ -110,6 +122,7 @@ HW4FAST_CUDA_KERNEL(sample, bind);
   Sample p{};
   p.input = pointer<std::uint8_t>(input), p.output = pointer<std::uint8_t>(output), p.n = n;
   p.h = static_cast<int>(h), p.w = static_cast<int>(w), p.fill = fill;
+  p.reflect = reflect, p.half = down ? 0 : (1 << (sample_end - 1)) - 1, p.even = down ? 0 : 1;
   p.height = static_cast<int>(size[0]), p.width = static_cast<int>(size[1]);
   p.matrices = pointer<double>(matrices), p.matrix_stride = matrix_stride;
   p.rows = pointer<float>(rows), p.columns = pointer<float>(columns);

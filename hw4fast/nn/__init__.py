@@ -5,7 +5,7 @@ from hw4fast.nn.bce_with_logits import BinaryCrossEntropyWithLogits, binary_cros
 from hw4fast.nn.conv_block import ConvBlock, conv_block
 from hw4fast.nn.correlate import correlate, zoom_blur
 from hw4fast.nn.fit import fit
-from hw4fast.nn.fixed_blur import fixed_blur
+from hw4fast.nn.fixed_blur import fixed_blur, float_blur
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
 from hw4fast.nn.noise import noise
 from hw4fast.nn.resize import resize
@@ -24,6 +24,7 @@ __all__ = [
     "correlate",
     "fit",
     "fixed_blur",
+    "float_blur",
     "gaussian_blur",
     "noise",
     "resize",

@@ -1,7 +1,7 @@
-"""fixed_blur: Gaussian blurs of batches of pictures in bytes, on the CPU or a GPU: kernels.gaussian_blur's very bytes.
+"""fixed_blur and float_blur: Gaussian blurs of batches on the CPU or a GPU, with the bits of kernels.gaussian_blur.
 
-`gaussian_blur` is for training: it takes floats, too, has a gradient, and on a GPU sums in float32. This one is for
-measuring: every device gives the same.
+`gaussian_blur` is for training: it has a gradient, and on a GPU sums in float32, across first. These are for measuring:
+every device gives the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hw4fast.kernels import gaussian_blur as card
 from hw4fast.nn import cuda
-from hw4fast.nn.operators import check_tensors, no_tensors
+from hw4fast.nn.operators import check_tensors, no_tensors, refuse_gradient
 
 
 def fixed_blur(
@@ -50,6 +50,34 @@ def fixed_blur(
     return output
 
 
+def float_blur(fields: Tensor, sizes: card.Sizes, sigmas: card.Sigmas, border: str = "mirror") -> Tensor:
+    """Fields of numbers, float32 [n, h, w, c], all blurred alike → a new tensor of the same shape.
+
+    sizes, sigmas: of the kernel in pixels, one for both directions or (across, down); border: see
+    kernels.gaussian_blur, whose numbers these are. A GPU gives the bits that the CPU gives where it has FMA, AVX2 or
+    AVX-512; without, some last bits differ.
+    Raises as `fixed_blur` does, NotImplementedError also where a gradient would be lost.
+    """
+    if not isinstance(fields, Tensor):
+        raise no_tensors({"fields": fields})
+    check_tensors("float_blur", fields, cuda=True)
+    if fields.dtype is not torch.float32:
+        raise TypeError(f"fields must be float32, not {fields.dtype}")
+    if fields.dim() != 4:
+        raise ValueError(f"fields must be [n, h, w, c], not {list(fields.shape)}")
+    if border not in card.BORDERS:
+        raise ValueError(f"border must be one of {list(card.BORDERS)}, not {border!r}")
+    refuse_gradient("float_blur", fields)
+    pairs = card.pairs(sizes, sigmas)
+    fields = fields.detach().resolve_neg()
+    if fields.is_cuda:
+        return _float_blur_cuda(fields, *pairs, border)
+    output = torch.empty(fields.shape)
+    for field, out in zip(fields.numpy(), output.numpy(), strict=True):
+        out[...] = card.gaussian_blur(field, *pairs, threads=1, border=border)
+    return output
+
+
 def _fixed_blur_cuda(pictures: Tensor, size: int, sigmas: Sequence[float], border: str, rounding: str) -> Tensor:
     pictures = pictures.contiguous()
     output = torch.empty_like(pictures)
@@ -72,5 +100,26 @@ def _fixed_blur_cuda(pictures: Tensor, size: int, sigmas: Sequence[float], borde
         len(sigmas) > 1,
         card.BORDERS.index(border),
         rounding == "nearest",
+    )
+    return output
+
+
+def _float_blur_cuda(fields: Tensor, sizes: tuple[int, int], sigmas: tuple[float, float], border: str) -> Tensor:
+    fields = fields.contiguous()
+    output = torch.empty_like(fields)
+    across, down = (card.gaussian_weights(*of) for of in zip(sizes, sigmas, strict=True))
+    there = cuda.copied(np.concatenate([down, across]).astype(np.float32), fields)  # one copy
+    middle = cuda.scratch(fields, 4 * fields.numel())
+    cuda.launch(
+        cuda.module().float_blur,
+        fields,
+        fields.data_ptr(),
+        output.data_ptr(),
+        middle.data_ptr(),
+        tuple(fields.shape),
+        there.data_ptr(),
+        there.data_ptr() + 4 * len(down),
+        sizes[::-1],
+        card.BORDERS.index(border),
     )
     return output

@@ -81,6 +81,12 @@ def refuse_second_derivative(function: str, instead: str) -> None:
         raise RuntimeError(f"{function} has no second derivative: for create_graph=True take {instead}")
 
 
+def refuse_gradient(function: str, *tensors: Tensor) -> None:
+    """Raises NotImplementedError where autograd would want the gradient of a function that has none."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise NotImplementedError(f"{function} has no gradient, which would be lost: take tensor.detach()")
+
+
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether the kernel may be called past torch's dispatcher: ordinary tensors whose memory holds their numbers (and
     not their negatives), and nobody watching (no torch.func transform, forward-mode gradient, dispatch mode,

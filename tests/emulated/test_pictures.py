@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from hw4fast.kernels import gaussian_blur as blur_card
+from hw4fast.kernels import isas
 from hw4fast.transforms import geometry
 from tests.emulated.faces import emulated  # noqa: F401
-from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, pictures
+from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, fields, pictures, places
 
 names = ("correlate", "fixed_blur", "noise", "sample")
 correlate, blur, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in names)
@@ -35,6 +37,47 @@ def test_fixed_blur(emulated, size, border, rounding):  # noqa: F811
             assert torch.equal(found, blur.fixed_blur(x, size, sigmas, border, rounding)), (shape, sigmas)
 
 
+@pytest.fixture
+def fusing():
+    """The instruction sets that fuse a product and a sum, as GPUs do."""
+    found = [isa for isa in isas() if isa != "baseline"]
+    if not found:
+        pytest.skip("float_blur's bits are those of AVX2 or AVX-512, which this processor lacks")
+    return found
+
+
+def same_bits(found, wanted):
+    """NaN is NaN, whatever its bits."""
+    both = [np.where(np.isnan(x), np.float32(np.nan), x).view(np.uint32) for x in (found, wanted)]
+    return np.array_equal(*both)
+
+
+@pytest.mark.parametrize("size", [1, 3, 15, 17, 51, 999])
+@pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
+@pytest.mark.parametrize("c", [1, 2])
+def test_float_blur(emulated, fusing, size, border, c):  # noqa: F811
+    for shape in ((2, 33, 50, c), (3, 1, 1, c), (2, 17, 2, c), (1, 5, 131, c)):
+        x = fields(*shape)
+        x[0, shape[1] // 2 :] *= 1e-38  # subnormal sums
+        for sizes, sigmas in (((size, size), (0.01, 0.01)), ((size, 5), (7.3, 0.9)), ((3, size), (0.7, 400.0))):
+            found = blur._float_blur_cuda(x, sizes, sigmas, border).numpy()
+            for isa in fusing:
+                wanted = blur_card.gaussian_blur(x.numpy(), sizes, sigmas, isa=isa, border=border)
+                assert same_bits(found, wanted), (shape, sizes, isa)
+
+
+@pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
+def test_float_blur_of_what_is_not_finite(emulated, fusing, border):  # noqa: F811
+    x = fields(1, 40, 37, 2)
+    x[0, 11, 20, 0], x[0, 30, 3, 0], x[0, 0, 36, 1], x[0, 39, 1, 1] = np.inf, -np.inf, np.nan, np.inf
+    for sizes, sigmas in (((3, 5), (1.0, 1.0)), ((17, 1), (0.05, 1.0)), ((7, 21), (2.0, 0.3))):  # some weights are 0
+        found = blur._float_blur_cuda(x, sizes, sigmas, border).numpy()
+        assert 0 < np.isfinite(found).mean() < 1
+        for isa in fusing:
+            wanted = blur_card.gaussian_blur(x.numpy(), sizes, sigmas, isa=isa, border=border)
+            assert same_bits(found, wanted), (sizes, isa)
+
+
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("fill", [None, 0, 255])
 @pytest.mark.parametrize("size", [(20, 31), (1, 1), (50, 3)], ids=str)
@@ -52,6 +95,33 @@ def test_sample(emulated, monkeypatch):  # noqa: F811
     rows = np.linspace(-3, 45, 77, dtype=np.float32)
     columns = np.float32([np.nan, -np.inf, np.inf, 2.5, 2.99999, 30, 30.5, 31, 1e9])
     assert torch.equal(on_emulator(monkeypatch, sample.sample, x, rows, columns), sample.sample(x, rows, columns))
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("border", ["edge", "reflect", "constant"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_sample_at_places_of_each(emulated, monkeypatch, c, border, rounding):  # noqa: F811
+    for size in ((40, 31), (1, 1), (2, 77), (3, 1)):
+        x = pictures(2, *size, c)
+        for shape in ((2, 1, 1), (2, 33, 19), (2, *size)):
+            rows, columns = places(size, shape)
+            turned = columns.transpose(1, 2).contiguous().transpose(1, 2)  # other strides than the rows'
+            for fill in (0, 77) if border == "constant" else (0,):
+                given = x, rows, turned, border, fill, rounding
+                assert torch.equal(on_emulator(monkeypatch, sample.sample, *given), sample.sample(*given))
+    alike = x, *(each[:1].expand(2, -1, -1) for each in (rows, columns)), border, 5, rounding
+    assert torch.equal(on_emulator(monkeypatch, sample.sample, *alike), sample.sample(*alike))
+
+
+def test_sample_reflects_at_sides_of_every_length(emulated, monkeypatch):  # noqa: F811
+    """Where the inverse of twice the side is rounded, places by whole periods are those that may differ."""
+    rng = np.random.default_rng(0)
+    for side in (1, 2, 3, 5, 7, 41, 49, 224, 375, 1021):
+        x = pictures(1, side, 3, 1)
+        whole = rng.integers(-(2**23) // side, 2**23 // side, (1, 60, 50)) * side
+        rows = torch.from_numpy((whole + rng.choice([-1, -0.5, 0, 0.5, 0.25], whole.shape)).astype(np.float32))
+        given = x, rows, torch.ones(rows.shape), "reflect", 0, "down"
+        assert torch.equal(on_emulator(monkeypatch, sample.sample, *given), sample.sample(*given)), side
 
 
 def taps_of(reach, count, seed=0):
@@ -113,7 +183,12 @@ def test_what_is_refused(emulated):  # noqa: F811
             emulated.fixed_blur(some, some, some, (n, 2, 2, 1), some, size, some, False, border, True, 0)
     with pytest.raises(ValueError, match="without memory"):
         emulated.fixed_blur(some, some, 0, (1, 2, 2, 1), some, 3, some, False, 0, True, 0)
-    nowhere = (0, 0, 0, (0, 0, 0), 0, (0, 0, 0), 0)
+    for n, sizes, border in ((1, (2, 3), 0), (1, (3, 1001), 0), (1, (3, 3), 3), (70_000, (3, 3), 0), (-1, (3, 3), 0)):
+        with pytest.raises(ValueError, match="float_blur"):
+            emulated.float_blur(some, some, some, (n, 2, 2, 1), some, some, sizes, border, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.float_blur(some, some, some, (1, 2, 2, 1), some, 0, (3, 3), 0, 0)
+    nowhere = (False, False, 0, 0, 0, (0, 0, 0), 0, (0, 0, 0), 0)
     for shape, size, fill in (
         ((1, 4, 5, 2), (4, 5), 0),
         ((1, 0, 5, 3), (4, 5), 0),

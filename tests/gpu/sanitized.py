@@ -10,6 +10,7 @@ from hw4fast.nn import (
     conv_block,
     correlate,
     fixed_blur,
+    float_blur,
     gaussian_blur,
     noise,
     resize,
@@ -53,12 +54,18 @@ def pictures_of_all_kinds() -> None:
             noise(pictures, kind, strength, range(shape[0]))
         for size, sigmas in ((5, [1.0]), (51, [3.0] * shape[0])):
             fixed_blur(pictures, size, sigmas)
+        for sizes, border in (((5, 3), "reflect"), ((51, 17), "mirror"), ((1, 99), "edge")):
+            float_blur(pictures.float(), sizes, (1.0, 3.0), border)
         for reach in (3, 300):
             correlate(pictures, [(np.array([-reach, 0, 2]), np.array([0, reach, 1]), np.array([0.25, 0.5, 0.25]))])
         zoom_blur(pictures, [1.0, 1.2, 3.0])
         for fill in (None, 255):
             warp(pictures, np.array([[[0.9, 0.4, -3.0], [-0.3, 1.1, 2.0], [1e-3, 0, 1]]]), fill)
         sample(pictures, np.float32([-2, 3.5, 99]), np.float32([0.25, 7]))
+        rows, columns = torch.randn(2, shape[0], 31, 45, device="cuda") * 60
+        rows[0, 0, :3] = torch.tensor([torch.nan, torch.inf, 1e9], device="cuda")[:, None]
+        for border in ("edge", "reflect", "constant"):
+            sample(pictures, rows, columns, border, 9, "down")
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""correlate, zoom_blur, fixed_blur, noise, sample and warp on a GPU: the CPU's bytes, at every size and on views."""
+"""The operators on batches of pictures on a GPU: the CPU's bytes, at every size and on views."""
 
 import numpy as np
 import pytest
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import correlate, fixed_blur, noise, sample, warp, zoom_blur
-from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, pictures
+from hw4fast.nn import correlate, fixed_blur, float_blur, noise, sample, warp, zoom_blur
+from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, fields, pictures, places
 
 SHAPES = [(3, 224, 224, 3), (3, 500, 375, 3), (3, 33, 50, 1), (3, 1, 1, 3), (3, 2, 700, 3)]
 
@@ -21,6 +21,23 @@ def test_fixed_blur(shape, size, border):
             found = fixed_blur(x.cuda(), size, sigmas, border, rounding)
             assert torch.equal(found.cpu(), fixed_blur(x, size, sigmas, border, rounding))
     assert kernels.cuda_calls()["fixed_blur"] == before + 6
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224, 2), (2, 500, 375, 1), (3, 1, 1, 2), (3, 2, 700, 3)], ids=str)
+@pytest.mark.parametrize("size", [1, 3, 17, 51, 999])
+@pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
+def test_float_blur(shape, size, border):
+    if kernels.chosen_isa() == "baseline":
+        pytest.skip("float_blur's bits are those of AVX2 or AVX-512")
+    x, before = fields(*shape), kernels.cuda_calls()["float_blur"]
+    x[0, shape[1] // 2 :] *= 1e-38  # subnormal sums
+    x[1, 0, -1], x[1, -1, 0] = np.inf, np.nan
+    given = ((size, size), (0.01, 0.01)), ((size, 5), (7.3, 0.9)), ((3, size), (0.7, 200.0))
+    for sizes, sigmas in given:
+        found, wanted = float_blur(x.cuda(), sizes, sigmas, border).cpu(), float_blur(x, sizes, sigmas, border)
+        bits = [torch.where(y.isnan(), torch.nan, y).view(torch.int32) for y in (found, wanted)]  # of NaN any
+        assert torch.equal(*bits), (sizes, sigmas)
+    assert kernels.cuda_calls()["float_blur"] == before + len(given)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -85,11 +102,41 @@ def test_sample(shape):
     assert torch.equal(sample(x.cuda(), rows, columns).cpu(), sample(x, rows, columns))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("border", ["edge", "reflect", "constant"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_sample_at_places_of_each(shape, border, rounding):
+    x, before = pictures(*shape), kernels.cuda_calls()["sample"]
+    for size in (shape[1:3], (1, 1), (61, 67)):
+        given = *places(shape[1:3], (len(x), *size)), border, 77, rounding
+        there = (each.cuda() if isinstance(each, torch.Tensor) else each for each in given)
+        assert torch.equal(sample(x.cuda(), *there).cpu(), sample(x, *given))
+    assert kernels.cuda_calls()["sample"] == before + 3
+
+
+def test_sample_in_a_graph():
+    x, (rows, columns) = pictures(3, 40, 50, 3), places((40, 50), (3, 33, 44))
+    there = [each.cuda() for each in (x, torch.zeros_like(rows), torch.zeros_like(columns))]
+    sample(*there, "reflect", 0, "down")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = sample(*there, "reflect", 0, "down")
+    there[1].copy_(rows), there[2].copy_(columns)
+    graph.replay()
+    assert torch.equal(found.cpu(), sample(x, rows, columns, "reflect", 0, "down"))
+
+
 def test_views():
     x = pictures(6, 60, 80, 3)
     for view in (x[::2], x[:3, 5:40, 7:70], x[:3].transpose(1, 2)):
         assert torch.equal(fixed_blur(view.cuda(), 5, [1.0]).cpu(), fixed_blur(view.contiguous(), 5, [1.0]))
         assert torch.equal(warp(view.cuda(), TURN[None]).cpu(), warp(view.contiguous(), TURN[None]))
+        rows, columns = (each.transpose(1, 2) for each in places(view.shape[1:3], (3, 20, 30)))
+        found = sample(view.cuda(), rows.cuda(), columns[:1].cuda().expand(3, -1, -1), "reflect")
+        assert torch.equal(found.cpu(), sample(view.contiguous(), rows, columns[:1].expand(3, -1, -1), "reflect"))
+        if kernels.chosen_isa() != "baseline":
+            numbers = view.float()
+            assert torch.equal(float_blur(numbers.cuda(), 5, 1.0).cpu(), float_blur(numbers.contiguous(), 5, 1.0))
         assert torch.equal(noise(view.cuda(), "shot", 9.0, KEYS).cpu(), noise(view.contiguous(), "shot", 9.0, KEYS))
 
 
@@ -100,6 +147,7 @@ def test_none_is_captured_in_a_graph():
     calls = {
         "noise": lambda: noise(x, "gaussian", 0.1, KEYS),
         "fixed_blur": lambda: fixed_blur(x, 5, [1.0]),
+        "float_blur": lambda: float_blur(x.float(), 5, 1.0),
         "warp": lambda: warp(x, TURN[None]),
         "correlate": lambda: correlate(x, taps),
         "zoom_blur": lambda: zoom_blur(x, [1.5]),

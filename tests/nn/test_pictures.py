@@ -1,4 +1,4 @@
-"""fixed_blur, noise, warp and sample of batches on the CPU: the kernels' bytes picture by picture, and errors."""
+"""The operators on batches of pictures on the CPU: the kernels' bytes picture by picture, and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hw4fast.kernels import gaussian_blur as blur_card
 from hw4fast.kernels import noise as noise_card
 from hw4fast.kernels import sample as sample_card
 from hw4fast.kernels import zoom_blur as zoom_card
-from hw4fast.nn import correlate, fixed_blur, noise, sample, warp, zoom_blur
+from hw4fast.nn import correlate, fixed_blur, float_blur, noise, sample, warp, zoom_blur
 from hw4fast.nn.noise import ON_PICTURES
 
 KEYS = [0, 2**64 - 1, 12345678901234567890]
@@ -21,6 +21,25 @@ TURN = np.array([[0.9, -0.3, 4.2], [0.3, 0.9, -1.7], [0.001, -0.002, 1]])
 
 def pictures(*shape, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def fields(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def places(size, shape, seed=0):
+    """float32 [n, H, W] rows and columns within and beyond pictures of a size, far, infinite, NaN and at the edges."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for side in size:
+        some = (rng.uniform(-2.5, 3.5, shape) * side).astype(np.float32)
+        far = [np.nan, np.inf, -np.inf, 3e9, -3e9, *(s * v for s in (-1, 1) for v in (2**24, 2**24 - 1, 2**24 - 2))]
+        near = [v + d for v in (-side, 0, side, 2 * side, 65536 * side) for d in (-1, -0.5, -1e-7, 0, 0.25, 0.5)]
+        odd = np.float32([*far, *near, -0.0, 0.49999997, 1e-45])
+        where = rng.choice(some.size, min(some.size // 2, len(odd)), replace=False)
+        some.ravel()[where] = rng.permutation(odd)[: len(where)]
+        found.append(torch.from_numpy(some))
+    return found
 
 
 @pytest.mark.parametrize("kind", ON_PICTURES)
@@ -54,6 +73,17 @@ def test_each_picture_has_its_own_sigma(border, rounding):
         assert np.array_equal(other, blur_card.gaussian_blur(one, 15, 2.0, border=border, rounding=rounding))
 
 
+@pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
+def test_fields_of_numbers_are_blurred(border):
+    x = fields(3, 20, 31, 2)
+    found, alike = float_blur(x, (15, 7), (2.0, 3.5), border), float_blur(x, 5, 1.5, border)
+    for one, made, other in zip(x.numpy(), found.numpy(), alike.numpy(), strict=True):
+        assert np.array_equal(made, blur_card.gaussian_blur(one, (15, 7), (2.0, 3.5), border=border))
+        assert np.array_equal(other, blur_card.gaussian_blur(one, 5, 1.5, border=border))
+    view = x.permute(0, 2, 1, 3)[:, ::2]
+    assert torch.equal(float_blur(view, 5, 1.0, border), float_blur(view.contiguous(), 5, 1.0, border))
+
+
 TAPS = ([0, -2, 5], [1, 0, -7], [0.25, 0.5, 0.25])
 
 
@@ -82,12 +112,33 @@ def test_places_that_cross():
         assert np.array_equal(made, sample_card.sample(one, down, across))
 
 
+@pytest.mark.parametrize("border", ["edge", "reflect", "constant"])
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_each_picture_has_its_own_places(border, rounding):
+    x = pictures(2, 20, 31, 3)
+    rows, columns = places((20, 31), (2, 15, 40))
+    found = sample(x, rows, columns, border, 77, rounding)
+    for one, y, x_, made in zip(x.numpy(), rows.numpy(), columns.numpy(), found.numpy(), strict=True):
+        assert np.array_equal(made, sample_card.sample(one, y, x_, border, 77, rounding))
+    view = rows[:, ::2, 3:].transpose(1, 2), columns[:1, ::2, 3:].transpose(1, 2).expand(2, -1, -1)
+    whole = [each.contiguous() for each in view]
+    assert torch.equal(sample(x, *view, border, 77, rounding), sample(x, *whole, border, 77, rounding))
+    with torch.no_grad():
+        assert torch.equal(sample(x, rows.requires_grad_(), columns, border, 77, rounding), found)
+
+
 def test_no_pictures():
     nothing = pictures(0, 4, 5, 3)
     assert noise(nothing, "impulse", 0.5, []).shape == warp(nothing, TURN[None]).shape == nothing.shape
     assert fixed_blur(nothing, 3, [1.0]).shape == correlate(nothing, [TAPS]).shape == nothing.shape
     assert zoom_blur(nothing, [1.5]).shape == nothing.shape
     assert sample(nothing, np.float32([1]), np.float32([1, 2])).shape == (0, 1, 2, 3)
+    assert sample(nothing, torch.zeros(0, 6, 7), torch.zeros(0, 6, 7)).shape == (0, 6, 7, 3)
+    assert sample(pictures(2, 4, 5, 3), torch.zeros(2, 0, 7), torch.zeros(2, 0, 7)).shape == (2, 0, 7, 3)
+    assert float_blur(nothing.float(), 3, 1.0).shape == nothing.shape
+
+
+PLACES = torch.ones(3, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +159,14 @@ def test_no_pictures():
         (lambda x: fixed_blur(x, 3, [1.0, -1.0, 1.0]), ValueError, "sigma"),
         (lambda x: fixed_blur(x, 3, [1.0, 1.0]), ValueError, "3 sigmas or one"),
         (lambda x: fixed_blur(x, 3, [1.0], "wrap"), ValueError, "border"),
+        (lambda x: float_blur(x.numpy(), 3, 1.0), TypeError, "ndarray"),
+        (lambda x: float_blur(x, 3, 1.0), TypeError, "float32"),
+        (lambda x: float_blur(x[0].float(), 3, 1.0), ValueError, r"\[n, h, w, c\]"),
+        (lambda x: float_blur(x.float(), (3, 4), 1.0), ValueError, "odd"),
+        (lambda x: float_blur(x.float(), 3, (1.0, 0)), ValueError, "sigma"),
+        (lambda x: float_blur(x.float(), 3, 1.0, "wrap"), ValueError, "border"),
+        (lambda x: float_blur(x.float().to("meta"), 3, 1.0), NotImplementedError, "meta"),
+        (lambda x: float_blur(x.float().requires_grad_(), 3, 1.0), NotImplementedError, "gradient"),
         (lambda x: correlate(x.numpy(), [TAPS]), TypeError, "ndarray"),
         (lambda x: correlate(x.float(), [TAPS]), TypeError, "uint8"),
         (lambda x: correlate(x[0], [TAPS]), ValueError, r"\[n, h, w, 1 or 3\]"),
@@ -126,6 +185,16 @@ def test_no_pictures():
         (lambda x: warp(x, TURN[None], 256), ValueError, "fill"),
         (lambda x: sample(x, [0.5], np.float32([1])), TypeError, "float32"),
         (lambda x: sample(x, np.ones((2, 2), np.float32), np.float32([1])), ValueError, "lines"),
+        (lambda x: sample(x, PLACES, np.float32([1])), TypeError, "both"),
+        (lambda x: sample(x, PLACES.double(), PLACES), TypeError, "float32"),
+        (lambda x: sample(x, PLACES[0], PLACES[0]), ValueError, r"\[3, H, W\]"),
+        (lambda x: sample(x, PLACES[:1], PLACES[:1]), ValueError, r"\[3, H, W\]"),
+        (lambda x: sample(x, PLACES, PLACES[:, :1]), ValueError, r"\[3, H, W\]"),
+        (lambda x: sample(x, PLACES.to("meta"), PLACES), NotImplementedError, "meta"),
+        (lambda x: sample(x, PLACES.clone().requires_grad_(), PLACES), NotImplementedError, "gradient"),
+        (lambda x: sample(x, PLACES, PLACES, "mirror"), ValueError, "border"),
+        (lambda x: sample(x, PLACES, PLACES, "constant", 256), ValueError, "fill"),
+        (lambda x: sample(x, PLACES, PLACES, rounding="up"), ValueError, "rounding"),
     ],
 )
 def test_what_is_refused(call, error, words):
