@@ -38,14 +38,14 @@ def trick(picture: np.ndarray, *, rng: np.random.Generator, high: float) -> np.n
 
 def gaussian_blur(picture: np.ndarray, *, sigma: float) -> np.ndarray:
     """Within four sigma, the border's pixels going on beyond it (scikit-image's filter). sigma: px."""
-    return _gaussian(picture, sigma * px(picture))
+    return _gaussian(picture, sigma * px(picture.shape))
 
 
 def glass_blur(picture: np.ndarray, *, rng: np.random.Generator, sigma: float, reach: int, turns: int) -> np.ndarray:
     """Blurred, pixels moved about, blurred again. sigma, reach: px; they are moved over at least one pixel, `turns`
     times."""
-    width = sigma * px(picture)
-    near = max(1, round(reach * px(picture)))
+    width = sigma * px(picture.shape)
+    near = max(1, round(reach * px(picture.shape)))
     return _gaussian(shuffle(_gaussian(picture, width), near, turns, key_of(rng)), width)
 
 
@@ -82,7 +82,7 @@ def _gaussian(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 def disk_of(size: tuple[int, ...], radius: float, alias: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """`disk` for a picture of that height and width. radius: px."""
-    wide = radius * (min(size) / 224)
+    wide = radius * px(size)
     return (disk if wide < WIDE else disk.__wrapped__)(wide, alias)
 
 
@@ -115,7 +115,7 @@ def streak(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns and weights of a line that leaves the pixel at that angle, in a picture of that height and width.
     sigma, radius: px, see `motion_blur`."""
-    scale = min(size) / 224
+    scale = px(size)
     width = sigma * scale
     reach = ceil(3 * width) if radius is None else round(radius * scale)
     number = 2 * min(max(reach, 1), FARTHEST // 2) + 1

@@ -48,13 +48,23 @@ def elastic(picture: np.ndarray, *, rng: np.random.Generator, alpha: float, smoo
     height, width, _ = picture.shape
     moves = uniform((height, width, 2), key_of(rng))
     moves -= np.float32(0.5)
-    sigmas = max(smooth * width, 1e-3), max(smooth * height, 1e-3)
-    across, down = (min(2 * int(3 * sigma + 0.5) + 1, LARGEST_KERNEL) for sigma in sigmas)
-    moves = gaussian_blur(moves, (across, down), sigmas, threads=1, border="reflect")
-    moves *= np.float32(2 * 0.005 * height * alpha * px(picture))
+    moves = gaussian_blur(moves, *smoothing((height, width), smooth), threads=1, border="reflect")
+    moves *= np.float32(farthest((height, width), alpha))
     rows = np.arange(height, dtype=np.float32)[:, None] + moves[..., 1]
     columns = np.arange(width, dtype=np.float32) + moves[..., 0]
     return sample(picture, rows, columns, border="reflect", rounding="down")
+
+
+def smoothing(size: tuple[int, int], smooth: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """The kernel's sizes and sigmas, across and down, of the blur of moves in a picture of that height and width."""
+    sigmas = max(smooth * size[1], 1e-3), max(smooth * size[0], 1e-3)
+    across, down = (min(2 * int(3 * sigma + 0.5) + 1, LARGEST_KERNEL) for sigma in sigmas)
+    return (across, down), sigmas
+
+
+def farthest(size: tuple[int, int], alpha: float) -> float:
+    """What noise of ± ½ is multiplied by to be moves in pixels."""
+    return 2 * 0.005 * size[0] * alpha * px(size)
 
 
 def pixelate(picture: np.ndarray, *, factor: float) -> np.ndarray:

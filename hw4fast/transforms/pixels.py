@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -18,9 +20,9 @@ def luma(picture: np.ndarray) -> np.ndarray:
     return red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
 
 
-def px(picture: np.ndarray) -> float:
-    """How long a pixel of a picture of shorter side 224 is in this one: lengths scale with the picture."""
-    return min(picture.shape[:2]) / 224
+def px(shape: Sequence[int]) -> float:
+    """How long a pixel of a picture of shorter side 224 is in one of shape [h, w, …]: lengths scale with it."""
+    return min(shape[:2]) / 224
 
 
 def rounded_down(values: np.ndarray) -> np.ndarray:

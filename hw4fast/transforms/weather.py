@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from hw4fast.kernels.correlate import correlate
 from hw4fast.kernels.drops import above, drops
-from hw4fast.kernels.gaussian_blur import LARGEST_KERNEL, gaussian_blur
+from hw4fast.kernels.gaussian_blur import gaussian_blur
 from hw4fast.kernels.noise import normal, uniform
 from hw4fast.kernels.pixels import snowed, veil
 from hw4fast.kernels.plasma import plasma
 from hw4fast.kernels.resize import resize
-from hw4fast.transforms.blur import streak
-from hw4fast.transforms.pixels import px, rounded_down
+from hw4fast.transforms.blur import size_for, streak
+from hw4fast.transforms.pixels import luma, px, rounded_down
 from hw4fast.transforms.randomness import key_of
 from hw4fast.transforms.spec import Parameter, Sweep, Transform, register
 
@@ -41,30 +42,30 @@ def snow(
     mean, std: of the noise, 1 is white. zoom: px of a flake. radius, sigma: px, of the streak, see `motion_blur`.
     kept: the share of the picture that isn't whitened.
     """
-    size = _drawn_at(picture)
+    size = drawn_at(picture.shape[:2])
     key, degrees = key_of(rng), rng.uniform(-135, -45)
-    coarse, fine, steps = zip(*(_enlarged(n, max(1.0, zoom * min(size) / 224)) for n in size), strict=True)
+    coarse, fine, steps = zip(*(enlarged(n, max(1.0, zoom * min(size) / 224)) for n in size), strict=True)
     flakes = above(normal(coarse, key), threshold, std, mean, "nearest", fine, steps)[..., None]
     # the wind blows before the layer is cut to size: what lies beyond the border drifts in
     flakes = correlate(flakes, *streak(size, sigma, radius, degrees), border="edge")[: size[0], : size[1]]
     return snowed(picture, _reduced(flakes, picture), kept)
 
 
-def _drawn_at(picture: np.ndarray) -> tuple[int, int]:
+def drawn_at(size: Sequence[int]) -> tuple[int, int]:
     """The height and width that flakes and drops are drawn at: the picture's, or 224 for the shorter side where it is
     less. They can't be drawn with fewer pixels than they have there; they are drawn larger and reduced."""
-    height, width, _ = picture.shape
-    finer = max(1.0, min(1 / px(picture), (DRAWN / (height * width)) ** 0.5))
+    height, width = size
+    finer = max(1.0, min(1 / px(size), (DRAWN / (height * width)) ** 0.5))
     return round(height * finer), round(width * finer)
 
 
 def _reduced(layer: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 1] at the size of `_drawn_at` → [h, w], the picture's."""
+    """uint8 [H, W, 1] at the size of `drawn_at` → [h, w], the picture's."""
     size = picture.shape[:2]
     return (layer if layer.shape[:2] == size else resize(layer, size, threads=1))[..., 0]
 
 
-def _enlarged(size: int, zoom: float) -> tuple[int, int, float]:
+def enlarged(size: int, zoom: float) -> tuple[int, int, float]:
     """Of how many pixels scipy.ndimage.zoom makes how many, at least `size`, and how far apart these lie in those."""
     coarse = int(np.ceil(size / zoom))
     fine = max(round(coarse * zoom), size)
@@ -73,17 +74,23 @@ def _enlarged(size: int, zoom: float) -> tuple[int, int, float]:
 
 def frost(picture: np.ndarray, *, rng: np.random.Generator, kept: float, amount: float) -> np.ndarray:
     """kept × picture + amount × a random part of one of five textures of ice."""
-    height, width, channels = picture.shape
-    texture = frost_texture(int(rng.integers(FROSTS)))
-    scale = min(1 / px(picture), FROST_SIDE / max(height, width))
-    rows, columns = (max(1, min(FROST_SIDE, round(n * scale))) for n in (height, width))
-    top, left = (int(rng.integers(FROST_SIDE - n + 1)) for n in (rows, columns))
-    ice = texture[top : top + rows, left : left + columns]
-    if (rows, columns) != (height, width):
-        ice = resize(ice, (height, width), threads=1)
-    if channels == 1:
-        ice = rounded_down(_luma(ice.astype(np.float32)))
+    size = picture.shape[:2]
+    number, rows, columns = piece_of_ice(size, rng)
+    ice = frost_texture(number)[rows, columns]
+    if ice.shape[:2] != size:
+        ice = resize(ice, size, threads=1)
+    if picture.shape[2] == 1:
+        ice = rounded_down(luma(ice.astype(np.float32)))
     return veil(picture, None, ice, kept, amount=amount)
+
+
+def piece_of_ice(size: Sequence[int], rng: np.random.Generator) -> tuple[int, slice, slice]:
+    """A texture's number, and the rows and columns of it that lie over a picture of that height and width."""
+    number = int(rng.integers(FROSTS))
+    scale = min(1 / px(size), FROST_SIDE / max(size))
+    sides = [max(1, min(FROST_SIDE, round(n * scale))) for n in size]
+    top, left = (int(rng.integers(FROST_SIDE - n + 1)) for n in sides)
+    return number, slice(top, top + sides[0]), slice(left, left + sides[1])
 
 
 @lru_cache(maxsize=FROSTS)
@@ -140,8 +147,8 @@ def spatter(
     mean, std: of the noise. sigma: px, of its blur. amount: water: how opaque; mud: px, the sigma that rounds the
     drops. The more pixels the noise is blurred over, the less of it is left: its std grows with the picture.
     """
-    size = _drawn_at(picture)
-    scale = min(size) / 224
+    size = drawn_at(picture.shape[:2])
+    scale = px(size)
     liquid = _smooth(normal(size, key_of(rng)), sigma * scale)
     if kind == "water":
         cover = drops(above(liquid, threshold, std * scale, mean))
@@ -153,22 +160,19 @@ def spatter(
         cover = _reduced(np.rint(cover * 255).astype(np.uint8)[..., None], picture) / np.float32(255)
     colours = np.array(WATER if kind == "water" else MUD, np.float32)
     if picture.shape[2] == 1:
-        colours = _luma(colours[None, None])[0, 0]
+        colours = luma(colours[None, None])[0, 0]
     return (
         veil(picture, cover, colours, amount=amount) if kind == "water" else veil(picture, cover, colours, shadow=1.0)
     )
 
 
+def smoothing(sigma: float) -> tuple[int, float]:
+    """Kernel's size and sigma of the blur that drops are made with, pixels."""
+    return size_for(sigma), max(sigma, 1e-3)
+
+
 def _smooth(field: np.ndarray, sigma: float) -> np.ndarray:
-    size = min(2 * int(4 * sigma + 0.5) + 1, LARGEST_KERNEL)
-    return gaussian_blur(field[..., None], size, max(sigma, 1e-3), threads=1, border="edge")[..., 0]
-
-
-def _luma(image: np.ndarray) -> np.ndarray:
-    """float32 [h, w, c] → [h, w, 1]."""
-    if image.shape[2] == 1:
-        return image
-    return image @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    return gaussian_blur(field[..., None], *smoothing(sigma), threads=1, border="edge")[..., 0]
 
 
 register(
