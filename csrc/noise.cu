@@ -1,17 +1,24 @@
-// noise on a GPU: pictures with noise from counters (csrc/noise.inl has the formulas), the CPU's very bytes.
+// noise on a GPU: pictures with noise from counters, bare draws, and pixels that are moved about (csrc/noise.inl has
+// the formulas): the CPU's very bytes.
 //
-// A thread turns one counter into its four words, which are four values of a picture, 16 apart: 16 counters, 64 values,
-// are a block of the CPU's. Floats are rounded after each operation, as there: a product and a sum are never fused.
+// A thread turns one counter into its four words, which are four values, 16 apart: 16 counters, 64 values, are a block
+// of the CPU's. Floats are rounded after each operation, as there: a product and a sum are never fused.
 #include "cuda.cuh"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+
+#ifndef __CUDA_ARCH__
+#include <pybind11/stl.h>
+#endif
 
 namespace hw4fast {
 namespace {
 
 constexpr int threads = 256, counters = 16;
-enum class NoiseKind : int { gaussian = 0, speckle = 1, impulse = 2, shot = 3 };  // as hw4fast.kernels.noise.KINDS
+// As hw4fast.kernels.noise.KINDS; the last two are draws, without a picture.
+enum class NoiseKind : int { gaussian = 0, speckle = 1, impulse = 2, shot = 3, normal = 4, uniform = 5 };
 
 struct ShotEntry {
   std::uint32_t most;
@@ -85,10 +92,77 @@ __device__ inline void philox(std::uint64_t counter, std::uint64_t key, std::uin
   word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
 
+// Counters of a picture of `size` values, and the value that word k of one is.
+__host__ __device__ inline std::int64_t counters_of(std::int64_t size) {
+  return (size + 4 * counters - 1) / (4 * counters) * counters;
+}
+__device__ inline std::int64_t place_of(std::int64_t counter, int k) {
+  return counter / counters * (4 * counters) + k * counters + counter % counters;
+}
+
+// Normal deviates, or numbers in [0, 1) of 24 bits: output [n][size].
+template <NoiseKind KIND> __global__ void __launch_bounds__(threads) noise_draws(const Noise p) {
+  in_turn();
+  const std::int64_t each = counters_of(p.size), step = std::int64_t{gridDim.x} * threads;
+  for (std::int64_t task = blockIdx.x * std::int64_t{threads} + threadIdx.x; task < p.n * each; task += step) {
+    const std::int64_t picture = task / each, counter = task % each;
+    std::uint32_t word[4];
+    philox(static_cast<std::uint64_t>(counter), p.keys[picture], word);
+    float value[4];
+    if constexpr (KIND == NoiseKind::normal) {
+      pair(word[0], word[1], value[0], value[1]);
+      pair(word[2], word[3], value[2], value[3]);
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) value[k] = static_cast<float>(static_cast<int>(word[k] >> 8)) * 0x1p-24f;  // exact
+    }
+    float *to = reinterpret_cast<float *>(p.output) + picture * p.size;
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      if (const std::int64_t at = place_of(counter, k); at < p.size) to[at] = value[k];
+  }
+}
+
+struct Shuffle {
+  std::uint8_t *pictures;  // [n][h][w][c], in place
+  const std::uint64_t *keys;
+  int h, w, c, reach;
+  std::int64_t rows;  // those that change, of all turns one after the other
+  int columns;        // that change
+};
+
+// A block has a picture. A pixel meets at most `reach` columns of the rows that come before its own: a row follows the
+// one before it `reach` + 1 pixels behind, and a step moves a pixel of each row that is under way. The next turn's rows
+// follow like the picture's own.
+__global__ void __launch_bounds__(threads) noise_shuffle(const Shuffle p) {
+  in_turn();
+  std::uint8_t *picture = p.pictures + blockIdx.x * (std::int64_t{p.h} * p.w * p.c);
+  const std::uint64_t key = p.keys[blockIdx.x];
+  const std::int64_t behind = p.reach + 1, steps = p.columns + behind * (p.rows - 1), high = p.h - 2 * p.reach;
+  const std::uint32_t span = 2 * static_cast<std::uint32_t>(p.reach);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const std::int64_t first = step < p.columns ? 0 : (step - p.columns) / behind + 1;
+    const std::int64_t last = min(step / behind, p.rows - 1);
+    for (std::int64_t row = first + threadIdx.x; row <= last; row += threads) {
+      const std::int64_t column = step - behind * row, drawn = row * p.columns + column;
+      std::uint32_t words[4];
+      philox(static_cast<std::uint64_t>(drawn / (4 * counters) * counters + drawn % counters), key, words);
+      const int which = static_cast<int>(drawn / counters % 4);
+      const std::uint32_t word = which < 2 ? (which ? words[1] : words[0]) : (which == 2 ? words[2] : words[3]);
+      const int dx = static_cast<int>((word >> 16) * span >> 16) - p.reach;
+      const int dy = static_cast<int>((word & 0xffff) * span >> 16) - p.reach;
+      const std::int64_t y = p.h - p.reach - row % high, x = p.w - p.reach - column;
+      std::uint8_t *to = picture + (y * p.w + x) * p.c;
+      const std::uint8_t *from = to + (std::int64_t{dy} * p.w + dx) * p.c;
+      for (int channel = 0; channel < p.c; ++channel) to[channel] = from[channel];
+    }
+    __syncthreads();
+  }
+}
+
 template <NoiseKind KIND> __global__ void __launch_bounds__(threads) noise_pictures(const Noise p) {
   in_turn();
-  const std::int64_t each = (p.size + 4 * counters - 1) / (4 * counters) * counters;  // counters of a picture
-  const std::int64_t step = std::int64_t{gridDim.x} * threads;
+  const std::int64_t each = counters_of(p.size), step = std::int64_t{gridDim.x} * threads;
   for (std::int64_t task = blockIdx.x * std::int64_t{threads} + threadIdx.x; task < p.n * each; task += step) {
     const std::int64_t picture = task / each, counter = task % each;
     const std::uint8_t *from = p.input + picture * p.size;
@@ -102,7 +176,7 @@ template <NoiseKind KIND> __global__ void __launch_bounds__(threads) noise_pictu
     }
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const std::int64_t at = counter / counters * (4 * counters) + k * counters + counter % counters;
+      const std::int64_t at = place_of(counter, k);
       if (at >= p.size) continue;
       const std::uint8_t value = from[at];
       const Exact x{static_cast<float>(value)};
@@ -127,17 +201,19 @@ static void bind(pybind11::module_ &);
 #endif
 HW4FAST_CUDA_KERNEL(noise, bind);
 
-// n pictures of `size` bytes, and a key of 64 bits for each on the device. table: of `shot` alone, on the device.
+// n pictures of `size` bytes, and a key of 64 bits for each on the device; of draws no input, and floats. table: of
+// `shot` alone, on the device.
 [[maybe_unused]] static void noise(int kind, std::uintptr_t input, std::uintptr_t output, std::uintptr_t keys,
                                    std::int64_t n, std::int64_t size, double strength, std::uintptr_t table, int bits,
                                    std::uintptr_t stream) {
-  if (n < 0 || size < 0 || kind < 0 || kind > static_cast<int>(NoiseKind::shot))
+  if (n < 0 || size < 0 || kind < 0 || kind > static_cast<int>(NoiseKind::uniform))
     throw std::invalid_argument("noise: bad request");
   if (!(strength >= 0 && strength <= 1e6)) throw std::invalid_argument("noise: the strength must lie in 0 … 1e6");
   const auto what = static_cast<NoiseKind>(kind);
   if (what == NoiseKind::shot && (!table || bits < 1 || bits > 16)) throw std::invalid_argument("noise: no table");
   if (n == 0 || size == 0) return;
-  if (!input || !output || !keys) throw std::invalid_argument("noise was given a tensor without memory");
+  if (!(input || what >= NoiseKind::normal) || !output || !keys)
+    throw std::invalid_argument("noise was given a tensor without memory");
   noise_kernel.count();
   const auto hit = static_cast<std::int32_t>(std::floor(std::min(strength, 1.0) * 0x1p31) - 1.0);
   const Noise p{pointer<std::uint8_t>(input),
@@ -150,7 +226,7 @@ HW4FAST_CUDA_KERNEL(noise, bind);
                 hit,
                 pointer<ShotEntry>(table),
                 bits};
-  const std::int64_t tasks = n * ((size + 4 * counters - 1) / (4 * counters) * counters);
+  const std::int64_t tasks = n * counters_of(size);
   const auto blocks = std::min<std::int64_t>((tasks + threads - 1) / threads, 32 * multiprocessors());
   const Grid grid{dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream_of(stream)};
   switch (what) {
@@ -162,11 +238,41 @@ HW4FAST_CUDA_KERNEL(noise, bind);
       return launch("noise", noise_pictures<NoiseKind::impulse>, grid, p);
     case NoiseKind::shot:
       return launch("noise", noise_pictures<NoiseKind::shot>, grid, p);
+    case NoiseKind::normal:
+      return launch("noise", noise_draws<NoiseKind::normal>, grid, p);
+    case NoiseKind::uniform:
+      return launch("noise", noise_draws<NoiseKind::uniform>, grid, p);
   }
 }
 
+// In place, of contiguous pictures n, h, w, c; a key of 64 bits for each. All on the device.
+[[maybe_unused]] static void shuffle(std::uintptr_t pictures, const std::array<std::int64_t, 4> &shape,
+                                     std::int64_t reach, int turns, std::uintptr_t keys, std::uintptr_t stream) {
+  const auto [n, h, w, c] = shape;
+  if (n < 0 || n > INT32_MAX || std::min(h, w) < 0 || std::max(h, w) > 1 << 24 || c < 1 || c > 1024)
+    throw std::invalid_argument("shuffle: bad shape");
+  if (reach < 1 || reach > 16383 || turns < 0 || turns > 1000)
+    throw std::invalid_argument("shuffle: bad reach or turns");
+  const std::int64_t rows = turns * (h - 2 * reach), columns = w - 2 * reach;
+  if (n == 0 || rows < 1 || columns < 1) return;
+  if (!pictures || !keys) throw std::invalid_argument("shuffle was given a tensor without memory");
+  noise_kernel.count();
+  const Shuffle p{pointer<std::uint8_t>(pictures),
+                  pointer<std::uint64_t>(keys),
+                  static_cast<int>(h),
+                  static_cast<int>(w),
+                  static_cast<int>(c),
+                  static_cast<int>(reach),
+                  rows,
+                  static_cast<int>(columns)};
+  launch("shuffle", noise_shuffle, Grid{dim3(static_cast<unsigned>(n)), dim3(threads), 0, stream_of(stream)}, p);
+}
+
 #ifndef __CUDA_ARCH__
-static void bind(pybind11::module_ &m) { m.def("noise", &noise); }
+static void bind(pybind11::module_ &m) {
+  m.def("noise", &noise);
+  m.def("shuffle", &shuffle);
+}
 #endif
 
 }  // namespace hw4fast

@@ -1,4 +1,4 @@
-"""Batched forms of transforms.blur, but for glass_blur: it moves a picture's pixels one after the other."""
+"""Batched forms of transforms.blur."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from hw4fast.batched.forms import FORMS, look_up, on, sides
 from hw4fast.kernels.gaussian_blur import default_sigma
-from hw4fast.nn import correlate, fixed_blur
+from hw4fast.nn import correlate, fixed_blur, shuffle
 from hw4fast.nn import zoom_blur as zoomed
 from hw4fast.transforms.blur import brightened, disk_of, size_for, streak
+from hw4fast.transforms.pixels import px
+from hw4fast.transforms.randomness import key_of
 
 
 @FORMS.register("blur")
@@ -26,8 +28,16 @@ def trick(pictures: Tensor, *, rngs: Sequence[np.random.Generator], high: float)
 
 @FORMS.register("gaussian_blur")
 def gaussian_blur(pictures: Tensor, *, sigma: float) -> Tensor:
-    width = sigma * (min(sides(pictures)) / 224)
-    return fixed_blur(pictures, size_for(width), [width], border="edge", rounding="down")
+    return _gaussian(pictures, sigma * px(sides(pictures)))
+
+
+@FORMS.register("glass_blur")
+def glass_blur(
+    pictures: Tensor, *, rngs: Sequence[np.random.Generator], sigma: float, reach: int, turns: int
+) -> Tensor:
+    width, near = sigma * px(sides(pictures)), max(1, round(reach * px(sides(pictures))))
+    moved = shuffle(_gaussian(pictures, width), near, turns, [key_of(rng) for rng in rngs])
+    return _gaussian(moved, width)
 
 
 @FORMS.register("defocus_blur")
@@ -46,3 +56,7 @@ def motion_blur(pictures: Tensor, *, rngs: Sequence[np.random.Generator], sigma:
 @FORMS.register("zoom_blur")
 def zoom_blur(pictures: Tensor, *, factor: float, step: float) -> Tensor:
     return zoomed(pictures, np.arange(1, factor, step))
+
+
+def _gaussian(pictures: Tensor, sigma: float) -> Tensor:
+    return fixed_blur(pictures, size_for(sigma), [sigma], border="edge", rounding="down")

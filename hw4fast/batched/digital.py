@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from hw4fast.batched.forms import FORMS, look_up, on, rounded_down, sides
-from hw4fast.nn import resize
+from hw4fast.batched.forms import FORMS, look_up, on, rounded_down, sides, single
+from hw4fast.nn import draws, float_blur, resize, sample
 from hw4fast.transforms import digital
+from hw4fast.transforms.randomness import key_of
 
 SHARE = float(np.float32(1) / np.float32(255))  # of the kernel (csrc/pixels.inl), as its `room`
 ROOM = 2.0**-10
@@ -48,6 +51,17 @@ def contrast(pictures: Tensor, *, factor: float) -> Tensor:
     means = (sums / torch.tensor(float(height * width), dtype=torch.float64, device=sums.device)).view(n, channels, 1)
     greys = torch.arange(256, dtype=torch.float64, device=pictures.device)
     return look_up(pictures, rounded_down((greys - means) * factor + means + 1e-6))
+
+
+@FORMS.register("elastic")
+def elastic(pictures: Tensor, *, rngs: Sequence[np.random.Generator], alpha: float, smooth: float) -> Tensor:
+    size = height, width = sides(pictures)
+    moves = draws("uniform", (height, width, 2), [key_of(rng) for rng in rngs], pictures) - 0.5
+    moves = float_blur(moves, *digital.smoothing(size, smooth), border="reflect")
+    moves = moves * single(digital.farthest(size, alpha))
+    rows = torch.arange(height, dtype=torch.float32, device=moves.device)[:, None] + moves[..., 1]
+    columns = torch.arange(width, dtype=torch.float32, device=moves.device) + moves[..., 0]
+    return sample(pictures, rows, columns, border="reflect", rounding="down")
 
 
 @FORMS.register("pixelate")

@@ -87,6 +87,11 @@ def per_picture(pictures: Tensor, values: Sequence[float], dtype: torch.dtype = 
     return torch.tensor(values, dtype=torch.float64).to(dtype).view(-1, 1, 1, 1).to(pictures.device)
 
 
+def single(number: float | np.floating) -> float:
+    """As float32 holds it: what a kernel of the CPU computes with."""
+    return float(np.float32(number))
+
+
 def nearest(values: Tensor) -> Tensor:
     """Float grey levels → uint8, halves to even, clipped."""
     return values.round().clamp(0, 255).to(torch.uint8)

@@ -7,7 +7,7 @@ from hw4fast.nn.correlate import correlate, zoom_blur
 from hw4fast.nn.fit import fit
 from hw4fast.nn.fixed_blur import fixed_blur, float_blur
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
-from hw4fast.nn.noise import noise
+from hw4fast.nn.noise import draws, noise, shuffle
 from hw4fast.nn.resize import resize
 from hw4fast.nn.sample import sample, warp
 from hw4fast.nn.softmax_xent import SoftmaxCrossEntropy, softmax_cross_entropy
@@ -22,6 +22,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "conv_block",
     "correlate",
+    "draws",
     "fit",
     "fixed_blur",
     "float_blur",
@@ -29,6 +30,7 @@ __all__ = [
     "noise",
     "resize",
     "sample",
+    "shuffle",
     "softmax_cross_entropy",
     "warp",
     "zoom_blur",

@@ -12,7 +12,7 @@ from hw4fast.robustness.points import points_of
 from hw4fast.robustness.source import open_source
 from hw4fast.robustness.store import Store
 
-# with a batched form and without, random ones, such that are about reading, a chain, one without severities
+# random ones, such that are about reading, a chain, one without severities
 SOME = ("rotate", "gaussian_blur", "jitter", "snow", "framing", "thumbnail", "blur5+jpeg30", "flip", "contrast")
 
 

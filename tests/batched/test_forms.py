@@ -11,6 +11,7 @@ from hw4fast.data.preprocessing import PRESETS, Preprocessing
 from hw4fast.errors import UsageError
 from hw4fast.robustness.points import points_of
 from hw4fast.transforms import TRANSFORMS, at_level, parse
+from hw4fast.transforms.own import transform
 from hw4fast.transforms.randomness import picture_key
 
 GREY = Preprocessing("L", (20, 24), (0.5,), (0.25,), resize="shorter-side", resize_size=30)
@@ -101,11 +102,19 @@ def test_mistakes_of_reading(spec, way):
     assert np.array_equal(found, wanted)
 
 
-def test_what_has_no_form_is_known_as_such():
-    assert knows(parse("blur5+rotate10")) and not knows(parse("blur5+snow")) and not knows(parse("jpeg10"))
-    assert all(name in TRANSFORMS for name in FORMS)
+def test_every_transform_has_a_form_but_a_users_own():
+    assert {name for name in TRANSFORMS if not TRANSFORMS.get(name).fingerprint} == set(FORMS)
     pictures = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
-    with pytest.raises(UsageError, match="batched form 'snow'"):
-        apply(parse("snow"), pictures, [b""], 0)
+
+    @transform(severities=(1, 2, 3, 4, 5))
+    def paler(picture, by):
+        return picture // 2 + by
+
+    try:
+        assert knows(parse("blur5+rotate10")) and not knows(parse("blur5+paler2"))
+        with pytest.raises(UsageError, match="batched form 'paler'"):
+            apply(parse("paler2"), pictures, [b""], 0)
+    finally:
+        TRANSFORMS.remove("paler")
     with pytest.raises(ValueError, match="as they were decoded"):
         apply(parse("framing"), pictures, [b""], 0)

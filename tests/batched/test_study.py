@@ -54,12 +54,15 @@ def by_cores(photos, models, tmp_path_factory):
 
 
 class Watched(TorchBatches):
-    """Notes what it is given."""
+    """Notes what it is given, and lacks two forms, as of a transform of the user's."""
 
     def __init__(self, size):
         super().__init__("cpu", size)
         self.name = "a device"
         self.made = []
+
+    def knows(self, chain):
+        return super().knows(chain) and not {"snow", "jpeg"} & {link.transform.name for link in chain.links}
 
     def apply(self, chain, pictures, *rest):
         self.made.append((chain.name if chain else "", len(pictures)))

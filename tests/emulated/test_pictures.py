@@ -25,6 +25,27 @@ def test_noise(emulated, kind, shape):  # noqa: F811
         assert torch.equal(found, noise.noise(x, kind, strength, KEYS)), strength
 
 
+@pytest.mark.parametrize("kind", noise.DRAWS)
+def test_draws(emulated, kind):  # noqa: F811
+    where = torch.empty(0)
+    for shape in ((), (1,), (63,), (64,), (65,), (7, 33, 2), (0, 5)):
+        assert torch.equal(noise._draws_cuda(kind, shape, KEYS, where), noise.draws(kind, shape, KEYS, where)), shape
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 31, 3), (3, 9, 50, 1), (3, 50, 9, 3), (3, 8, 8, 3), (3, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("reach", [1, 2, 3, 4])
+def test_shuffle(emulated, shape, reach):  # noqa: F811
+    x = pictures(*shape)
+    for turns in (0, 1, 2, 5):
+        found = noise._shuffle_cuda(x, reach, turns, KEYS)
+        assert torch.equal(found, noise.shuffle(x, reach, turns, KEYS)), turns
+
+
+def test_shuffle_of_more_rows_at_once_than_threads(emulated):  # noqa: F811
+    x = pictures(3, 700, 700, 1)[:1]
+    assert torch.equal(noise._shuffle_cuda(x, 1, 1, KEYS[:1]), noise.shuffle(x, 1, 1, KEYS[:1]))
+
+
 @pytest.mark.parametrize("size", [1, 3, 15, 17, 51, 999])
 @pytest.mark.parametrize("border", ["mirror", "edge", "reflect"])
 @pytest.mark.parametrize("rounding", ["nearest", "down"])
@@ -173,11 +194,23 @@ def on_emulator(monkeypatch, call, x, *rest):
 
 def test_what_is_refused(emulated):  # noqa: F811
     some = torch.zeros(64, dtype=torch.uint8).data_ptr()
-    for kind, strength, table, bits in ((4, 1, 0, 0), (-1, 1, 0, 0), (0, -1, 0, 0), (0, 1e7, 0, 0), (3, 0, 0, 5)):
+    for kind, strength, table, bits in ((6, 1, 0, 0), (-1, 1, 0, 0), (0, -1, 0, 0), (0, 1e7, 0, 0), (3, 0, 0, 5)):
         with pytest.raises(ValueError, match="noise"):
             emulated.noise(kind, some, some, some, 1, 4, strength, table, bits, 0)
     with pytest.raises(ValueError, match="without memory"):
         emulated.noise(0, some, 0, some, 1, 4, 1.0, 0, 0, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.noise(4, 0, some, 0, 1, 4, 0.0, 0, 0, 0)
+    for shape, reach, turns in (
+        ((1, 4, 4, 0), 1, 1),
+        ((1, -4, 4, 3), 1, 1),
+        ((1, 4, 4, 3), 0, 1),
+        ((1, 4, 4, 3), 1, -1),
+    ):
+        with pytest.raises(ValueError, match="shuffle"):
+            emulated.shuffle(some, shape, reach, turns, some, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.shuffle(0, (1, 4, 4, 3), 1, 1, some, 0)
     for n, size, border in ((1, 2, 0), (1, 1001, 0), (1, 3, 3), (70_000, 3, 0)):
         with pytest.raises(ValueError, match="fixed_blur"):
             emulated.fixed_blur(some, some, some, (n, 2, 2, 1), some, size, some, False, border, True, 0)

@@ -9,12 +9,14 @@ from hw4fast.nn import (
     binary_cross_entropy_with_logits,
     conv_block,
     correlate,
+    draws,
     fixed_blur,
     float_blur,
     gaussian_blur,
     noise,
     resize,
     sample,
+    shuffle,
     softmax_cross_entropy,
     warp,
     zoom_blur,
@@ -52,6 +54,9 @@ def pictures_of_all_kinds() -> None:
         pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
         for kind, strength in (("gaussian", 0.1), ("speckle", 0.3), ("impulse", 0.2), ("shot", 25.0)):
             noise(pictures, kind, strength, range(shape[0]))
+        for kind in ("normal", "uniform"):
+            draws(kind, (65,), range(3), pictures)
+        shuffle(pictures, 2, 2, range(shape[0]))
         for size, sigmas in ((5, [1.0]), (51, [3.0] * shape[0])):
             fixed_blur(pictures, size, sigmas)
         for sizes, border in (((5, 3), "reflect"), ((51, 17), "mirror"), ((1, 99), "edge")):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import correlate, fixed_blur, float_blur, noise, sample, warp, zoom_blur
+from hw4fast.nn import correlate, draws, fixed_blur, float_blur, noise, sample, shuffle, warp, zoom_blur
+from hw4fast.nn.noise import DRAWS
 from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, fields, pictures, places
 
 SHAPES = [(3, 224, 224, 3), (3, 500, 375, 3), (3, 33, 50, 1), (3, 1, 1, 3), (3, 2, 700, 3)]
@@ -75,11 +76,22 @@ def test_noise(shape, kind):
     assert kernels.cuda_calls()["noise"] == before + 2
 
 
-def test_normal_deviates_of_many_counters():
+@pytest.mark.parametrize("kind", DRAWS)
+def test_draws_of_many_counters(kind):
     """Every product and every sum of the polynomials is rounded: a fused one would show in some of ten million."""
-    x = torch.full((10, 1_000_003), 128, dtype=torch.uint8)
-    keys = list(range(10))
-    assert torch.equal(noise(x.cuda(), "gaussian", 0.2, keys).cpu(), noise(x, "gaussian", 0.2, keys))
+    keys, here, there = list(range(10)), torch.empty(0), torch.empty(0, device="cuda")
+    for shape in ((1_000_003,), (), (0, 3), (7, 33, 2)):
+        assert torch.equal(draws(kind, shape, keys, there).cpu(), draws(kind, shape, keys, here))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (200, 224, 224, 3)], ids=str)
+@pytest.mark.parametrize("reach", [1, 2, 4, 9])
+def test_shuffle(shape, reach):
+    x, keys = pictures(*shape), list(range(shape[0]))
+    for turns in (1, 3):
+        wanted = shuffle(x, reach, turns, keys)
+        for _ in range(3):  # a race would show in one of some
+            assert torch.equal(shuffle(x.cuda(), reach, turns, keys).cpu(), wanted)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -146,6 +158,8 @@ def test_none_is_captured_in_a_graph():
     taps = [(np.array([0]), np.array([1]), np.array([1.0]))]
     calls = {
         "noise": lambda: noise(x, "gaussian", 0.1, KEYS),
+        "draws": lambda: draws("normal", (20, 30, 3), KEYS, x),
+        "shuffle": lambda: shuffle(x, 1, 1, KEYS),
         "fixed_blur": lambda: fixed_blur(x, 5, [1.0]),
         "float_blur": lambda: float_blur(x.float(), 5, 1.0),
         "warp": lambda: warp(x, TURN[None]),

@@ -11,8 +11,8 @@ from hw4fast.kernels import gaussian_blur as blur_card
 from hw4fast.kernels import noise as noise_card
 from hw4fast.kernels import sample as sample_card
 from hw4fast.kernels import zoom_blur as zoom_card
-from hw4fast.nn import correlate, fixed_blur, float_blur, noise, sample, warp, zoom_blur
-from hw4fast.nn.noise import ON_PICTURES
+from hw4fast.nn import correlate, draws, fixed_blur, float_blur, noise, sample, shuffle, warp, zoom_blur
+from hw4fast.nn.noise import DRAWS, ON_PICTURES
 
 KEYS = [0, 2**64 - 1, 12345678901234567890]
 STRENGTHS = {"gaussian": 0.2, "speckle": 0.5, "impulse": 0.1, "shot": 25.0}
@@ -50,6 +50,25 @@ def test_each_picture_has_its_own_noise(kind, shape):
     for one, key, made in zip(x.numpy(), KEYS, found.numpy(), strict=True):
         assert np.array_equal(made, ON_PICTURES[kind](one, STRENGTHS[kind], key))
     assert np.array_equal(noise_card.shot_noise(x[0].numpy(), 3.0, 5), noise(x[:1], "shot", 3.0, [5])[0].numpy())
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_each_key_has_its_own_draws(kind):
+    for shape in ((), (5,), (7, 9, 2), (0, 3)):
+        found = draws(kind, shape, KEYS, torch.empty(0))
+        assert found.dtype is torch.float32 and found.shape == (3, *shape)
+        for key, made in zip(KEYS, found, strict=True):
+            assert np.array_equal(made.numpy(), DRAWS[kind](shape, key))
+
+
+@pytest.mark.parametrize("shape", [(3, 17, 23, 3), (3, 1, 1, 1), (3, 5, 90, 2)], ids=str)
+def test_each_picture_is_moved_about_by_its_own_key(shape):
+    x = pictures(*shape)
+    for reach, turns in ((1, 1), (2, 3), (9, 1), (1, 0)):
+        before, found = x.clone(), shuffle(x, reach, turns, KEYS)
+        assert torch.equal(x, before)
+        for one, key, made in zip(x.numpy(), KEYS, found.numpy(), strict=True):
+            assert np.array_equal(made, noise_card.shuffle(one, reach, turns, key))
 
 
 @pytest.mark.parametrize("c", [1, 3])
@@ -178,6 +197,14 @@ PLACES = torch.ones(3, 2, 2)
         (lambda x: zoom_blur(x.float(), [1.5]), TypeError, "uint8"),
         (lambda x: zoom_blur(x, [0.5]), ValueError, "factors"),
         (lambda x: zoom_blur(x, [2.0] * 1001), ValueError, "1000 factors"),
+        (lambda x: draws("poisson", (3,), KEYS, x), ValueError, "kind"),
+        (lambda x: draws("normal", (3,), KEYS, x.to("meta")), NotImplementedError, "meta"),
+        (lambda x: shuffle(x.numpy(), 1, 1, KEYS), TypeError, "ndarray"),
+        (lambda x: shuffle(x.float(), 1, 1, KEYS), TypeError, "uint8"),
+        (lambda x: shuffle(x, 1, 1, KEYS[:2]), ValueError, "a key per picture"),
+        (lambda x: shuffle(x.view(3, 20, 3), 1, 1, KEYS), ValueError, r"\[n, h, w, c\]"),
+        (lambda x: shuffle(x, 0, 1, KEYS), ValueError, "reach"),
+        (lambda x: shuffle(x, 1, -1, KEYS), ValueError, "turns"),
         (lambda x: warp(x.numpy(), TURN[None]), TypeError, "ndarray"),
         (lambda x: warp(x.float(), TURN[None]), TypeError, "uint8"),
         (lambda x: warp(x[0], TURN[None]), ValueError, r"\[n, h, w, 1 or 3\]"),
