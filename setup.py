@@ -69,7 +69,7 @@ class BuildExtensions(build_ext):
         names = "(C|CXX|CPP)FLAGS|CXX$" + "|NVCC_|HW4FAST_CUDA_" * is_cuda
         wishes = sorted(wish for wish in os.environ.items() if re.match(names, wish[0]))
         parts = [self.version, repr([wishes, sys.version, pybind11_version]).encode()]
-        read = ("setup.py", src, *(CUDA_HEADERS if is_cuda else HEADERS))
+        read = ("setup.py", src, *([*CUDA_HEADERS, *Path("csrc").glob("jpeg.h")] if is_cuda else HEADERS))
         key = hashlib.sha256(b"".join([*parts, *(Path(path).read_bytes() for path in read)])).hexdigest()
         note = Path(obj).with_suffix(".key")
         if not (note.exists() and Path(obj).exists() and note.read_text() == key):

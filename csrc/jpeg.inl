@@ -111,12 +111,6 @@ HW4FAST_INLINE void jpeg_turn(JpegRow (&v)[jpeg_side]) {
   }
 }
 
-// Cosines of the transform times √2, in units of 2^−13, as libjpeg names and rounds them.
-constexpr int jpeg_bits = 13, jpeg_pass_bits = 2;  // of a fraction: of cosines, of values between two passes
-constexpr std::int32_t jpeg_0_298 = 2446, jpeg_0_390 = 3196, jpeg_0_541 = 4433, jpeg_0_765 = 6270, jpeg_0_899 = 7373;
-constexpr std::int32_t jpeg_1_175 = 9633, jpeg_1_501 = 12299, jpeg_1_847 = 15137, jpeg_1_961 = 16069;
-constexpr std::int32_t jpeg_2_053 = 16819, jpeg_2_562 = 20995, jpeg_3_072 = 25172;
-
 // The odd part of either direction, of four numbers that are multiplied by the four cosines `c`.
 struct JpegOdd {
   JpegSum a, b, c, d;

@@ -135,6 +135,8 @@ def test_only_what_has_changed_is_compiled_again(tmp_path):
     assert compiled() == plain
     append("cuda.cuh")
     assert compiled() == cuda
+    append("jpeg.h")  # of both
+    assert compiled() == plain | cuda
     assert compiled(CXXFLAGS="-O1") == plain | cuda
     append("isa.cpp")  # what is left of a compilation that broke off is no object
     assert build(CXXFLAGS="-O1", BROKEN="isa").returncode and (objects / "csrc/isa.o").exists()

@@ -1,4 +1,4 @@
-"""Batched forms of transforms.digital, but for those that are drawn, or coded, value by value."""
+"""Batched forms of transforms.digital."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hw4fast.batched.forms import FORMS, look_up, on, rounded_down, sides, single
 from hw4fast.nn import draws, float_blur, resize, sample
+from hw4fast.nn import jpeg as written_and_read
 from hw4fast.transforms import digital
 from hw4fast.transforms.randomness import key_of
 
@@ -73,3 +74,8 @@ def pixelate(pictures: Tensor, *, factor: float) -> Tensor:
         on(pictures, digital.nearest_places(short, long)[0]) for short, long in zip(small, (height, width), strict=True)
     )
     return reduced[:, rows][:, :, columns]
+
+
+@FORMS.register("jpeg")
+def jpeg(pictures: Tensor, *, quality: int) -> Tensor:
+    return written_and_read(pictures, quality)

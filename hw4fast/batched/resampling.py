@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hw4fast.batched.forms import FORMS, nearest, on, sides
 from hw4fast.data.preprocessing import Preprocessing
-from hw4fast.nn import resize, sample
+from hw4fast.nn import jpeg, resize, sample
 from hw4fast.transforms.digital import nearest_places
 from hw4fast.transforms.resampling import places_between
 
@@ -47,6 +47,11 @@ def normalisation(pictures: Sequence[Tensor], *, preprocessing: Preprocessing, k
     values = values / torch.tensor(255.0, dtype=torch.float64, device=values.device)
     wrong = values if kind == "none" else values * 2 - 1
     return nearest((mean + std * wrong) * preprocessing.divisor)
+
+
+@FORMS.register("reencode")
+def reencode(pictures: Sequence[Tensor], *, preprocessing: Preprocessing, quality: int) -> Tensor:
+    return _by_size(pictures, lambda batch: _fitted(jpeg(batch, quality), preprocessing))
 
 
 @FORMS.register("thumbnail")

@@ -32,14 +32,20 @@ def jpeg(picture: np.ndarray, quality: int, isa: str = "") -> np.ndarray:
         raise TypeError(f"a picture must be uint8, not {picture.dtype}")
     if picture.ndim != 3 or picture.shape[2] not in (1, 3) or max(picture.shape) > LONGEST:
         raise ValueError(f"a picture must be [h, w, 1 or 3], no side above {LONGEST}, not {list(picture.shape)}")
-    quality = operator.index(quality)
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must lie in 1 … 100, not be {quality}")
+    quality = checked(quality)
     whole = picture.strides[2] == 1 and picture.strides[1] == picture.shape[2]
     source = picture if whole else np.ascontiguousarray(picture)
     output = np.empty(picture.shape, np.uint8)
     compiled().jpeg(source.ctypes.data, source.strides[0], output.ctypes.data, picture.shape, quality, isa)
     return output
+
+
+def checked(quality: int) -> int:
+    """Raises TypeError for what is no whole number, ValueError for one that is no quality."""
+    quality = operator.index(quality)
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must lie in 1 … 100, not be {quality}")
+    return quality
 
 
 def jpeg_reference(picture: np.ndarray, quality: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from hw4fast.nn.correlate import correlate, zoom_blur
 from hw4fast.nn.fit import fit
 from hw4fast.nn.fixed_blur import fixed_blur, float_blur
 from hw4fast.nn.gaussian_blur import GaussianBlur, gaussian_blur
+from hw4fast.nn.jpeg import jpeg
 from hw4fast.nn.noise import draws, noise, shuffle
 from hw4fast.nn.resize import resize
 from hw4fast.nn.sample import sample, warp
@@ -27,6 +28,7 @@ __all__ = [
     "fixed_blur",
     "float_blur",
     "gaussian_blur",
+    "jpeg",
     "noise",
     "resize",
     "sample",

@@ -6,13 +6,12 @@ None shows an error, and each costs accuracy that nobody looks for (timm's issue
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
 from hw4fast.data.preprocessing import Preprocessing
+from hw4fast.kernels.jpeg import jpeg
 from hw4fast.kernels.resize import resize
 from hw4fast.kernels.sample import sample
 from hw4fast.transforms.pixels import to_uint8
@@ -69,10 +68,7 @@ def normalisation(picture: np.ndarray, *, preprocessing: Preprocessing, kind: st
 
 def reencode(picture: np.ndarray, *, preprocessing: Preprocessing, quality: int) -> np.ndarray:
     """Written as JPEG at its own size, before it is resized: what chats and content networks do."""
-    file = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(file, "JPEG", quality=quality)
-    again = np.asarray(Image.open(file))
-    return preprocessing.fit(again.reshape(picture.shape))
+    return preprocessing.fit(jpeg(picture, quality))
 
 
 def thumbnail(picture: np.ndarray, *, preprocessing: Preprocessing, side: int) -> np.ndarray:

@@ -102,6 +102,17 @@ def test_mistakes_of_reading(spec, way):
     assert np.array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("quality", [1, 50, 85, 100])
+def test_reencode_of_few_pixels(quality):
+    sizes = [
+        (h, w, c) for c in (1, 3) for h, w in ((1, 1), (1, 40), (40, 1), (9, 2), (2, 3), (17, 4), (6, 5), (33, 31))
+    ]
+    decoded = [photographs(1, size, seed)[0] for seed, size in enumerate(sizes)]
+    fitted = np.stack([GREY.fit(picture) for picture in decoded])
+    found, wanted = compared(parse(f"reencode{quality}"), fitted, decoded=decoded, preprocessing=GREY)
+    assert np.array_equal(found, wanted)
+
+
 def test_every_transform_has_a_form_but_a_users_own():
     assert {name for name in TRANSFORMS if not TRANSFORMS.get(name).fingerprint} == set(FORMS)
     pictures = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""The CUDA kernels for bytes of pictures (noise, sample, blurs), run by the emulator: the CPU kernels' bytes."""
+"""The CUDA kernels for bytes of pictures (noise, sample, blurs, jpeg), run by the emulator: the CPU kernels' bytes."""
 
 import importlib
 
@@ -8,12 +8,13 @@ import torch
 
 from hw4fast.kernels import gaussian_blur as blur_card
 from hw4fast.kernels import isas
+from hw4fast.kernels.jpeg import cases
 from hw4fast.transforms import geometry
 from tests.emulated.faces import emulated  # noqa: F401
 from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, fields, pictures, places
 
-names = ("correlate", "fixed_blur", "noise", "sample")
-correlate, blur, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in names)
+names = ("correlate", "fixed_blur", "jpeg", "noise", "sample")
+correlate, blur, jpeg, noise, sample = (importlib.import_module(f"hw4fast.nn.{name}") for name in names)
 
 
 @pytest.mark.parametrize("kind", STRENGTHS)
@@ -185,6 +186,29 @@ def test_zoom_blur(emulated, shape):  # noqa: F811
         assert torch.equal(correlate._zoom_blur_cuda(x, factors), correlate.zoom_blur(x, factors)), factors
 
 
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
+def test_jpeg(emulated, case):  # noqa: F811
+    picture, quality = case.make()
+    x = torch.from_numpy(np.stack([picture, picture[::-1], 255 - picture]))
+    assert torch.equal(jpeg._jpeg_cuda(x, quality), jpeg.jpeg(x, quality))
+
+
+@pytest.mark.parametrize("quality", [1, 2, 10, 40])
+def test_jpeg_of_blocks_that_go_as_far_as_they_can(emulated, quality):  # noqa: F811
+    """Black and white as the cosines' products have it, and at random: coefficients lie at their ends."""
+    cosines = np.cos(np.pi / 8 * (np.arange(8) + 0.5) * np.arange(8)[:, None])
+    products = np.einsum("ux,vy->uvxy", cosines, cosines).reshape(64, 8, 8, 1)
+    random = np.random.default_rng(0).random((64, 8, 8, 1)) - 0.5
+    x = torch.from_numpy(np.where(np.concatenate([products, -products, random]) > 0, 255, 0).astype(np.uint8))
+    for given in (x, x * torch.tensor([1, 0, 1], dtype=torch.uint8)):
+        assert torch.equal(jpeg._jpeg_cuda(given, quality), jpeg.jpeg(given, quality))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5, 3), (2, 0, 5, 3), (2, 4, 0, 1)], ids=str)
+def test_jpeg_of_nothing(emulated, shape):  # noqa: F811
+    assert jpeg._jpeg_cuda(pictures(*shape), 50).shape == shape
+
+
 def on_emulator(monkeypatch, call, x, *rest):
     """As for a tensor on a GPU."""
     with monkeypatch.context() as patch:
@@ -232,6 +256,18 @@ def test_what_is_refused(emulated):  # noqa: F811
     ):
         with pytest.raises(ValueError, match="sample"):
             emulated.sample(some, shape, some, size, fill, *nowhere)
+    for shape, quality in (
+        ((1, 4, 5, 2), 50),
+        ((-1, 4, 5, 3), 50),
+        ((1, 65536, 5, 3), 50),
+        ((1, 4, 5, 3), 0),
+        ((1, 4, 5, 3), 101),
+        ((1 << 30, 17, 5, 3), 50),
+    ):
+        with pytest.raises(ValueError, match="jpeg"):
+            emulated.jpeg(some, some, some, shape, quality, 0)
+    with pytest.raises(ValueError, match="without memory"):
+        emulated.jpeg(some, some, 0, (1, 4, 5, 3), 50, 0)
     taps = (some, some, some, True)
     for shape, unit, reach in (
         ((1, 4, 5, 2), 15, (0, 0, 0, 0)),

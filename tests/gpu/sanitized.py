@@ -13,6 +13,7 @@ from hw4fast.nn import (
     fixed_blur,
     float_blur,
     gaussian_blur,
+    jpeg,
     noise,
     resize,
     sample,
@@ -64,6 +65,7 @@ def pictures_of_all_kinds() -> None:
         for reach in (3, 300):
             correlate(pictures, [(np.array([-reach, 0, 2]), np.array([0, reach, 1]), np.array([0.25, 0.5, 0.25]))])
         zoom_blur(pictures, [1.0, 1.2, 3.0])
+        jpeg(pictures, 30)
         for fill in (None, 255):
             warp(pictures, np.array([[[0.9, 0.4, -3.0], [-0.3, 1.1, 2.0], [1e-3, 0, 1]]]), fill)
         sample(pictures, np.float32([-2, 3.5, 99]), np.float32([0.25, 7]))

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hw4fast import kernels
-from hw4fast.nn import correlate, draws, fixed_blur, float_blur, noise, sample, shuffle, warp, zoom_blur
+from hw4fast.kernels.jpeg import cases
+from hw4fast.nn import correlate, draws, fixed_blur, float_blur, jpeg, noise, sample, shuffle, warp, zoom_blur
 from hw4fast.nn.noise import DRAWS
 from tests.nn.test_pictures import KEYS, STRENGTHS, TURN, fields, pictures, places
 
@@ -65,6 +66,40 @@ def test_zoom_blur(shape):
     x = pictures(*shape)
     for factors in ([], [1.0], np.arange(1, 1.31, 0.03), [1.0, 1.001, 2, 3.3, 100], np.arange(1, 9, 0.02)):
         assert torch.equal(zoom_blur(x.cuda(), factors).cpu(), zoom_blur(x, factors))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_jpeg(shape):
+    x, before = pictures(*shape), kernels.cuda_calls()["jpeg"]
+    for quality in (1, 15, 50, 100):
+        assert torch.equal(jpeg(x.cuda(), quality).cpu(), jpeg(x, quality))
+    assert kernels.cuda_calls()["jpeg"] == before + 4
+
+
+def test_jpeg_of_every_case():
+    for case in cases():
+        picture, quality = case.make()
+        x = torch.from_numpy(np.stack([picture, picture[::-1], 255 - picture]))
+        assert torch.equal(jpeg(x.cuda(), quality).cpu(), jpeg(x, quality)), case.name
+
+
+def test_jpeg_of_more_pictures_than_a_grid_is_high():
+    x = pictures(70_001, 3, 5, 3)
+    assert torch.equal(jpeg(x.cuda(), 30).cpu(), jpeg(x, 30))
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_jpeg_in_a_graph(c):
+    """Nothing comes from host memory: a replay takes the pictures that then lie there."""
+    first, then = pictures(3, 50, 37, c), pictures(3, 50, 37, c, seed=1)
+    x, graph = first.cuda(), torch.cuda.CUDAGraph()
+    jpeg(x, 30)
+    with torch.cuda.graph(graph):
+        found = jpeg(x, 30)
+    for given in (first, then):
+        x.copy_(given)
+        graph.replay()
+        assert torch.equal(found.cpu(), jpeg(given, 30))
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 63), (3, 65)], ids=str)
@@ -149,10 +184,11 @@ def test_views():
         if kernels.chosen_isa() != "baseline":
             numbers = view.float()
             assert torch.equal(float_blur(numbers.cuda(), 5, 1.0).cpu(), float_blur(numbers.contiguous(), 5, 1.0))
+        assert torch.equal(jpeg(view.cuda(), 30).cpu(), jpeg(view.contiguous(), 30))
         assert torch.equal(noise(view.cuda(), "shot", 9.0, KEYS).cpu(), noise(view.contiguous(), "shot", 9.0, KEYS))
 
 
-def test_none_is_captured_in_a_graph():
+def test_none_of_the_others_is_captured_in_a_graph():
     """Replays would read host memory that is gone; the error comes before CUDA's, which would end the capture."""
     x = pictures(3, 20, 30, 3).cuda()
     taps = [(np.array([0]), np.array([1]), np.array([1.0]))]

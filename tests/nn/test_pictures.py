@@ -8,10 +8,11 @@ import torch
 
 from hw4fast.kernels import correlate as correlate_card
 from hw4fast.kernels import gaussian_blur as blur_card
+from hw4fast.kernels import jpeg as jpeg_card
 from hw4fast.kernels import noise as noise_card
 from hw4fast.kernels import sample as sample_card
 from hw4fast.kernels import zoom_blur as zoom_card
-from hw4fast.nn import correlate, draws, fixed_blur, float_blur, noise, sample, shuffle, warp, zoom_blur
+from hw4fast.nn import correlate, draws, fixed_blur, float_blur, jpeg, noise, sample, shuffle, warp, zoom_blur
 from hw4fast.nn.noise import DRAWS, ON_PICTURES
 
 KEYS = [0, 2**64 - 1, 12345678901234567890]
@@ -121,6 +122,14 @@ def test_each_picture_is_zoomed():
         assert np.array_equal(made, zoom_card.zoom_blur(one, [1.0, 1.2, 1.4]))
 
 
+@pytest.mark.parametrize("c", [1, 3])
+def test_each_picture_is_written_and_read(c):
+    x = pictures(3, 20, 31, c)
+    for given in (x, x.transpose(1, 2)):
+        for one, made in zip(given.numpy(), jpeg(given, 30).numpy(), strict=True):
+            assert np.array_equal(made, jpeg_card.jpeg(one, 30))
+
+
 def test_places_that_cross():
     x = pictures(2, 20, 31, 3)
     rows, columns = np.float32([-3, 0.25, 7.5, 30]), np.float32([1, 2.125, 40])
@@ -150,7 +159,7 @@ def test_no_pictures():
     nothing = pictures(0, 4, 5, 3)
     assert noise(nothing, "impulse", 0.5, []).shape == warp(nothing, TURN[None]).shape == nothing.shape
     assert fixed_blur(nothing, 3, [1.0]).shape == correlate(nothing, [TAPS]).shape == nothing.shape
-    assert zoom_blur(nothing, [1.5]).shape == nothing.shape
+    assert zoom_blur(nothing, [1.5]).shape == jpeg(nothing, 50).shape == nothing.shape
     assert sample(nothing, np.float32([1]), np.float32([1, 2])).shape == (0, 1, 2, 3)
     assert sample(nothing, torch.zeros(0, 6, 7), torch.zeros(0, 6, 7)).shape == (0, 6, 7, 3)
     assert sample(pictures(2, 4, 5, 3), torch.zeros(2, 0, 7), torch.zeros(2, 0, 7)).shape == (2, 0, 7, 3)
@@ -205,6 +214,15 @@ PLACES = torch.ones(3, 2, 2)
         (lambda x: shuffle(x.view(3, 20, 3), 1, 1, KEYS), ValueError, r"\[n, h, w, c\]"),
         (lambda x: shuffle(x, 0, 1, KEYS), ValueError, "reach"),
         (lambda x: shuffle(x, 1, -1, KEYS), ValueError, "turns"),
+        (lambda x: jpeg(x.numpy(), 50), TypeError, "ndarray"),
+        (lambda x: jpeg(x.float(), 50), TypeError, "uint8"),
+        (lambda x: jpeg(x, 50.0), TypeError, "integer"),
+        (lambda x: jpeg(x[0], 50), ValueError, r"\[n, h, w, 1 or 3\]"),
+        (lambda x: jpeg(x[..., :2], 50), ValueError, r"\[n, h, w, 1 or 3\]"),
+        (lambda x: jpeg(x[:, :1, :1].expand(3, 1, 65536, 3), 50), ValueError, "65535"),
+        (lambda x: jpeg(x[:0], 0), ValueError, "quality"),
+        (lambda x: jpeg(x, 101), ValueError, "quality"),
+        (lambda x: jpeg(x.to("meta"), 50), NotImplementedError, "meta"),
         (lambda x: warp(x.numpy(), TURN[None]), TypeError, "ndarray"),
         (lambda x: warp(x.float(), TURN[None]), TypeError, "uint8"),
         (lambda x: warp(x[0], TURN[None]), ValueError, r"\[n, h, w, 1 or 3\]"),
