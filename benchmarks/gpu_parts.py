@@ -2,9 +2,9 @@
 [--only small,softmax,conv]
 
 The profile behind its ratios, kernel by kernel: conv_block's passes on seed_cnn's shapes by each way that it has
-(plain float and tensor cores), softmax_xent by what it makes of its rows' losses beside a copy, and what a loss's
-backward pass launches for a batch of 100. Microseconds, medians of turns over CUDA graphs; nothing is compared here:
-tests/gpu and benchmarks/gpu.py do that.
+(plain float and tensor cores) and of wide 3 × 3 convolutions, softmax_xent by what it makes of its rows' losses beside
+a copy, and what a loss's backward pass launches for a batch of 100. Microseconds, medians of turns over CUDA graphs;
+nothing is compared here: tests/gpu and benchmarks/gpu.py do that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hw4fast.nn import conv_block_cuda, cuda
 
 LAYERS = ((1, 28, 16), (16, 14, 32))  # seed_cnn's: input channels, side, output channels
 PRECISIONS = {"ieee": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
-OPTIONS = ((1, 1), (2, 2), True, True, 1)  # stride, padding, ReLU, pool, groups
+WIDE = ((64, 56), (128, 28))  # channels in and out, side
 WANTED = {"input": (True, False, False), "weight": (False, True, True), "all": (True, True, True)}
 
 
@@ -30,25 +30,28 @@ def microseconds(sides: dict[str, Sequence[Callable[[], Any]]], budget: float = 
     return {name: round(each["us"], 2) for name, each in told(in_turns(sides, 7, budget), some).items()}
 
 
-def conv(n: int, c: int, side: int, o: int, precision: str, way: str) -> dict[str, float]:
-    """Forward, and each gradient alone and all; the picture of a first layer wants none."""
+def conv(n: int, c: int, side: int, o: int, precision: str, way: str, size: int = 5) -> dict[str, float]:
+    """Forward, and each gradient alone and all; the picture of a first layer wants none. size: of the filter; behind 5
+    there are ReLU and pool, behind 3 neither."""
+    pool = size == 5
+    options = ((1, 1), (size // 2, size // 2), pool, pool, 1)  # stride, padding, ReLU, pool, groups
     dtype = PRECISIONS[precision]
     torch.backends.cudnn.conv.fp32_precision = "ieee" if precision == "ieee" else "tf32"
-    half = side // 2
+    half = side // 2 if pool else side
 
     def made(*shape: int) -> Tensor:
         return torch.randn(shape, device="cuda").to(dtype)
 
     x, grad = (made(n, s, s, channels).permute(0, 3, 1, 2) for s, channels in ((side, c), (half, o)))
-    weight, bias = made(o, c, 5, 5) / (25 * c) ** 0.5, made(o)
+    weight, bias = made(o, c, size, size) / (size * size * c) ** 0.5, made(o)
     y, code = torch.empty_like(grad), torch.empty(n, half, half, o, device="cuda", dtype=torch.uint8)
     gradients = (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias))
 
     def backward(want: tuple[bool, bool, bool]) -> Callable[[], None]:
-        return lambda: conv_block_cuda.gradients_of(grad, code, x, weight, OPTIONS, gradients, want, way)
+        return lambda: conv_block_cuda.gradients_of(grad, code, x, weight, options, gradients, want, way)
 
     calls: dict[str, Callable[[], None]] = {
-        "forward": lambda: conv_block_cuda.forward(x, weight, bias, OPTIONS, y, code, way)
+        "forward": lambda: conv_block_cuda.forward(x, weight, bias, options, y, code, way)
     }
     calls |= {name: backward(want) for name, want in WANTED.items() if c > 1 or name == "weight"}
     return microseconds({name: [call] * 10 for name, call in calls.items()})
@@ -65,6 +68,10 @@ def convolutions() -> list[dict[str, Any]]:
                     what = f"conv_block {c}x{side}² to {o}, batch {n}, {precision}, {way}"
                     found.append({"what": what, **conv(n, c, side, o, precision, way)})
                     print(found[-1], flush=True)
+    for c, side in WIDE:
+        what = f"convolution 3 × 3 {c}x{side}² to {c}, batch 64, bfloat16"
+        found.append({"what": what, **conv(64, c, side, c, "bfloat16", "tensor", 3)})
+        print(found[-1], flush=True)
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     return found
 

@@ -70,14 +70,16 @@ def open_session(
     worked out once (shufflenet_v2_x1_0 computes its shapes with 77 operators and more). options: of the provider, by
     onnxruntime's names, over ours: on a GPU float32 is float32, unless {"use_tf32": "1"} allows products of 11 bits;
     {"enable_cuda_graph": "1"} replays a graph per batch size, for small batches, where all operators run on the GPU.
-    Raises UsageError for an unknown provider or a bad number of threads, UserError when none of the providers
-    loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
+    Raises UsageError for an unknown provider, a bad number of threads or options for the CPU alone, UserError when none
+    of the providers loads here (with the reasons and what to do) and when the file is missing, empty or no ONNX model.
     """
     names = [providers] if isinstance(providers, str) else list(providers)
     for name in names:
         _check_name(name)
     if not names:
         raise UsageError(f"no provider was named; known: {', '.join(PROVIDERS)}")
+    if options and set(names) == {"cpu"}:
+        raise UsageError(f"the option {min(options)} is a GPU provider's: onnxruntime's CPU provider takes none")
     if threads is not None:
         check_threads(threads)
     path = readable_file(path, "model")

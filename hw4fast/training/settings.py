@@ -89,6 +89,10 @@ class Settings:
     precision: str = "float32"
     kernels: str = "hw4fast"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.device, torch.device):
+            object.__setattr__(self, "device", str(self.device))
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Settings:
         """From a record. Raises TypeError or AttributeError for what `asdict` can't have written."""
@@ -171,17 +175,17 @@ def _check_numbers(s: Settings) -> None:
 
 
 def _check_device(s: Settings) -> None:
-    if s.device == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("device cuda: torch finds no GPU here (`hw4fast info` says more); use --device cpu")
-        if s.kernels == "hw4fast" and (why := kernels.cuda_error()):
-            raise UserError(f"device cuda: {why}; or add --kernels torch")
-    elif s.device != "cpu":
+    if s.device not in ("cpu", "cuda"):
         raise UsageError(f"device must be cpu or cuda, not {s.device!r}")
     if s.precision not in PRECISIONS:
         raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not '{s.precision}'")
     if s.precision != "float32" and s.device != "cuda":
         raise UsageError(f"the precision {s.precision} goes with device cuda")
+    if s.device == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("device cuda: torch finds no GPU here (`hw4fast info` says more); use --device cpu")
+        if s.kernels == "hw4fast" and (why := kernels.cuda_error()):
+            raise UserError(f"device cuda: {why}; or add --kernels torch")
     if s.kernels == "hw4fast":
         try:
             kernels.chosen_isa()

@@ -154,6 +154,13 @@ def test_unknown_provider(ask, centroid_onnx):
         ask(centroid_onnx)
 
 
+def test_a_gpus_options_are_not_for_the_cpu(centroid_onnx):
+    for providers in ("cpu", ["cpu"]):
+        with pytest.raises(UsageError, match="the option enable_cuda_graph is a GPU provider's"):
+            open_session(centroid_onnx, providers, options={"enable_cuda_graph": "1"})
+    assert open_session(centroid_onnx, ["cuda", "cpu"], options={"use_tf32": "1"}).get_providers()
+
+
 @pytest.mark.parametrize("threads", [0, -1])
 def test_bad_threads(threads, centroid_onnx):
     with pytest.raises(UsageError, match="threads must lie in 1 … "):
