@@ -66,13 +66,28 @@ def gaussian_weights(size: int, sigma: float) -> np.ndarray:
 
 def fixed_weights(weights: np.ndarray) -> tuple[np.ndarray, int]:
     """(W, u): symmetric float64 weights that sum to 1 as int16 in units of 2^−u that sum to 2^u."""
-    for unit in range(FINEST, -1, -1):
-        half = np.rint(np.cumsum(weights[: len(weights) // 2]) * 2.0**unit)
-        side = np.diff(half, prepend=0)
-        fixed = np.concatenate((side, [2.0**unit - 2 * side.sum()], side[::-1]))
-        if fixed.max() <= np.iinfo(np.int16).max:
+    middle, largest = len(weights) // 2, np.iinfo(np.int16).max
+    sums = np.cumsum(weights[:middle])
+    fixed = np.empty(len(weights))
+    side, other = fixed[:middle], fixed[: -middle - 1 : -1]
+    # a weight is rounded by at most 1: in still finer units the greatest doesn't fit
+    for unit in range(min(FINEST, int(np.log2((largest + 2) / weights.max())) + 1), -1, -1):
+        half = np.rint(sums * 2.0**unit)
+        side[:] = half
+        side[1:] -= half[:-1]
+        other[:] = side
+        fixed[middle] = 2.0**unit - 2 * half[-1:].sum()
+        if fixed.max() <= largest:
             break
     return fixed.astype(np.int16), unit
+
+
+@lru_cache(128)
+def fixed_gaussian(size: int, sigma: float) -> tuple[np.ndarray, int]:
+    """`fixed_weights` of a kernel, not to be written to."""
+    fixed, unit = fixed_weights(gaussian_weights(size, sigma))
+    fixed.flags.writeable = False
+    return fixed, unit
 
 
 def reflected(radius: int, length: int, border: str = "mirror") -> np.ndarray:
@@ -175,11 +190,10 @@ def _along(image: np.ndarray, weights: np.ndarray, axis: int, border: str) -> np
 @lru_cache(64)
 def prepared(sizes: tuple[int, int], sigmas: tuple[float, float], is_float: bool) -> tuple[tuple[Any, ...], object]:
     """(The kernel's arguments down, across, sizes, units and kept; the weights, to be held while it runs)."""
-    across, down = (gaussian_weights(*of) for of in zip(sizes, sigmas, strict=True))
-    if is_float:
-        (across, unit_across), (down, unit_down) = (across.astype(np.float32), 0), (down.astype(np.float32), 0)
-    else:
-        (across, unit_across), (down, unit_down) = fixed_weights(across), fixed_weights(down)
+    kernels = zip(sizes, sigmas, strict=True)
+    (across, unit_across), (down, unit_down) = (
+        (gaussian_weights(*of).astype(np.float32), 0) if is_float else fixed_gaussian(*of) for of in kernels
+    )
     addresses = down.ctypes.data, across.ctypes.data
     return (*addresses, sizes[::-1], (unit_down, unit_across), kept_bits(unit_across)), (down, across)
 

@@ -81,7 +81,7 @@ def float_blur(fields: Tensor, sizes: card.Sizes, sigmas: card.Sigmas, border: s
 def _fixed_blur_cuda(pictures: Tensor, size: int, sigmas: Sequence[float], border: str, rounding: str) -> Tensor:
     pictures = pictures.contiguous()
     output = torch.empty_like(pictures)
-    weights, units = zip(*(card.fixed_weights(card.gaussian_weights(size, sigma)) for sigma in sigmas), strict=True)
+    weights, units = zip(*(card.fixed_gaussian(size, sigma) for sigma in sigmas), strict=True)
     kept = [card.kept_bits(unit) for unit in units]
     shifts = [[u - k for u, k in zip(units, kept, strict=True)], [u + k for u, k in zip(units, kept, strict=True)]]
     numbers = np.concatenate([np.ravel(weights), np.ravel(shifts)]).astype(np.int32)  # one copy

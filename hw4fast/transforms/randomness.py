@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 
 def picture_key(picture: np.ndarray) -> bytes:
@@ -24,7 +26,19 @@ def generator(seed: int, key: bytes, name: str, severity: int = 0, position: int
     for part in (str(seed).encode(), key, name.encode(), str(severity).encode(), str(position).encode()):
         digest.update(len(part).to_bytes(8, "little"))  # framed, so that ("1", "23") is not ("12", "3")
         digest.update(part)
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest.digest(), "little")))
+    key_itself: Any = _Key(digest.digest())  # NumPy's hints know its own seeds only
+    return np.random.Generator(np.random.Philox(key_itself))
+
+
+class _Key(ISeedSequence):
+    """A Philox that is given its key as `key` asks the system for entropy first: three times as long. This is the key
+    as its seed; and it has no children, which would not be the same each time."""
+
+    def __init__(self, key: bytes) -> None:
+        self._words = np.frombuffer(key, "<u8").astype(np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        return self._words
 
 
 def key_of(rng: np.random.Generator) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -228,6 +229,18 @@ def test_generator_parts_are_framed():
     assert first == generator(**base).integers(0, 2**63, 4).tolist()
     for other in others:
         assert generator(**other).integers(0, 2**63, 4).tolist() != first
+
+
+def test_a_generator_is_philox_with_the_hash_as_its_key():
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (b"7", b"a picture", b"snow", b"3", b"0"):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    wanted = np.random.Generator(np.random.Philox(key=int.from_bytes(digest.digest(), "little")))
+    found = generator(7, b"a picture", "snow", 3)
+    assert found.integers(0, 2**64, 5, np.uint64).tolist() == wanted.integers(0, 2**64, 5, np.uint64).tolist()
+    assert found.normal(size=3).tolist() == wanted.normal(size=3).tolist()
+    with pytest.raises(TypeError, match="spawn"):  # children would be others each time
+        found.spawn(1)
 
 
 # -- what can't be done ------------------------------------------------------------------------------------------
