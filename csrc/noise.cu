@@ -138,24 +138,30 @@ __global__ void __launch_bounds__(threads) noise_shuffle(const Shuffle p) {
   in_turn();
   std::uint8_t *picture = p.pictures + blockIdx.x * (std::int64_t{p.h} * p.w * p.c);
   const std::uint64_t key = p.keys[blockIdx.x];
-  const std::int64_t behind = p.reach + 1, steps = p.columns + behind * (p.rows - 1), high = p.h - 2 * p.reach;
+  const int behind = p.reach + 1, high = p.h - 2 * p.reach;
   const std::uint32_t span = 2 * static_cast<std::uint32_t>(p.reach);
-  for (std::int64_t step = 0; step < steps; ++step) {
-    const std::int64_t first = step < p.columns ? 0 : (step - p.columns) / behind + 1;
-    const std::int64_t last = min(step / behind, p.rows - 1);
-    for (std::int64_t row = first + threadIdx.x; row <= last; row += threads) {
-      const std::int64_t column = step - behind * row, drawn = row * p.columns + column;
-      std::uint32_t words[4];
-      philox(static_cast<std::uint64_t>(drawn / (4 * counters) * counters + drawn % counters), key, words);
-      const int which = static_cast<int>(drawn / counters % 4);
-      const std::uint32_t word = which < 2 ? (which ? words[1] : words[0]) : (which == 2 ? words[2] : words[3]);
-      const int dx = static_cast<int>((word >> 16) * span >> 16) - p.reach;
-      const int dy = static_cast<int>((word & 0xffff) * span >> 16) - p.reach;
-      const std::int64_t y = p.h - p.reach - row % high, x = p.w - p.reach - column;
-      std::uint8_t *to = picture + (y * p.w + x) * p.c;
-      const std::uint8_t *from = to + (std::int64_t{dy} * p.w + dx) * p.c;
-      for (int channel = 0; channel < p.c; ++channel) to[channel] = from[channel];
-    }
+  const auto move = [&](std::int64_t row, std::int64_t y, int column) {
+    const auto drawn = static_cast<std::uint64_t>(row * p.columns + column);
+    std::uint32_t words[4];
+    philox(drawn / (4 * counters) * counters + drawn % counters, key, words);
+    const auto which = static_cast<unsigned>(drawn / counters % 4);
+    const std::uint32_t word = which < 2 ? (which ? words[1] : words[0]) : (which == 2 ? words[2] : words[3]);
+    const int dx = static_cast<int>((word >> 16) * span >> 16) - p.reach;
+    const int dy = static_cast<int>((word & 0xffff) * span >> 16) - p.reach;
+    std::uint8_t *to = picture + (y * p.w + p.w - p.reach - column) * p.c;
+    const std::uint8_t *from = to + (std::int64_t{dy} * p.w + dx) * p.c;
+    for (int channel = 0; channel < p.c; ++channel) to[channel] = from[channel];
+  };
+  const auto line = [&](std::int64_t row) { return p.h - p.reach - row % high; };
+  // The first row of this thread's that isn't done, and where its pixel is now; negative: it hasn't begun.
+  std::int64_t row = threadIdx.x, y = line(row);
+  int column = -behind * static_cast<int>(threadIdx.x);
+  const std::int64_t steps = p.columns + behind * (p.rows - 1);
+  for (std::int64_t step = 0; step < steps; ++step, ++column) {
+    if (column == p.columns) row += threads, y = line(row), column -= behind * threads;
+    if (column >= 0 && row < p.rows) move(row, y, column);
+    for (int others = 1; column >= behind * threads * others && row + threads * others < p.rows; ++others)
+      move(row + threads * others, line(row + threads * others), column - behind * threads * others);
     __syncthreads();
   }
 }

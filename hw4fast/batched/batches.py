@@ -69,6 +69,9 @@ class TorchBatches:
             return torch.stack(list(pictures))
         reads = chain.links[0].transform.reads
         largest = max(picture.numel() for picture in (*pictures, *(decoded if reads else ())))
+        fields = (forms.FIELDS.get(link.transform.name, lambda _: 0) for link in chain.links)
+        size = pictures[0].shape[0], pictures[0].shape[1]
+        largest = max(largest, *(field(size) for field in fields))
         few = max(1, AT_ONCE // largest)
         made = []
         for begin in range(0, len(pictures), few):

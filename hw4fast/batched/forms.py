@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # a list of pictures as they were decoded, [h, w, 1 or 3] of any size, and `preprocessing` comes beside the parameters.
 Form = Callable[..., Tensor]
 FORMS: Registry[Form] = Registry("batched form")
+# How many numbers the largest field has that the form of that name computes with, of a picture of that height and
+# width; where none is given, as many as the picture.
+FIELDS: dict[str, Callable[[tuple[int, int]], int]] = {}
 
 
 def knows(chain: Chain) -> bool:
@@ -47,6 +50,8 @@ def apply(
     were brought to their size, uint8 [h, w, 1 or 3] each, and how that was done.
     Raises UsageError for a transform without a batched form, ValueError where the decoded ones are needed and missing.
     """
+    if not len(pictures):
+        return pictures.clone()
     result = pictures
     for position, link in enumerate(chain.links):
         given: dict[str, Any] = dict(link.parameters)

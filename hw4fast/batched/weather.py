@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hw4fast.batched.drops import above, drops
-from hw4fast.batched.forms import FORMS, on, rounded_down, sides, single
+from hw4fast.batched.forms import FIELDS, FORMS, on, rounded_down, sides, single
+from hw4fast.kernels.plasma import check
 from hw4fast.nn import correlate, draws, float_blur, resize
 from hw4fast.transforms import weather
 from hw4fast.transforms.blur import streak
@@ -18,6 +20,10 @@ from hw4fast.transforms.pixels import luma, px
 from hw4fast.transforms.randomness import key_of
 
 Rngs = Sequence[np.random.Generator]
+
+FIELDS["snow"] = FIELDS["spatter"] = lambda size: prod(weather.drawn_at(size))
+FIELDS["frost"] = lambda size: 3 * prod(weather.ice_sides(size))
+FIELDS["fog"] = lambda size: weather.map_side(size) ** 2
 
 
 @FORMS.register("snow")
@@ -57,10 +63,9 @@ def frost(pictures: Tensor, *, rngs: Rngs, kept: float, amount: float) -> Tensor
 @FORMS.register("fog")
 def fog(pictures: Tensor, *, rngs: Rngs, amount: float, decay: float) -> Tensor:
     height, width = sides(pictures)
-    size = 1 << (max(height, width, 3) - 1).bit_length()
-    most = pictures.amax((1, 2, 3), keepdim=True).double() / torch.tensor(255.0, dtype=torch.float64).to(
-        pictures.device
-    )
+    size = weather.map_side((height, width))
+    white = torch.tensor(255.0, dtype=torch.float64, device=pictures.device)
+    most = pictures.amax((1, 2, 3), keepdim=True).double() / white
     share = torch.where(most > 0, most / (most + amount), most)
     layer = _plasma(size, decay, [key_of(rng) for rng in rngs], pictures)[:, :height, :width]
     lay = layer[..., None] * (share * amount).float()
@@ -90,7 +95,7 @@ def spatter(
         cover = torch.where(cover < single(0.8), 0.0, cover)
     if size != sides(pictures):
         cover = _reduced((cover * 255).round().to(torch.uint8)[..., None], pictures).float()
-        cover = cover / torch.tensor(255.0, device=cover.device)
+        cover = cover / torch.tensor(255.0, dtype=torch.float32, device=cover.device)
     colours = np.array(weather.WATER if kind == "water" else weather.MUD, np.float32)
     if pictures.shape[3] == 1:
         colours = luma(colours[None, None])[0, 0]
@@ -123,9 +128,10 @@ def _smooth(fields: Tensor, sigma: float) -> Tensor:
 
 def _plasma(size: int, decay: float, keys: Sequence[int], where: Tensor) -> Tensor:
     """float32 [n, size, size], 0 … 1: see kernels.plasma. The draws are in the order in which points are set."""
+    check(size)
     n = len(keys)
-    numbers = draws("uniform", (size * size - 1,), keys, where) * 2 - 1
-    fields = torch.zeros(n, size, size, device=where.device)
+    numbers = draws("uniform", (size * size - 1,), keys, where).mul_(2).sub_(1)
+    fields = torch.zeros(n, size, size, dtype=torch.float32, device=where.device)
     taken, step, wibble = 0, size, np.float32(100)
     while step >= 2:
         half, many = step // 2, size // step
@@ -146,7 +152,7 @@ def _plasma(size: int, decay: float, keys: Sequence[int], where: Tensor) -> Tens
         step, wibble = half, wibble / np.float32(decay)
     low = fields.amin((1, 2), keepdim=True)
     spread = fields.amax((1, 2), keepdim=True) - low
-    return torch.where(spread > 0, (fields - low) / spread, 0.0)
+    return fields.sub_(low).div_(torch.where(spread > 0, spread, 1.0))
 
 
 def _luma(values: Tensor) -> Tensor:

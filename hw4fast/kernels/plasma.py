@@ -21,12 +21,17 @@ LARGEST = 16384
 def plasma(size: int, decay: float, key: int) -> np.ndarray:
     """float32 [size, size] in 0 … 1; size: a power of two up to LARGEST; decay: in 0.1 … 1000, the greater the
     smoother. key: 64 bits. Raises ValueError."""
-    if not 1 <= size <= LARGEST or size & (size - 1):
-        raise ValueError(f"size must be a power of two, 1 … {LARGEST}, not {size}")
+    check(size)
     heights = np.empty((size, size), np.float32)
     draws = uniform(size * size, key)
     compiled().plasma(heights.ctypes.data, draws.ctypes.data, size, decay)
     return heights
+
+
+def check(size: int) -> None:
+    """Raises ValueError."""
+    if not 1 <= size <= LARGEST or size & (size - 1):
+        raise ValueError(f"size must be a power of two, 1 … {LARGEST}, not {size}")
 
 
 def plasma_reference(size: int, decay: float, key: int) -> np.ndarray:

@@ -72,7 +72,7 @@ def float_blur(fields: Tensor, sizes: card.Sizes, sigmas: card.Sigmas, border: s
     fields = fields.detach().resolve_neg()
     if fields.is_cuda:
         return _float_blur_cuda(fields, *pairs, border)
-    output = torch.empty(fields.shape)
+    output = torch.empty(fields.shape, dtype=torch.float32)
     for field, out in zip(fields.numpy(), output.numpy(), strict=True):
         out[...] = card.gaussian_blur(field, *pairs, threads=1, border=border)
     return output

@@ -54,7 +54,7 @@ def draws(kind: str, shape: tuple[int, ...], keys: Sequence[int], where: Tensor)
         raise ValueError(f"kind must be one of {list(DRAWS)}, not {kind!r}")
     if where.is_cuda:
         return _draws_cuda(kind, shape, keys, where)
-    output = torch.empty((len(keys), *shape))
+    output = torch.empty((len(keys), *shape), dtype=torch.float32)
     for key, out in zip(keys, output, strict=True):
         out.copy_(torch.from_numpy(DRAWS[kind](shape, key)))
     return output
@@ -95,7 +95,7 @@ def _keys_on(keys: Sequence[int], where: Tensor) -> Tensor:
 
 
 def _draws_cuda(kind: str, shape: tuple[int, ...], keys: Sequence[int], where: Tensor) -> Tensor:
-    output = torch.empty((len(keys), *shape), device=where.device)
+    output = torch.empty((len(keys), *shape), dtype=torch.float32, device=where.device)
     there, size = _keys_on(keys, where), output.numel() // max(len(keys), 1)
     given = card.KINDS.index(kind), 0, output.data_ptr(), there.data_ptr(), len(keys), size, 0.0, 0, 0
     cuda.launch(cuda.module().noise, where, *given)

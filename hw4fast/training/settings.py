@@ -90,8 +90,9 @@ class Settings:
     kernels: str = "hw4fast"
 
     def __post_init__(self) -> None:
-        if isinstance(self.device, torch.device):
-            object.__setattr__(self, "device", str(self.device))
+        if isinstance(self.device, torch.device):  # the first GPU has no number here
+            name = str(self.device) if self.device.index else self.device.type
+            object.__setattr__(self, "device", name)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Settings:

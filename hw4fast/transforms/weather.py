@@ -86,11 +86,16 @@ def frost(picture: np.ndarray, *, rng: np.random.Generator, kept: float, amount:
 
 def piece_of_ice(size: Sequence[int], rng: np.random.Generator) -> tuple[int, slice, slice]:
     """A texture's number, and the rows and columns of it that lie over a picture of that height and width."""
-    number = int(rng.integers(FROSTS))
-    scale = min(1 / px(size), FROST_SIDE / max(size))
-    sides = [max(1, min(FROST_SIDE, round(n * scale))) for n in size]
+    number, sides = int(rng.integers(FROSTS)), ice_sides(size)
     top, left = (int(rng.integers(FROST_SIDE - n + 1)) for n in sides)
     return number, slice(top, top + sides[0]), slice(left, left + sides[1])
+
+
+def ice_sides(size: Sequence[int]) -> tuple[int, int]:
+    """Of a piece of ice for a picture of that height and width, in the texture's pixels."""
+    scale = min(1 / px(size), FROST_SIDE / max(size))
+    height, width = (max(1, min(FROST_SIDE, round(n * scale))) for n in size)
+    return height, width
 
 
 @lru_cache(maxsize=FROSTS)
@@ -124,11 +129,16 @@ def fog(picture: np.ndarray, *, rng: np.random.Generator, amount: float, decay: 
     """(x + amount × a fractal map of 0 … 1) scaled back by most / (most + amount), most: the greatest value of x, and
     white is 1. decay: of the map, the greater the smoother."""
     height, width, channels = picture.shape
-    size = 1 << (max(height, width, 3) - 1).bit_length()
+    size = map_side((height, width))
     most = int(picture.max()) / 255
     share = most / (most + amount) if most else 0.0
     layer = plasma(size, decay, key_of(rng))[:height, :width]
     return veil(picture, layer, [255.0] * channels, kept=share, amount=amount * share)
+
+
+def map_side(size: Sequence[int]) -> int:
+    """Of the fractal map that covers a picture of that height and width: a power of two."""
+    return 1 << (max(*size, 3) - 1).bit_length()
 
 
 def spatter(

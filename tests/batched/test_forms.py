@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hw4fast.batched import FORMS, apply, knows
+from hw4fast.batched import FORMS, TorchBatches, apply, batches, forms, knows
 from hw4fast.data.preprocessing import PRESETS, Preprocessing
 from hw4fast.errors import UsageError
 from hw4fast.robustness.points import points_of
@@ -111,6 +111,33 @@ def test_reencode_of_few_pixels(quality):
     fitted = np.stack([GREY.fit(picture) for picture in decoded])
     found, wanted = compared(parse(f"reencode{quality}"), fitted, decoded=decoded, preprocessing=GREY)
     assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", [n for n in FORMS if not TRANSFORMS.get(n).reads])
+def test_no_pictures(name):
+    assert apply(parse(name), torch.zeros(0, 20, 30, 3, dtype=torch.uint8), [], 0).shape == (0, 20, 30, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["contrast", "elastic", "fog", "frost", "jitter", "snow", "spatter"])
+def test_torchs_default_dtype_does_not_matter(name, dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found, wanted = compared(parse(name), photographs(3, (40, 30, 3)))
+    finally:
+        torch.set_default_dtype(before)
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("spec", "at_once"), [("spatter", 2), ("snow", 2), ("frost", 2), ("fog", 8), ("blur5", 10)])
+def test_fields_larger_than_their_pictures_count(monkeypatch, spec, at_once):
+    given, real = [], forms.apply
+    monkeypatch.setattr(forms, "apply", lambda chain, some, *rest: given.append(len(some)) or real(chain, some, *rest))
+    monkeypatch.setattr(batches, "AT_ONCE", {"frost": 3}.get(spec, 1) * (8 * 32**2 if spec == "fog" else 2 * 224**2))
+    pictures = photographs(10, (28, 28, 1))
+    made = TorchBatches("cpu").apply(parse(spec), list(torch.from_numpy(pictures)), [b"%d" % i for i in range(10)], 0)
+    assert made.shape == (10, 28, 28, 1) and max(given) == at_once
 
 
 def test_every_transform_has_a_form_but_a_users_own():

@@ -28,6 +28,11 @@ def test_noise(emulated, kind, shape):  # noqa: F811
 
 @pytest.mark.parametrize("kind", noise.DRAWS)
 def test_draws(emulated, kind):  # noqa: F811
+    torch.set_default_dtype(torch.float64)  # which must not matter
+    try:
+        assert noise._draws_cuda(kind, (5,), KEYS, torch.empty(0)).dtype is torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
     where = torch.empty(0)
     for shape in ((), (1,), (63,), (64,), (65,), (7, 33, 2), (0, 5)):
         assert torch.equal(noise._draws_cuda(kind, shape, KEYS, where), noise.draws(kind, shape, KEYS, where)), shape

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from hw4fast import kernels
 from hw4fast.batched import FORMS, TorchBatches
 from hw4fast.batched.batches import ready
 from hw4fast.inference.classifier import Classifier
@@ -33,7 +34,9 @@ def on_both(point, pictures, decoded=(), preprocessing=None):
 
 @pytest.mark.parametrize("point", [p for p in POINTS if not p.reads], ids=lambda point: point.spec)
 def test_the_bytes_are_the_cores(point):
-    for shape in ((224, 224, 3), (33, 50, 3), (28, 28, 1), (1, 1, 3)):
+    if kernels.chosen_isa() == "baseline" and point.chain.links[0].transform.name in ("elastic", "spatter"):
+        pytest.skip("float_blur's bits are those of AVX2 or AVX-512")
+    for shape in ((224, 224, 3), (500, 375, 3), (33, 50, 3), (28, 28, 1), (1, 1, 3)):
         found, wanted = on_both(point, photographs(5, shape))
         differs = (found != wanted).sum()
         assert differs == 0, f"{differs} of {found.size} bytes at {shape}"
