@@ -22,6 +22,14 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         yield folder
 
 
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Studies of this process draw no plots, which takes most of a small one's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hw4fast.robustness.output._save_pictures", lambda *_: [])
+        yield
+
+
 @pytest.fixture(scope="session")
 def centroid_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-describing ONNX file without torch: the nearest class mean on the digits' training split.

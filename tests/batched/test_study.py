@@ -23,6 +23,8 @@ from hw4fast.robustness.study import study
 from tests.batched.engine import SOME, measured, write_photos
 from tests.linear import net
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):

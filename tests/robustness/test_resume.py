@@ -27,6 +27,7 @@ from hw4fast.robustness.store import PARTS, WHOLE, Answer, Store
 from hw4fast.robustness.study import study
 from tests.conftest import write_linear_onnx
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SOME = ["blur", "gaussian_noise", "snow", "flip"]
 SAME = ("predictions.csv", "predictions.parquet", "summary.csv", "summary.parquet", "answers.parquet")
 
