@@ -39,7 +39,7 @@ def quick_graph(model_file, monkeypatch):
 
 @pytest.fixture
 def few_photographs(tmp_path, monkeypatch) -> Path:
-    """HW4FAST_DATA with its models and 60 photographs: the whole takes a minute a net."""
+    """HW4FAST_DATA with its models and 40 photographs: the whole takes a minute a net."""
     data = os.environ.get("HW4FAST_DATA")
     if not data or not (Path(data) / "models" / "squeezenet1_1.pth").is_file():
         pytest.skip("needs models/squeezenet1_1.pth in HW4FAST_DATA")
@@ -47,7 +47,7 @@ def few_photographs(tmp_path, monkeypatch) -> Path:
     few.mkdir(parents=True)
     (tmp_path / "data" / "models").symlink_to(Path(data) / "models")
     with (whole / "labels.csv").open(encoding="utf-8", newline="") as table:
-        rows = list(csv.DictReader(table))[:60]
+        rows = list(csv.DictReader(table))[:40]
     with (few / "labels.csv").open("w", encoding="utf-8", newline="") as table:
         writer = csv.DictWriter(table, rows[0])
         writer.writeheader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -199,6 +200,8 @@ def test_each_colour_order_from_the_file_to_the_answer(mode, kind, tmp_path, mon
     pictures = some_pictures(preprocessing.channels)
     source = Source(model, preprocessing, tuple("abcde"), {"exported": "now"}, pictures)
     monkeypatch.setattr(exporter, "_source", lambda *_: (source, tmp_path / "net.onnx"))
+    traced = exporter.to_onnx(source)  # once: it takes seconds
+    monkeypatch.setattr(exporter, "to_onnx", lambda _: deepcopy(traced))
     picture = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (40, 31, 3), np.uint8)
     found = []
     for taken in exporter.INPUTS:
@@ -238,6 +241,7 @@ def test_real_nets(name, tmp_path):
     assert card.parity["max_error_to_float64"] <= 1e-5 * card.parity["largest_logit"]
 
 
+@pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize("changed", [{"mean": "0.1"}, {"std": "1"}, {"divisor": "1"}])
 def test_what_the_graph_normalises_with_can_not_be_set(changed, small_run, tmp_path):
     path = export(small_run, tmp_path / "pixels.onnx", input="uint8").path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -80,7 +81,14 @@ def test_what_is_finished_is_not_run_again(trained, out, monkeypatch):
     assert again.results["mnist"]["rows"] == trained.results["mnist"]["rows"]
 
 
-def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, monkeypatch):
+def finished_before(out, folder, *names):
+    """Runs of those names stand in the folder already."""
+    for name in names:
+        for run in (out / "mnist" / "runs").glob(name):
+            shutil.copytree(run, folder / "mnist" / "runs" / run.relative_to(out / "mnist" / "runs"))
+
+
+def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, out, tmp_path, monkeypatch):
     count, train = [], finished.train
 
     def ctrl_c_in_the_third(*arguments, **options):
@@ -90,6 +98,7 @@ def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, mon
         return train(*arguments, **options)
 
     other = tmp_path / "other"
+    finished_before(out, other, "sweep-*")
     with monkeypatch.context() as patch:
         patch.setattr(finished, "train", ctrl_c_in_the_third)
         with pytest.raises(Interrupted):
@@ -103,7 +112,8 @@ def test_an_interrupted_table_goes_on_to_the_same_numbers(trained, tmp_path, mon
     assert comparable(resumed) == comparable(trained.results["mnist"]["rows"])
 
 
-def test_a_start_that_diverges_ends_no_table(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("trained")
+def test_a_start_that_diverges_ends_no_table(out, tmp_path, monkeypatch):
     whole = loop._epoch
 
     def diverges(settings, *arguments):
@@ -112,6 +122,7 @@ def test_a_start_that_diverges_ends_no_table(tmp_path, monkeypatch):
         return whole(settings, *arguments)
 
     monkeypatch.setattr(loop, "_epoch", diverges)
+    finished_before(out, tmp_path, "sweep-*", "*/adam-bn-0")
     result = reproduce(["mnist"], tmp_path, OPTIONS)
     rows = {entry["recipe"]: entry for entry in result.results["mnist"]["rows"]}
     for name in ("l2", "l1-from-l2"):

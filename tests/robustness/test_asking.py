@@ -17,6 +17,8 @@ from hw4fast.robustness.asking import _ranks
 from hw4fast.robustness.study import study
 from tests.linear import net
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def photos(tmp_path):

@@ -45,6 +45,12 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Of a test alone: the others look at the plots."""
+    monkeypatch.setattr("hw4fast.robustness.output._save_pictures", lambda *_: [])
+
+
 @pytest.fixture(scope="module")
 def digits(centroid_onnx, tmp_path_factory):
     """A study of 40 digits under some transforms of each kind."""
@@ -146,6 +152,7 @@ def test_the_same_study_gives_the_same_bytes(digits, centroid_onnx, tmp_path, mo
         assert (again.out / name).read_bytes() == (digits.out / name).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_answer_does_not_depend_on_how_many_pictures_there_are(centroid_onnx, tmp_path, monkeypatch):
     """Here another batch size answers otherwise: as in onnxruntime, but by far more than a rounding."""
     exact = Classifier.answers
@@ -163,6 +170,7 @@ def test_an_answer_does_not_depend_on_how_many_pictures_there_are(centroid_onnx,
     assert [row for row in many if row["image"] in chosen] == few
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_spec_of_the_study_repeats_in_classify(centroid_onnx, tmp_path):
     """`classify --transform SPEC --seed SEED` shows what the study saw, random transforms included."""
     digit_files(tmp_path / "mine", 3)
@@ -194,6 +202,7 @@ def test_a_model_that_fails_or_answers_nan_ends_it(centroid_onnx, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_seed_draws_other_noise(centroid_onnx, tmp_path):
     one, other = (
         study("digits", centroid_onnx, ["noise:std=0.5"], tmp_path / f"s{seed}", seed=seed, progress=False)
@@ -203,6 +212,7 @@ def test_another_seed_draws_other_noise(centroid_onnx, tmp_path):
     assert one.rows[1].mean_confidence != other.rows[1].mean_confidence
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_stands_there_is_kept(centroid_onnx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outs = [study("digits", centroid_onnx, ["blur51"], seed=s, limit=2, progress=False).out for s in (0, 1, 0)]
@@ -294,6 +304,7 @@ def test_a_folder_without_labels_reports_flips_and_confidence(centroid_onnx, tmp
     assert "Accuracy" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sub_folders_and_a_data_set_agree(centroid_onnx, tmp_path):
     split = load("digits").test
     for number in range(8):
