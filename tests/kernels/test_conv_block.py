@@ -1,5 +1,7 @@
 """The NumPy face of conv_block and its gradients, on every instruction set that this machine has."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from tests.kernels.arrays import misaligned
 from tests.kernels.comparing import error
 
 CASES = list(card.cases())
+NAMED = {case.name: case for case in CASES}
 ISAS = kernels.isas()
 GRADIENTS = ("input", "weight", "bias")
 
@@ -38,6 +41,22 @@ def backward_options(options):
     return {name: value for name, value in options.items() if name != "relu"}
 
 
+@lru_cache(1)  # a case's instruction sets follow each other
+def reference_of(name, dtype):
+    *arrays, options = NAMED[name].make(dtype)
+    return card.reference(*arrays, **options)
+
+
+@lru_cache(1)
+def gradients_of(name, dtype, code):
+    """code: bytes of our own: where two of the four differ by a rounding, either may be the maximum."""
+    input, weight, _, options = NAMED[name].make(dtype)
+    grad = grad_for(NAMED[name], dtype)
+    n, o, rows, columns = grad.shape
+    codes = np.frombuffer(code, np.uint8).reshape(n, rows, columns, o)
+    return card.reference_backward(grad, codes, input, weight, **backward_options(options))
+
+
 def assert_close(mine, theirs, reference, what):
     """Error at most twice torch's own, and two units in the last place (2·eps) of the largest value more."""
     largest = float(np.max(np.abs(reference), initial=0.0))
@@ -52,11 +71,10 @@ def test_float32_error_is_within_twice_torchs(case, isa):
     grad = grad_for(case)
     output, code = card.conv_block(*arrays, **options, isa=isa)
     gradients = card.conv_block_backward(grad, code, *arrays[:2], **options, isa=isa)
-    reference, _ = card.reference(*arrays, **options)
+    reference, _ = reference_of(case.name, np.float32)
     theirs, their_gradients = torch_result(arrays, options, grad)
     assert_close(output, theirs, reference, "output")
-    # of our own code: where two of the four differ by a rounding, either may be the maximum
-    wanted = card.reference_backward(grad, code, *arrays[:2], **backward_options(options))
+    wanted = gradients_of(case.name, np.float32, code.tobytes())
     for name, mine, other, value in zip(GRADIENTS, gradients, their_gradients, wanted, strict=True):
         assert_close(mine, other, value, name)
     for array, copy in zip(arrays, before, strict=True):
@@ -70,10 +88,10 @@ def test_float64_matches_the_reference(case, isa):
     grad = grad_for(case, np.float64)
     output, code = card.conv_block(*arrays, **options, isa=isa)
     gradients = card.conv_block_backward(grad, code, *arrays[:2], **options, isa=isa)
-    reference, code_reference = card.reference(*arrays, **options)
+    reference, code_reference = reference_of(case.name, np.float64)
     np.testing.assert_allclose(output, reference, rtol=1e-12, atol=1e-13)
     np.testing.assert_array_equal(code, code_reference)
-    wanted = card.reference_backward(grad, code, *arrays[:2], **backward_options(options))
+    wanted = gradients_of(case.name, np.float64, code.tobytes())
     for name, mine, value in zip(GRADIENTS, gradients, wanted, strict=True):
         np.testing.assert_allclose(mine, value, rtol=1e-11, atol=1e-12, err_msg=name)
 
