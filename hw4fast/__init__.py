@@ -1,7 +1,7 @@
 """Train a small net, export one self-describing ONNX file, run it fast, find out what breaks it.
 
-The verbs of the command line as functions, imported on first use: torch comes only with `train` and `export`, and
-with the parts `nn` and `batched`.
+The verbs of the command line as functions, and the parts, imported on first use: torch comes only with `train` and
+`export`, and with the parts `nn` and `batched`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FACE = {  # name → (module, attribute)
     "study": ("hw4fast.robustness.frame", "study"),
     "transform": ("hw4fast.transforms.own", "transform"),
 }
-_PARTS = ("batched", "nn")  # import torch
+_PARTS = ("batched", "errors", "kernels", "nn", "transforms")
 
 
 def __getattr__(name: str) -> Any:

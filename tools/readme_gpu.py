@@ -33,16 +33,11 @@ def ratio(entry: dict[str, Any]) -> str:
 
 
 def losses(found: dict[str, Any]) -> list[list[str]]:
-    small = found["small"][0]
-    lines = [
-        [
-            "softmax_xent, (100, 10), float32",
-            us(small["hw4fast"]),
-            f"torch {us(small['torch'])}",
-            ratio(small["torch"]),
-            "2×",
-        ]
-    ]
+    lines = []
+    for small in found["small"]:
+        beside, goal = f"torch {us(small['torch'])}", "2×" if small["what"].startswith("softmax_xent") else ""
+        what = small["what"].replace(" (", ", (", 1).replace("1000", "1,000").replace("4096", "4,096")
+        lines.append([f"{what}, float32", us(small["hw4fast"]), beside, ratio(small["torch"]), goal])
     for entry in found["softmax"]:
         rows, classes = entry["shape"]
         what = f"softmax_xent, ({rows:,}, {classes:,}), {entry['dtype']}"
@@ -61,15 +56,12 @@ def losses(found: dict[str, Any]) -> list[list[str]]:
 def convolutions(found: dict[str, Any]) -> list[list[str]]:
     lines = []
     for entry in found["gpu"]["conv"]:
-        if "forward + backward" in entry["what"] or "bfloat16" in entry["what"]:
-            what = entry["what"].replace("ieee", "float32").replace("tf32", "float32 as tf32")
-            lines.append(
-                [what, us(entry["hw4fast"]), f"cuDNN, ReLU, pool {us(entry['torch'])}", ratio(entry["torch"]), "2×"]
-            )
+        what = entry["what"].replace("ieee", "float32").replace("tf32", "float32 as tf32")
+        beside = f"cuDNN, ReLU, pool {us(entry['torch'])}"
+        lines.append([what, us(entry["hw4fast"]), beside, ratio(entry["torch"]), "2×"])
     for entry in found["gpu"].get("batch_norm", []):
         beside = f"batch_norm, ReLU, pool {us(entry['torch'])}"
-        if "forward + backward" in entry["what"]:
-            lines.append([entry["what"], us(entry["hw4fast"]), beside, ratio(entry["torch"]), ""])
+        lines.append([entry["what"], us(entry["hw4fast"]), beside, ratio(entry["torch"]), ""])
     for entry in found["gpu_conv"]["tensor_cores"]:
         if entry["side"] == "cuDNN" or entry["side"].startswith("mma"):
             continue

@@ -154,5 +154,8 @@ def test_every_transform_has_a_form_but_a_users_own():
             apply(parse("paler2"), pictures, [b""], 0)
     finally:
         TRANSFORMS.remove("paler")
+    for other in (pictures.permute(0, 3, 1, 2), pictures.float(), pictures[0], pictures[:, :0]):
+        with pytest.raises(ValueError, match=r"pictures (are|must have)"):
+            apply(parse("blur5"), other, [b""], 0)
     with pytest.raises(ValueError, match="as they were decoded"):
         apply(parse("framing"), pictures, [b""], 0)
