@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.random.bit_generator import ISeedSequence
 
 
 def picture_key(picture: np.ndarray) -> bytes:
@@ -26,19 +26,24 @@ def generator(seed: int, key: bytes, name: str, severity: int = 0, position: int
     for part in (str(seed).encode(), key, name.encode(), str(severity).encode(), str(position).encode()):
         digest.update(len(part).to_bytes(8, "little"))  # framed, so that ("1", "23") is not ("12", "3")
         digest.update(part)
-    key_itself: Any = _Key(digest.digest())  # NumPy's hints know its own seeds only
-    return np.random.Generator(np.random.Philox(key_itself))
+    return np.random.Generator(np.random.Philox(_keys()(digest.digest())))
 
 
-class _Key(ISeedSequence):
-    """A Philox that is given its key as `key` asks the system for entropy first: three times as long. This is the key
-    as its seed; and it has no children, which would not be the same each time."""
+@cache
+def _keys() -> type:
+    """A seed that is a Philox's key. `key` itself asks the system for entropy first: three times as long. It has no
+    children: they would not be the same each time. Imported on first use: numpy.random takes 12 ms, and what has no
+    chance needs none."""
+    from numpy.random.bit_generator import ISeedSequence
 
-    def __init__(self, key: bytes) -> None:
-        self._words = np.frombuffer(key, "<u8").astype(np.uint64)
+    class Key(ISeedSequence):
+        def __init__(self, key: bytes) -> None:
+            self._words = np.frombuffer(key, "<u8").astype(np.uint64)
 
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
-        return self._words
+        def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+            return self._words
+
+    return Key
 
 
 def key_of(rng: np.random.Generator) -> int:

@@ -243,6 +243,12 @@ def test_a_generator_is_philox_with_the_hash_as_its_key():
         found.spawn(1)
 
 
+def test_chance_is_imported_when_it_is_asked_for():
+    """numpy.random takes 12 ms, which a start without random transforms needn't wait for."""
+    code = "import sys, hw4fast.transforms; print('numpy.random' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
 # -- what can't be done ------------------------------------------------------------------------------------------
 
 
