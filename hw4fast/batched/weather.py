@@ -130,26 +130,24 @@ def _plasma(size: int, decay: float, keys: Sequence[int], where: Tensor) -> Tens
     """float32 [n, size, size], 0 … 1: see kernels.plasma. The draws are in the order in which points are set."""
     check(size)
     n = len(keys)
+    steps = [size >> level for level in range(size.bit_length() - 1)]
     numbers = draws("uniform", (size * size - 1,), keys, where).mul_(2).sub_(1)
+    some = iter(numbers.split([(size // step) ** 2 for step in steps for _ in range(3)], 1))
+
+    def point(total: Tensor, wide: float) -> Tensor:
+        return total * 0.25 + next(some).view(total.shape) * wide
+
     fields = torch.zeros(n, size, size, dtype=torch.float32, device=where.device)
-    taken, step, wibble = 0, size, np.float32(100)
-    while step >= 2:
-        half, many = step // 2, size // step
-
-        def point(total: Tensor, wide: float) -> Tensor:
-            nonlocal taken
-            some = numbers[:, taken : taken + many * many].view(n, many, many)  # noqa: B023 (called at once)
-            taken += many * many  # noqa: B023
-            return total * 0.25 + some * wide
-
-        wide = float(wibble * wibble)
+    wibble = np.float32(100)
+    for step in steps:
+        half, wide = step // 2, float(wibble * wibble)
         corner = fields[:, ::step, ::step]
         right, below = corner.roll(-1, 2), corner.roll(-1, 1)
         middle = point(corner + below + right + below.roll(-1, 2), wide)
         fields[:, half::step, half::step] = middle
         fields[:, ::step, half::step] = point(middle + middle.roll(1, 1) + corner + right, wide)
         fields[:, half::step, ::step] = point(middle + middle.roll(1, 2) + corner + below, wide)
-        step, wibble = half, wibble / np.float32(decay)
+        wibble /= np.float32(decay)
     low = fields.amin((1, 2), keepdim=True)
     spread = fields.amax((1, 2), keepdim=True) - low
     return fields.sub_(low).div_(torch.where(spread > 0, spread, 1.0))

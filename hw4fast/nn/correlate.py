@@ -13,7 +13,7 @@ from torch import Tensor
 from hw4fast.kernels import correlate as card
 from hw4fast.kernels import zoom_blur as zoom_card
 from hw4fast.nn import cuda
-from hw4fast.nn.operators import check_tensors, no_tensors
+from hw4fast.nn.operators import check_pictures
 
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, columns, weights
 
@@ -53,11 +53,7 @@ def zoom_blur(pictures: Tensor, factors: Sequence[float] | np.ndarray) -> Tensor
 
 
 def _check(name: str, pictures: Tensor) -> None:
-    if not isinstance(pictures, Tensor):
-        raise no_tensors({"pictures": pictures})
-    check_tensors(name, pictures, cuda=True)
-    if pictures.dtype is not torch.uint8:
-        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+    check_pictures(name, pictures)
     if pictures.dim() != 4 or pictures.shape[3] not in (1, 3) or 0 in pictures.shape[1:]:
         raise ValueError(f"pictures must be [n, h, w, 1 or 3] with pixels, not {list(pictures.shape)}")
 

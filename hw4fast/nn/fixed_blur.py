@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hw4fast.kernels import gaussian_blur as card
 from hw4fast.nn import cuda
-from hw4fast.nn.operators import check_tensors, no_tensors, refuse_gradient
+from hw4fast.nn.operators import check_pictures, check_tensors, no_tensors, refuse_gradient
 
 
 def fixed_blur(
@@ -27,11 +27,7 @@ def fixed_blur(
     Raises TypeError for a wrong dtype, ValueError for a wrong shape or value, NotImplementedError for a device other
     than the CPU and NVIDIA's GPUs.
     """
-    if not isinstance(pictures, Tensor):
-        raise no_tensors({"pictures": pictures})
-    check_tensors("fixed_blur", pictures, cuda=True)
-    if pictures.dtype is not torch.uint8:
-        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+    check_pictures("fixed_blur", pictures)
     if pictures.dim() != 4:
         raise ValueError(f"pictures must be [n, h, w, c], not {list(pictures.shape)}")
     n = len(pictures)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hw4fast.kernels import jpeg as card
 from hw4fast.nn import cuda
-from hw4fast.nn.operators import check_tensors, no_tensors
+from hw4fast.nn.operators import check_pictures
 
 UNIT = 16  # pixels of a side that share a block of colour
 UNIT_BYTES = 6 * 64  # four blocks of brightness, two of colours
@@ -21,11 +21,7 @@ def jpeg(pictures: Tensor, quality: int) -> Tensor:
     Raises TypeError for a wrong dtype or a quality that is no whole number, ValueError for a wrong shape or value,
     NotImplementedError for a device other than the CPU and NVIDIA's GPUs.
     """
-    if not isinstance(pictures, Tensor):
-        raise no_tensors({"pictures": pictures})
-    check_tensors("jpeg", pictures, cuda=True)
-    if pictures.dtype is not torch.uint8:
-        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+    check_pictures("jpeg", pictures)
     if pictures.dim() != 4 or pictures.shape[3] not in (1, 3) or max(pictures.shape[1:]) > card.LONGEST:
         raise ValueError(
             f"pictures must be [n, h, w, 1 or 3], no side above {card.LONGEST}, not {list(pictures.shape)}"

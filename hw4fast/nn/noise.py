@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hw4fast.kernels import noise as card
 from hw4fast.nn import cuda
-from hw4fast.nn.operators import check_tensors, no_tensors
+from hw4fast.nn.operators import check_pictures, check_tensors
 
 ON_PICTURES = {  # kind → the CPU's function of (picture, strength, key)
     "gaussian": card.gaussian_noise,
@@ -81,11 +81,7 @@ def shuffle(pictures: Tensor, reach: int, turns: int, keys: Sequence[int]) -> Te
 
 
 def _check(name: str, pictures: Tensor, keys: Sequence[int]) -> None:
-    if not isinstance(pictures, Tensor):
-        raise no_tensors({"pictures": pictures})
-    check_tensors(name, pictures, cuda=True)
-    if pictures.dtype is not torch.uint8:
-        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+    check_pictures(name, pictures)
     if pictures.dim() < 1 or len(pictures) != len(keys):
         raise ValueError(f"there must be a key per picture, not {len(keys)} for {list(pictures.shape)}")
 

@@ -74,6 +74,15 @@ def check_tensors(kernel: str, *tensors: Tensor | None, cuda: bool = False) -> N
             )
 
 
+def check_pictures(kernel: str, pictures: Any) -> None:
+    """Raises TypeError for what is no uint8 tensor, and as `check_tensors` of a kernel for the CPU and GPUs."""
+    if not isinstance(pictures, Tensor):
+        raise no_tensors({"pictures": pictures})
+    check_tensors(kernel, pictures, cuda=True)
+    if pictures.dtype is not torch.uint8:
+        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+
+
 def refuse_second_derivative(function: str, instead: str) -> None:
     """Called in a backward pass: raises RuntimeError when it is itself to be differentiated. The kernels' gradients
     are constants to autograd, so a second derivative through them would be silently wrong."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hw4fast.kernels import sample as card
 from hw4fast.nn import cuda
-from hw4fast.nn.operators import check_tensors, no_tensors, refuse_gradient
+from hw4fast.nn.operators import check_pictures, check_tensors, refuse_gradient
 
 Places = Sequence[float] | np.ndarray | Tensor
 
@@ -92,11 +92,7 @@ def _stacked(pictures: Tensor, made: Sequence[np.ndarray], size: Sequence[int]) 
 
 
 def _check(pictures: Tensor, fill: int | None) -> None:
-    if not isinstance(pictures, Tensor):
-        raise no_tensors({"pictures": pictures})
-    check_tensors("sample", pictures, cuda=True)
-    if pictures.dtype is not torch.uint8:
-        raise TypeError(f"pictures must be uint8, not {pictures.dtype}")
+    check_pictures("sample", pictures)
     if pictures.dim() != 4 or pictures.shape[3] not in card.CHANNELS or 0 in pictures.shape[1:]:
         raise ValueError(f"pictures must be [n, h, w, 1 or 3] with pixels, not {list(pictures.shape)}")
     if fill is not None and not 0 <= fill <= 255:
