@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from readme_serving import RESULTS, markdown
@@ -36,7 +37,7 @@ def losses(found: dict[str, Any]) -> list[list[str]]:
     lines = []
     for small in found["small"]:
         beside, goal = f"torch {us(small['torch'])}", "2×" if small["what"].startswith("softmax_xent") else ""
-        what = small["what"].replace(" (", ", (", 1).replace("1000", "1,000").replace("4096", "4,096")
+        what = re.sub(r"\d{4,}", lambda number: f"{int(number[0]):,}", small["what"].replace(" (", ", (", 1))
         lines.append([f"{what}, float32", us(small["hw4fast"]), beside, ratio(small["torch"]), goal])
     for entry in found["softmax"]:
         rows, classes = entry["shape"]
