@@ -1,4 +1,4 @@
-"""The README: its numbers are those of the records, its commands are the command line's, its links lead somewhere."""
+"""The README and the page of its numbers: these are the records', commands are the command line's, links lead on."""
 
 import importlib.util
 import re
@@ -12,7 +12,8 @@ import pytest
 from hw4fast import cli
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md")}
+TEXT = "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 COMMANDS = [
     line.removeprefix("$ ").split("#")[0]
@@ -34,12 +35,13 @@ def test_the_numbers_are_those_of_the_records():
 
 def test_every_record_is_quoted_once_and_filling_in_keeps_the_rest():
     """A block that is empty ends at its own end, not at the next block's."""
+    assert PAGES.keys() == set(readme.PAGES)
     quoted = re.findall(r"^<!-- from (\w+) -->$", TEXT, re.MULTILINE)
-    assert quoted == sorted(set(quoted), key=quoted.index)
-    assert set(quoted) == set(readme.BLOCKS)
-    emptied = re.sub(r"(<!-- from \w+ -->\n).*?(<!-- end -->)", r"\1\2", TEXT, flags=re.DOTALL)
-    assert len(emptied) < len(TEXT)
-    assert readme.filled(emptied) == readme.filled(TEXT) == TEXT
+    assert sorted(quoted) == sorted(readme.BLOCKS)
+    for text in PAGES.values():
+        emptied = re.sub(r"(<!-- from \w+ -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.DOTALL)
+        assert len(emptied) < len(text)
+        assert readme.filled(emptied) == readme.filled(text) == text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,9 +53,17 @@ def test_there_are_commands_of_every_verb_of_the_story():
     assert {command.split()[1] for command in COMMANDS} >= {"train", "export", "classify", "study", "bench"}
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", TEXT))
-def test_every_link_leads_to_a_file(target):
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [(page, target) for page, text in PAGES.items() for target in re.findall(r"\]\(([^)]+)\)", text)],
+)
+def test_every_link_leads_to_a_file_or_a_heading(page, target):
+    file, _, anchor = target.partition("#")
+    path = ((ROOT / page).parent / file if file else ROOT / page).resolve()
+    assert path.exists()
+    if anchor:
+        headings = re.findall(r"^#+ (.*)$", PAGES[path.relative_to(ROOT).as_posix()], re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def test_main_says_which_records_are_old_and_leaves_the_readme(monkeypatch, tmp_
 
     monkeypatch.setattr(readme, "BLOCKS", {"serving": old})
     monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "PAGES", ["README.md"])
     (tmp_path / "README.md").write_text("<!-- from serving -->\nold\n<!-- end -->\n", encoding="utf-8")
     for arguments in ([], ["--check"]):
         monkeypatch.setattr(sys, "argv", ["readme.py", *arguments])

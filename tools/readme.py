@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Fills the README's numbers in from the committed records; `--check` only says whether they are up to date.
+"""Fills the numbers of README.md and benchmarks/README.md in from the committed records; `--check` only says whether
+they are up to date.
 
 A block `<!-- from NAME -->` … `<!-- end -->` holds what the function of that name below makes of the records.
 """
@@ -28,6 +29,7 @@ from readme_serving import (
     serving,
     where,
 )
+from readme_side_by_side import side_by_side
 
 from hw4fast import record
 from hw4fast.homework import corn_page, fast, flowers, mnist_page, theory
@@ -241,7 +243,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "robust_recipes": robust_recipes,
     "corruptions": corruptions,
     "gpu": gpu,
+    "side_by_side": side_by_side,
 }
+PAGES = ("README.md", "benchmarks/README.md")
 
 
 def filled(text: str) -> str:
@@ -249,7 +253,7 @@ def filled(text: str) -> str:
 
 
 def outdated() -> list[str]:
-    """What keeps the README from being filled in."""
+    """What keeps the pages from being filled in."""
     found = []
     for block in BLOCKS.values():
         try:
@@ -260,14 +264,14 @@ def outdated() -> list[str]:
 
 
 def main() -> int:
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
     if old := outdated():
         print(*old, sep="\n", file=sys.stderr)
         return 2
+    pages = {ROOT / page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
     if "--check" in sys.argv[1:]:
-        return int(filled(text) != text)
-    path.write_text(filled(text), encoding="utf-8")
+        return int(any(filled(text) != text for text in pages.values()))
+    for page, text in pages.items():
+        page.write_text(filled(text), encoding="utf-8")
     return 0
 
 

@@ -16,17 +16,21 @@ def gpu() -> str:
     """A row per target."""
     entry = record.read(RESULTS / "gpu.jsonl")[-1]
     found = entry["results"]
-    lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"])]
-    lines += resizes(found["gpu_resize"]) if "gpu_resize" in found else []
-    lines += inference(found["gpu_inference"]) if "gpu_inference" in found else []
-    lines += studies(found["gpu_study"]) if "gpu_study" in found else []
-    lines += [*training(found["gpu_training"])]
     gpu, clock = found["gpus"][0]["name"], ", inference is by the wall clock" * ("gpu_inference" in found)
-    return "\n".join(markdown(HEAD, lines)) + (
+    return "\n".join(markdown(HEAD, rows(found))) + (
         "\n\nMedians in turns on one machine, each side's calls in a CUDA graph of its own, and the ratio with the"
         f" least and the most of the turns; a blur's calls stand alone{clock}. The copy is torch's, of as many bytes."
         f" {gpu}, torch {entry['versions']['torch']}, CUDA {found['cuda'] // 1000}.{found['cuda'] % 1000 // 10}."
     )
+
+
+def rows(found: dict[str, Any]) -> list[list[str]]:
+    """What HEAD says of each thing that was measured."""
+    lines = [*losses(found["gpu"]), *convolutions(found), *blurs(found["gpu_blur"])]
+    lines += resizes(found["gpu_resize"]) if "gpu_resize" in found else []
+    lines += inference(found["gpu_inference"]) if "gpu_inference" in found else []
+    lines += studies(found["gpu_study"]) if "gpu_study" in found else []
+    return [*lines, *training(found["gpu_training"])]
 
 
 def ratio(entry: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures again every number that the README quotes, commits nothing: look at the difference, then commit it.
+# Measures again every number that README.md and benchmarks/README.md quote, commits nothing: look at the difference, then commit it.
 # Needs HW4FAST_DATA and a machine on which nothing else runs; takes about four and a half hours.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -76,5 +76,5 @@ for part in theory fast mnist flowers corn; do
 done
 cp "$scratch/homework/flowers/flowers.png" "$results/homework-flowers.png"
 
-say "README"
+say "the pages"
 "$python" tools/readme.py
