@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from hw4fast import cli
-from hw4fast.batched import TorchBatches
-from hw4fast.cli import main, studying
+from hw4fast.cli import main
 from hw4fast.cli.common import print_json
 from hw4fast.cli.studying import _specs
 from hw4fast.data import load
@@ -149,20 +148,6 @@ def test_a_study_on_a_gpu_that_is_not_there_says_so_once(centroid_onnx, tmp_path
     said = capsys.readouterr()
     assert "provider 'cuda' doesn't run here" in said.err and len(said.err.splitlines()) == 1
     assert not said.out and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("reason", ["", "no GPU can be used"])
-def test_where_the_transforms_of_a_study_ran(reason, centroid_onnx, tmp_path, capsys, monkeypatch):
-    """`cpu` stands in for `cuda`."""
-    made = TorchBatches("cpu", size=8)
-    used = []
-    monkeypatch.setattr(studying, "ON_A_GPU", ("cpu",))
-    monkeypatch.setattr("hw4fast.batched.on_gpu", lambda: (None, reason) if reason else (made, ""))
-    monkeypatch.setattr(made, "put", lambda picture: used.append(picture) or TorchBatches.put(made, picture))
-    words = ["--transforms", "flip", "--limit", "3", "--breaking", "0", "--out", str(tmp_path / "s")]
-    assert main(["study", "digits", "--model", str(centroid_onnx), *words]) == 0
-    assert len(used) == (0 if reason else 3)
-    assert (f"transforms ran on the CPU's cores: {reason}" in capsys.readouterr().err) == bool(reason)
 
 
 def test_classify_counts_failures_in_the_exit_code(digit, centroid_onnx, capsys):

@@ -171,7 +171,7 @@ def test_the_face_names_what_is_there():
 
     for name in ("Settings", "train", "export", "load", "classify", "Result", "Failure", "ort_library", "study"):
         assert callable(getattr(hw4fast, name)) and name in dir(hw4fast)
-    assert hw4fast.nn.conv_block and hw4fast.batched.on_gpu and {"nn", "batched"} <= set(dir(hw4fast))
+    assert hw4fast.nn.conv_block and hw4fast.batched.TorchBatches and {"nn", "batched"} <= set(dir(hw4fast))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         hw4fast.trian  # noqa: B018
 

@@ -3,10 +3,10 @@
 A form is a function of this folder that registers itself under its transform's name.
 """
 
-from hw4fast.batched.batches import TorchBatches, on_gpu
+from hw4fast.batched.batches import TorchBatches
 from hw4fast.batched.forms import FORMS, apply, knows
 from hw4fast.registry import import_folder
 
 import_folder(__name__, __path__)
 
-__all__ = ["FORMS", "TorchBatches", "apply", "knows", "on_gpu"]
+__all__ = ["FORMS", "TorchBatches", "apply", "knows"]

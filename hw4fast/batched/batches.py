@@ -26,20 +26,17 @@ SIZE = 64  # pictures that go through a net at once
 AT_ONCE = 1 << 24  # values that a form is given at once: some need sixty bytes for each
 
 
-def on_gpu() -> tuple[TorchBatches | None, str]:
-    """The first NVIDIA GPU's, and why there are none: what torch or hw4fast finds missing."""
-    reason = kernels.cuda_error()
-    if reason is None and not torch.cuda.is_available():
-        reason = "torch finds no GPU"
-    return (None, reason) if reason else (TorchBatches("cuda"), "")
-
-
 class TorchBatches:
     """See robustness.together.Batches; what it holds are tensors. device: as torch calls it. size: pictures that go
-    through a net at once."""
+    through a net at once. Raises UserError for a GPU that torch or hw4fast can't use: the reason."""
 
     def __init__(self, device: str, size: int = SIZE) -> None:
         self.name, self.size, self._device = device, size, torch.device(device)
+        if self._device.type == "cuda":
+            if (reason := kernels.cuda_error()) is not None:
+                raise UserError(reason)
+            if not torch.cuda.is_available():
+                raise UserError("torch finds no GPU")
 
     def knows(self, chain: Chain) -> bool:
         return forms.knows(chain)

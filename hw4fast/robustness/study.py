@@ -114,8 +114,8 @@ def study(
     imports: Python files with transforms of the user's own. breaking: of how many pictures, evenly among them, the
     smallest strength is sought that changes the answer; 0 for none. resume: go on with a study that was interrupted.
     batches: a device that changes pictures and hands them to the models in batches, such as
-    `hw4fast.batched.on_gpu()[0]` for the provider "cuda": the transforms' bytes are the same; each core for itself if
-    None.
+    `hw4fast.batched.TorchBatches("cuda")` for the provider "cuda": the transforms' bytes are the same; each core for
+    itself if None.
 
     The same arguments give byte-identical predictions and summaries on the same machine, whatever `threads` says.
     Raises UserError and UsageError for what can't be had, Interrupted on Ctrl-C (answers are kept); pictures that can't

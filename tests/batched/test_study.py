@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hw4fast.batched import TorchBatches, on_gpu
+from hw4fast import kernels
+from hw4fast.batched import TorchBatches
 from hw4fast.batched import batches as batches_module
 from hw4fast.batched.batches import ready
+from hw4fast.cli import main, studying
 from hw4fast.errors import UserError
 from hw4fast.inference import classifier as classifier_module
 from hw4fast.inference.classifier import Classifier
@@ -166,6 +169,34 @@ def test_what_the_graph_takes(models, mode, divisor, layout, dtype):
     assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
 
 
-def test_without_a_gpu_the_reason_is_told():
-    batches, reason = on_gpu()
-    assert (batches is None) == bool(reason)
+def test_without_a_gpu_the_reason_is_told(monkeypatch):
+    for missing in (kernels.cuda_error(), "the driver is too old"):
+        monkeypatch.setattr(kernels, "cuda_error", lambda missing=missing: missing)
+        if missing is not None:
+            with pytest.raises(UserError, match=re.escape(missing)):
+                TorchBatches("cuda")
+    monkeypatch.setattr(kernels, "cuda_error", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="torch finds no GPU"):
+        TorchBatches("cuda")
+
+
+@pytest.mark.parametrize("reason", ["", "no GPU can be used"])
+def test_where_the_transforms_of_a_study_ran(reason, centroid_onnx, tmp_path, capsys, monkeypatch):
+    """`cpu` stands in for `cuda`."""
+    made = TorchBatches("cpu", size=8)
+    used = []
+    monkeypatch.setattr(studying, "ON_A_GPU", ("cpu",))
+
+    def there(device):
+        assert device == "cuda"
+        if reason:
+            raise UserError(reason)
+        return made
+
+    monkeypatch.setattr("hw4fast.batched.TorchBatches", there)
+    monkeypatch.setattr(made, "put", lambda picture: used.append(picture) or TorchBatches.put(made, picture))
+    words = ["--transforms", "flip", "--limit", "3", "--breaking", "0", "--out", str(tmp_path / "s")]
+    assert main(["study", "digits", "--model", str(centroid_onnx), *words]) == 0
+    assert len(used) == (0 if reason else 3)
+    assert (f"transforms ran on the CPU's cores: {reason}" in capsys.readouterr().err) == bool(reason)
