@@ -23,6 +23,7 @@ from hw4fast.data import Dataset, load
 from hw4fast.files import data_folder
 from hw4fast.training import loop
 from hw4fast.training.models import MODELS
+from hw4fast.training.optimizers import Optimizer
 from hw4fast.training.progress import Bar
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.settings import Settings
@@ -60,7 +61,7 @@ def fast() -> dict[str, Any]:
         train = loop.Pictures(data, data.train, device)
         moved = now()
         net = net_of(settings, data).to(device)
-        steps = loop.graphed_steps(settings, net, loop._optimizer(settings, net), train)
+        steps = loop.graphed_steps(settings, net, Optimizer(settings, net.parameters()), train)
         with Bar(len(train), 1, 0, False) as bar:
             loop._graphed_epoch(settings, net, steps, 1, bar)
         trained = now()
@@ -159,7 +160,7 @@ def seed_cnn(turns: int = 5) -> dict[str, Any]:
     for precision in ("float32", "bfloat16"):
         own = replace(settings, precision=precision)
         net = net_of(own, data).cuda()
-        steps = loop.graphed_steps(own, net, loop._optimizer(own, net), train)
+        steps = loop.graphed_steps(own, net, Optimizer(own, net.parameters()), train)
 
         def epoch(number: int, own: Settings = own, net: nn.Module = net, steps: Any = steps) -> float:
             with Bar(len(train), 10, 0, False) as bar:
@@ -218,7 +219,7 @@ def profile() -> dict[str, Any]:
         settings = Settings(**RECIPES.get("sgd").settings, device="cuda", kernels=whose)
         train = loop.Pictures(data, data.train, torch.device("cuda"))
         net = net_of(settings, data).cuda()
-        steps = loop.graphed_steps(settings, net, loop._optimizer(settings, net), train, capture=False)
+        steps = loop.graphed_steps(settings, net, Optimizer(settings, net.parameters()), train, capture=False)
         for _ in range(3):
             steps._step(100)
         torch.cuda.synchronize()

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from hw4fast import record
-from hw4fast.data import Dataset, Preprocessing
+from hw4fast.data import Dataset, Preprocessing, carried
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UserError
@@ -149,12 +149,11 @@ def _photographs(preprocessing: Preprocessing) -> tuple[dict[Photograph, np.ndar
 
 def _of_scikit_learn() -> Iterator[Photograph]:
     from PIL import Image
-    from sklearn.datasets import load_sample_images
 
-    found = load_sample_images()
-    for name, photo in zip(found.filenames, found.images, strict=True):
+    for name in carried.PHOTOGRAPHS:
+        photo = carried.photograph(name)
         top, left = photo.shape[0] // 2, photo.shape[1] // 2
         for part in (photo, photo[:top, :left], photo[:top, left:], photo[top:, :left], photo[top:, left:]):
             file = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(part)).save(file, "JPEG", quality=95)
-            yield Photograph(f"{Path(name).name} of scikit-learn", file.getvalue())
+            yield Photograph(f"{name} of scikit-learn", file.getvalue())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hw4fast import page
+from hw4fast.data import carried
 from hw4fast.data.images import read_picture
 from hw4fast.data.preprocessing import PRESETS
 from hw4fast.files import write_text
@@ -81,7 +82,7 @@ def _level(transform: Transform, point: Point) -> str:
 def save_catalogue(path: str | Path, entries: Sequence[Entry], picture: str | Path | None = None) -> None:
     """One self-contained page: what each transform does to a picture of the user's, or to a photograph that
     scikit-learn brings, at 224 × 224. Raises UserError when it can't be read or the page can't be written."""
-    decoded = _photograph() if picture is None else read_picture(picture)
+    decoded = carried.photograph(carried.PHOTOGRAPHS[0]) if picture is None else read_picture(picture)
     families: dict[str, list[Entry]] = {}
     for entry in entries:
         families.setdefault(entry.transform.family, []).append(entry)
@@ -103,12 +104,6 @@ _HOW = (
     "hw4fast classify and study know them by these names: NAME[LEVEL][:key=value,…], chained with +, and with "
     "severity=1 … 5 for any of them. Lengths in px are those of a picture whose shorter side has 224 pixels."
 )
-
-
-def _photograph() -> np.ndarray:
-    from sklearn.datasets import load_sample_image
-
-    return np.asarray(load_sample_image("china.jpg"))
 
 
 def _section(family: str, entries: Sequence[Entry], decoded: np.ndarray) -> str:

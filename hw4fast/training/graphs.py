@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hw4fast.nn.training_step import gather_batch, tally_step
 from hw4fast.training.losses import LOSSES
+from hw4fast.training.optimizers import Optimizer
 from hw4fast.training.settings import Settings
 
 WARM = 2  # steps without a graph before the capture: libraries and the optimiser set themselves up
@@ -38,7 +39,7 @@ class Steps:
         self,
         settings: Settings,
         net: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         pictures: Any,
         penalise: Callable[[], None],
         rate: Tensor | None,
@@ -96,7 +97,7 @@ class Steps:
             return 1
         count = UNROLLED if left >= UNROLLED else 1
         if count not in self._graphs:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=self._stream):
@@ -112,7 +113,7 @@ class Steps:
         with torch.autocast("cuda", torch.bfloat16) if s.precision == "bfloat16" else nullcontext():
             logits = self.net(x)
             loss = LOSSES[s.loss](logits, y, s.kernels, s.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         with torch.no_grad():
             self.penalise()

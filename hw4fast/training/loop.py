@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ from hw4fast.training.losses import LOSSES
 from hw4fast.training.models import MODELS
 from hw4fast.training.models.backbone import state_of_the_rest
 from hw4fast.training.models.folded import is_folded, unfold
+from hw4fast.training.optimizers import OPTIMIZERS, Optimizer
 from hw4fast.training.progress import Bar
 from hw4fast.training.runs import Epoch, State
-from hw4fast.training.settings import OPTIMIZERS, SCHEDULES, STAGES, Settings
+from hw4fast.training.settings import SCHEDULES, STAGES, Settings
 
 
 class Diverged(UserError):
@@ -152,11 +153,11 @@ def _over(done: list[Epoch], settings: Settings) -> bool:
 def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path, state: State, progress: bool) -> State:
     history, best, earlier, before = state.history, state.best, state.kernels, kernels.calls()
     done = [row for row in history if row.stage == stage.name]
-    optimizer = _optimizer(settings, stage.net)
+    optimizer = Optimizer(settings, stage.net.parameters())
     if done:
         _load(folder, model, state.weights)
         try:
-            _load_optimizer(optimizer, state.optimizer)
+            optimizer.load(state.optimizer)
         except (ValueError, LookupError) as error:
             raise runs.damaged(folder / runs.CHECKPOINT, error) from None
     rest = state_of_the_rest(model) if stage.name == "head" else {}
@@ -171,8 +172,7 @@ def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path,
             if row.val_cost is not None and row.val_cost <= least:
                 least = row.val_cost
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            tensors = _optimizer_tensors(optimizer)
-            state = State(history, model.state_dict(), tensors, best, _ran(earlier, before), state.unfolded)
+            state = State(history, model.state_dict(), optimizer.tensors(), best, _ran(earlier, before), state.unfolded)
             checkpoints.keep(state)
             bar.say(row)
     now = model.state_dict()
@@ -184,7 +184,7 @@ def _run_stage(settings: Settings, stage: Stage, model: nn.Module, folder: Path,
 def _one_epoch(
     settings: Settings,
     stage: Stage,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     number: int,
     bar: Bar,
     steps: Steps | None = None,
@@ -214,7 +214,7 @@ def _one_epoch(
     )
 
 
-def _graphed(settings: Settings, stage: Stage, optimizer: torch.optim.Optimizer) -> Steps | None:
+def _graphed(settings: Settings, stage: Stage, optimizer: Optimizer) -> Steps | None:
     """The stage's steps as a CUDA graph; None where they can't be one, and are run one after the other."""
     if not can_capture(settings) or not isinstance(stage.train, Pictures) or settings.model not in MODELS:
         return None
@@ -222,15 +222,13 @@ def _graphed(settings: Settings, stage: Stage, optimizer: torch.optim.Optimizer)
 
 
 def graphed_steps(
-    settings: Settings, net: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, capture: bool = True
+    settings: Settings, net: nn.Module, optimizer: Optimizer, train: Batches, capture: bool = True
 ) -> Steps:
     """capture: whether in a CUDA graph."""
     penalised = _penalised(net)
     rate = None
     if settings.optimizer != "adagrad":
-        rate = torch.tensor(0.0, device=settings.device)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.rate = rate = torch.tensor(0.0, device=settings.device)
     net.train()
 
     def penalise() -> None:
@@ -267,25 +265,6 @@ def _last_batch(n: int, size: int) -> int:
     return (n - 1) % size + 1
 
 
-def _optimizer(settings: Settings, net: nn.Module) -> torch.optim.Optimizer:
-    make, _, takes_momentum = OPTIMIZERS[settings.optimizer]
-    options: dict[str, Any] = {} if settings.optimizer == "adadelta" else {"fused": True}  # torch has no fused one
-    if settings.device == "cuda":  # a fused Adagrad is the CPU's alone
-        options = {
-            "adagrad": {"foreach": True},
-            "adadelta": {"foreach": True, "capturable": True},
-            "adam": {"fused": True, "capturable": True},
-        }.get(settings.optimizer, options)
-    optimizer = make([w for w in net.parameters() if w.requires_grad], lr=settings.lr, **options)
-    if takes_momentum:
-        for group in optimizer.param_groups:  # torch refuses a negative one at the door; the formula doesn't
-            group["momentum"] = settings.momentum
-    if settings.optimizer == "adam":
-        for group in optimizer.param_groups:
-            group["betas"] = (0.9, settings.beta2)
-    return optimizer
-
-
 def _load(folder: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
     try:
         model.load_state_dict(weights)
@@ -307,7 +286,7 @@ def _ran(earlier: dict[str, dict[str, int]], before: dict[str, dict[str, int]]) 
 def _epoch(
     settings: Settings,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     train: Batches,
     number: int,
     bar: Bar,
@@ -325,8 +304,7 @@ def _epoch(
         optimizer.zero_grad()
         loss.backward()
         _penalise(penalised, settings.l1, settings.l2)
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(settings, number, step - 1, len(batches))
+        optimizer.rate = _rate(settings, number, step - 1, len(batches))
         optimizer.step()
         cost = loss.item()
         if not math.isfinite(cost):
@@ -369,27 +347,3 @@ def evaluate(model: nn.Module, batches: Batches, loss: str, batch: int | None = 
             logits.append(model(x))
             cost += float(LOSSES[loss](logits[-1], y, "torch")) * len(y)
     return cost / n, torch.cat(logits)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """{parameter number/name: tensor}: momentum buffers, moments, step counts."""
-    return {
-        f"{number}/{name}": torch.as_tensor(value)
-        for number, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-        if value is not None
-    }
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `_optimizer_tensors`. Raises ValueError, KeyError or IndexError for tensors that don't fit."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split("/")
-        if tensor.dim() and tensor.shape != parameters[int(number)].shape:
-            raise ValueError(f"optimizer/{key} has another shape than its parameter")
-        state.setdefault(int(number), {})[name] = tensor
-    if state and len(state) != len(parameters):
-        raise ValueError(f"optimizer tensors of {len(state)} parameters, not {len(parameters)}")
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -17,14 +17,8 @@ from hw4fast.errors import UsageError, UserError
 from hw4fast.training.losses import CROSS_ENTROPIES, LOSSES
 from hw4fast.training.models import MODELS
 from hw4fast.training.models.pretrained import architectures
+from hw4fast.training.optimizers import OPTIMIZERS
 
-# name → (class, default learning rate, whether it takes momentum)
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float, bool]] = {
-    "sgd": (torch.optim.SGD, 0.1, True),
-    "adagrad": (torch.optim.Adagrad, 0.001, False),
-    "adam": (torch.optim.Adam, 0.001, False),
-    "adadelta": (torch.optim.Adadelta, 1.0, False),
-}
 PRECISIONS = ("float32", "bfloat16")  # of a step's net and loss; weights and the optimiser stay float32
 MAX_CHANNELS = 4096
 AUXILIARY = ("googlenet", "inception_v3")  # of torchvision's nets: their losses are sums over several outputs

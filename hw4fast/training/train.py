@@ -20,9 +20,10 @@ from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.files import alone
 from hw4fast.training import loop, pictures, runs
 from hw4fast.training.models import MODELS
+from hw4fast.training.optimizers import OPTIMIZERS
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.runs import State
-from hw4fast.training.settings import OPTIMIZERS, Settings, check
+from hw4fast.training.settings import Settings, check
 
 BACKBONE = "shufflenet_v2_x1_0"  # small and good
 

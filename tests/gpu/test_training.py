@@ -10,12 +10,13 @@ from hw4fast.cli import main
 from hw4fast.data import load
 from hw4fast.training import loop
 from hw4fast.training.models import MODELS
+from hw4fast.training.optimizers import OPTIMIZERS, Optimizer
 from hw4fast.training.progress import Bar
-from hw4fast.training.settings import OPTIMIZERS, Settings
+from hw4fast.training.settings import Settings
 
 
 def run(settings, net, train, capture, epochs):
-    steps = loop.graphed_steps(settings, net, loop._optimizer(settings, net), train, capture)
+    steps = loop.graphed_steps(settings, net, Optimizer(settings, net.parameters()), train, capture)
     with Bar(len(train), epochs, 0, False) as bar:
         return [loop._graphed_epoch(settings, net, steps, number, bar) for number in range(1, epochs + 1)]
 

@@ -12,8 +12,9 @@ from hw4fast.data import load
 from hw4fast.training import loop
 from hw4fast.training.graphs import can_capture
 from hw4fast.training.models import MODELS
+from hw4fast.training.optimizers import OPTIMIZERS, Optimizer
 from hw4fast.training.progress import Bar
-from hw4fast.training.settings import OPTIMIZERS, Settings
+from hw4fast.training.settings import Settings
 
 
 def nets(settings):
@@ -35,8 +36,8 @@ def test_they_are_the_loops(optimizer, schedule):
     if optimizer == "adagrad" and schedule != "constant":
         pytest.skip("such steps are never captured")
     train, ours, theirs = nets(settings)
-    steps = loop.graphed_steps(settings, ours, loop._optimizer(settings, ours), train, capture=False)
-    optimizer_of_theirs = loop._optimizer(settings, theirs)
+    steps = loop.graphed_steps(settings, ours, Optimizer(settings, ours.parameters()), train, capture=False)
+    optimizer_of_theirs = Optimizer(settings, theirs.parameters())
     with Bar(len(train), 2, 0, False) as bar:
         for number in (1, 2):
             found = loop._graphed_epoch(settings, ours, steps, number, bar)
@@ -52,12 +53,12 @@ def test_they_are_the_loops(optimizer, schedule):
 def test_a_loss_that_is_not_finite_names_its_step():
     settings = Settings(lr=1e30, epochs=1, l2=0.0)
     train, ours, theirs = nets(settings)
-    steps = loop.graphed_steps(settings, ours, loop._optimizer(settings, ours), train, capture=False)
+    steps = loop.graphed_steps(settings, ours, Optimizer(settings, ours.parameters()), train, capture=False)
     with Bar(len(train), 1, 0, False) as bar:
         with pytest.raises(loop.Diverged) as found:
             loop._graphed_epoch(settings, ours, steps, 1, bar)
         with pytest.raises(loop.Diverged) as expected:
-            loop._epoch(settings, theirs, loop._optimizer(settings, theirs), train, 1, bar)
+            loop._epoch(settings, theirs, Optimizer(settings, theirs.parameters()), train, 1, bar)
     assert found.value.step == expected.value.step
     assert math.isnan(found.value.loss)
 
@@ -79,7 +80,9 @@ def test_a_step_asks_the_device_nothing(optimizer):
         train = loop.Pictures.__new__(loop.Pictures)
         train.images, train.labels = images, labels
         train._mean, train._std = torch.zeros(1), torch.ones(1)
-        steps = loop.graphed_steps(settings, net, loop._optimizer(replace(settings, device="cuda"), net), train, False)
+        steps = loop.graphed_steps(
+            settings, net, Optimizer(replace(settings, device="cuda"), net.parameters()), train, False
+        )
         for size in (100, 100, 50):
             steps._step(size)
         with pytest.raises(DataDependentOutputException):

@@ -13,9 +13,10 @@ from hw4fast.data import Split, load
 from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.training import loop
 from hw4fast.training.losses import LOSSES
+from hw4fast.training.optimizers import OPTIMIZERS, Optimizer
 from hw4fast.training.recipes import RECIPES
 from hw4fast.training.runs import load_record
-from hw4fast.training.settings import OPTIMIZERS, SCHEDULES, Settings, check
+from hw4fast.training.settings import SCHEDULES, Settings, check
 from hw4fast.training.train import train
 from tests.training.conftest import NARROW
 
@@ -136,13 +137,13 @@ def test_schedules():
 
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_the_schedule_is_what_torchs_would_be(schedule, quick, monkeypatch):
-    seen, step = [], torch.optim.SGD.step
+    seen, step = [], Optimizer.step
 
-    def noted(optimizer, *arguments):
-        seen.append(optimizer.param_groups[0]["lr"])
-        return step(optimizer, *arguments)
+    def noted(optimizer):
+        seen.append(optimizer.rate)
+        return step(optimizer)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    monkeypatch.setattr(Optimizer, "step", noted)
     quick(schedule=schedule, lr=0.2, epochs=2)
     expected = {
         "constant": [0.2] * 10,
@@ -162,7 +163,7 @@ def test_one_cycle_can_not_be_lengthened(quick, tmp_path):
 def test_momentum_is_the_formula_below_zero_too(momentum):
     """v ← μv + g, w ← w − lr·v. Source: torch.optim.SGD, whose door refuses a negative μ."""
     net = torch.nn.Linear(1, 1, bias=False)
-    optimizer = loop._optimizer(Settings(momentum=momentum, lr=0.1), net)
+    optimizer = Optimizer(Settings(momentum=momentum, lr=0.1), net.parameters())
     w, v = net.weight.item(), 0.0
     for g in (1.0, -0.3, 0.7):
         net.weight.grad = torch.full((1, 1), g)

@@ -21,8 +21,9 @@ from hw4fast.errors import Interrupted, UsageError, UserError
 from hw4fast.stats import percent
 from hw4fast.training import loop, runs
 from hw4fast.training.losses import CROSS_ENTROPIES
+from hw4fast.training.optimizers import OPTIMIZERS
 from hw4fast.training.runs import Epoch, build_model, load_model, load_record
-from hw4fast.training.settings import OPTIMIZERS, Settings, check
+from hw4fast.training.settings import Settings, check
 from hw4fast.training.train import train
 
 FILES = {"checkpoint.safetensors", "contact_sheet.png", "curves.png", "metrics.csv", "run.json", "weights.safetensors"}
