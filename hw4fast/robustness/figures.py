@@ -67,27 +67,44 @@ def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: 
     plt = pyplot()
     columns = min(3 if len(groups) <= 9 else 4, len(groups))
     lines = -(-len(groups) // columns)
-    width = max(NARROWEST, PANEL[0] * columns)
-    figure, grid = plt.subplots(
-        lines, columns, figsize=(width, PANEL[1] * lines + 1), squeeze=False, layout="constrained"
-    )
-    for axes, rows in zip(grid.flat, groups, strict=False):
+    wide = max(NARROWEST, PANEL[0] * columns) / columns  # inches of a panel, with what is written around it
+    names = [_text(wrapped(rows[0].point.series, wide - 0.4, 11)) for rows in groups]
+    tall = PANEL[1] + 0.17 * max(name.count("\n") for name in names)
+    heading = _text(wrapped(title, wide * columns - 0.2))
+    figure, top = _sheet(plt, (wide * columns, tall * lines), heading, below=0.6)
+    width, height = figure.get_size_inches()
+    box = (width - 0.56 - 0.08) / columns - 0.16, PANEL[1] - 0.7  # the numbers of an axis stand at the left of a line
+    for number, (rows, name) in enumerate(zip(groups, names, strict=True)):
+        line, column = divmod(number, columns)
+        left, bottom = 0.56 + column * (box[0] + 0.16), top - (line + 1) * tall + 0.5
+        axes = figure.add_axes((left / width, bottom / height, box[0] / width, box[1] / height))
         draw_panel(axes, clean, rows)
-        axes.set_title(_text(wrapped(rows[0].point.series, width / columns - 0.4, 11)), loc="left", fontweight="bold")
-    for axes in grid.flat[len(groups) :]:
-        axes.set_axis_off()
-    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
+        axes.set_title(name, loc="left", fontweight="bold")
+        if column:
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
     part = labelled_part(clean)
     bands = f"bands: 95 % Wilson intervals{'; accuracy' + part if part else ''}"
-    handles = _legend(plt, clean)
-    figure.legend(handles=handles, title=bands, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=_legend(plt, clean), title=bands, loc="lower center", ncols=3, frameon=False)
     _save(figure, path)
+
+
+def _sheet(plt: Any, inside: tuple[float, float], title: str, below: float = 0.0) -> tuple[Any, float]:
+    """A figure for as many inches, its title above and so many below; and where they begin, above its lower end.
+
+    What is many pictures or panels is placed by hand: matplotlib takes longer to lay out a sheet than to draw it.
+    """
+    above = 0.17 * (title.count("\n") + 1) + 0.13
+    figure = plt.figure(figsize=(inside[0], inside[1] + above + below))
+    figure.suptitle(title, fontsize=10, y=1 - 0.07 / (inside[1] + above + below), va="top")
+    return figure, inside[1] + below
 
 
 def _save(figure: Any, path: Path) -> None:
     """As .png and as .svg. Laid out once: that takes as long as drawing it twice."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine(None)
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
     figure.savefig(path.with_suffix(".png"))
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     pyplot().close(figure)
@@ -241,21 +258,30 @@ def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarr
     """
     plt = pyplot()
     columns = max(len(cells) for _, cells in rows)
-    cell = max(1.25, (NARROWEST - 0.4) / columns)  # inches
-    width = cell * columns + 0.4
-    figure, grid = plt.subplots(
-        len(rows), columns, figsize=(width, 1.5 * len(rows) + 0.5), squeeze=False, layout="constrained"
-    )
-    for axes, (name, cells) in zip(grid, rows, strict=True):
-        for axis in axes:
-            axis.set(xticks=[], yticks=[], frame_on=False)
-        for axis, (heading, picture, answer) in zip(axes, cells, strict=False):
-            axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set_title(_text(wrapped(heading, cell, 7)), fontsize=7)
-            axis.set_xlabel(_text(wrapped(answer, cell, 8)), fontsize=8)
-        axes[0].set_ylabel(_text(wrapped(name, 1.2)), fontweight="bold")
-    figure.get_layout_engine().set(h_pad=0.08)
-    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
+    names = [_text(wrapped(name, 1.2)) for name, _ in rows]
+    left = 0.2 + 0.15 * max(name.count("\n") + 1 for name in names)  # inches, as all that follows
+    cell = max(1.25, (NARROWEST - left) / columns)
+    side = cell - 0.15
+    words = [[(_text(wrapped(c[0], cell, 7)), _text(wrapped(c[2], cell, 8))) for c in cells] for _, cells in rows]
+    above = [0.11 * max(heading.count("\n") + 1 for heading, _ in line) + 0.05 for line in words]
+    tall = [side * max(picture.shape[0] / picture.shape[1] for _, picture, _ in cells) for _, cells in rows]
+    below = [0.13 * max(answer.count("\n") + 1 for _, answer in line) + 0.14 for line in words]
+    width, height = left + cell * columns, sum(above + tall + below)
+    figure, top = _sheet(plt, (width, height), _text(wrapped(title, width - 0.2)))
+    axes = figure.add_axes((0, 0, 1, top / figure.get_figheight()))
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.axis("off")
+    y = 0.0
+    for number, (_, cells) in enumerate(rows):
+        y += above[number]
+        axes.text(left / 2, y + tall[number] / 2, names[number], rotation=90, ha="center", va="center", weight="bold")
+        for column, ((_, picture, _), (heading, answer)) in enumerate(zip(cells, words[number], strict=True)):
+            x = left + column * cell
+            place, grey = (x, x + side, y + tall[number], y), {"cmap": "gray", "vmin": 0, "vmax": 255}
+            axes.imshow(picture.squeeze(), extent=place, aspect="auto", interpolation="nearest", **grey)
+            axes.text(x + side / 2, y - 0.04, heading, fontsize=7, ha="center", va="bottom")
+            axes.text(x + side / 2, y + tall[number] + 0.05, answer, fontsize=8, ha="center", va="top")
+        y += tall[number] + below[number]
     figure.savefig(path, dpi=130 if len(rows) <= LINES else 65)
     plt.close(figure)
 
