@@ -18,6 +18,7 @@ from pathlib import Path
 from readme_corruptions import corruptions, robust_recipes, studying
 from readme_gpu import gpu
 from readme_serving import (
+    BOUNDS,
     RESULTS,
     OldRecordError,
     cold_start,
@@ -39,9 +40,6 @@ from hw4fast.stats import percent
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- from (\w+) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", re.DOTALL)  # an empty one ends, too
-
-
-BOUNDS = ("copy of as many bytes", "sgemm 1024", "autograd alone")
 
 
 def comparison(kernel: str, what: str) -> str:

@@ -1,4 +1,4 @@
-"""The README's first table: those rows of benchmarks/README.md that say most, lost ones too; readme.py fills it in."""
+"""The README's first tables: rows of benchmarks/README.md that say most, lost ones too; readme.py fills them in."""
 
 from __future__ import annotations
 
@@ -7,101 +7,134 @@ from typing import Any
 
 import readme_gpu
 from readme_corruptions import short
-from readme_serving import RESULTS, fastest_torch, markdown
+from readme_serving import BOUNDS, OLD, RESULTS, OldRecordError, fastest_torch, markdown
 
 from hw4fast import record
 
-HEAD = ("", "hw4fast", "beside it", "times as fast")
-
-KERNELS = (
-    ("a training step of the homework's net, batch 100", "train_step", "100", ("torch", "torch.compile")),
-    ("softmax cross entropy and its gradient, 4,096 × 1,000", "softmax_xent", "4096x1000", ("torch", "torch.compile")),
-    ("the same, 100 × 10", "softmax_xent", "100x10", ("torch", "torch.compile")),
-    (
-        "convolution of 5×5, bias, ReLU, pool, 16 channels of 14² to 32, batch 100",
-        "conv_block",
-        "16x14-32-5x5",
-        ("torch channels-last", "torch.compile"),
+KERNELS = (  # in words, the record, its case
+    ("a training step of the homework's net, 100 pictures", "train_step", "100"),
+    ("softmax cross entropy and its gradient, 4,096 rows of 1,000", "softmax_xent", "4096x1000"),
+    ("the same, 100 rows of 10", "softmax_xent", "100x10"),
+    ("5×5 convolution, bias, ReLU and pool, 100 × 16 × 14² to 32 channels, forward", "conv_block", "16x14-32-5x5"),
+    ("the same, forward and backward", "conv_block_backward", "16x14-32-5x5"),
+    ("Gaussian blur of 51 pixels, a picture of 224², uint8", "gaussian_blur", "51-224-hwc"),
+    ("the same, float32", "gaussian_blur", "51-224-chw-float32"),
+    ("a photograph of 375 × 500 made to fit a net, uint8", "resize", "imagenet-375x500"),
+)
+ON_A_GPU = {  # what readme_gpu calls it, in words
+    "softmax_xent, (8,192, 131,072), float32": "softmax cross entropy and its gradient, 8,192 rows of 131,072",
+    "softmax_xent, (8,192, 1,024), bfloat16": "the same, 8,192 rows of 1,024, bfloat16",
+    "softmax_xent, (100, 10), float32": "the same, 100 rows of 10",
+    "conv_block 16x14² to 32, batch 100, float32 as tf32, forward + backward": (
+        "5×5 convolution, bias, ReLU and pool, 100 × 16 × 14² to 32 channels, tf32, forward and backward"
     ),
-    ("Gaussian blur of 51 pixels, a picture of 224²", "gaussian_blur", "51-224-hwc", ("torchvision", "cv2")),
-    ("a photograph of 375 × 500 made to fit a net", "resize", "imagenet-375x500", ("Pillow", "torchvision")),
-)
-ON_A_GPU = (
-    "softmax_xent, (100, 10), float32",
-    "softmax_xent, (8,192, 1,024), bfloat16",
-    "softmax_xent, (8,192, 131,072), float32",
-    "conv_block 16x14² to 32, batch 100, float32 as tf32, forward + backward",
-    "conv_block 16x14² to 32, batch 1000, bfloat16, forward + backward",
-    "3×3 convolution 128 → 128 on 28², batch 64, bfloat16",
-    "gaussian_blur 51, 256 pictures of 3×224², uint8",
-    "seed_cnn, an epoch at batch 100, float32",
-)
+    "conv_block 16x14² to 32, batch 1000, bfloat16, forward + backward": "the same, 1,000 pictures, bfloat16",
+    "3×3 convolution 128 → 128 on 28², batch 64, bfloat16": (
+        "3×3 convolution, 64 × 128 × 28² to 128 channels, bfloat16, forward"
+    ),
+    "3×3 convolution 128 → 128 on 28², backward, batch 64, bfloat16": "the same, backward",
+    "gaussian_blur 51, 256 pictures of 3×224², uint8": "Gaussian blur of 51 pixels, 256 pictures of 224², uint8",
+    "squeezenet1_1 through onnxruntime, float16, 256 at a time, on the GPU": (
+        "SqueezeNet through onnxruntime, float16, 256 pictures at a time"
+    ),
+    "seed_cnn, an epoch at batch 100, float32": "an epoch of the homework's net on MNIST",
+}
 
 
 def side_by_side() -> str:
     """Medians alone: benchmarks/README.md has what they spread."""
-    processors: dict[str, None] = {}  # in the order of the rows
+    machines: dict[str, None] = {}  # in the order of the rows
+    cores: dict[str, None] = {}
+    torchs: dict[str, None] = {}
 
     def newest(name: str) -> dict[str, Any]:
         entry = record.read(RESULTS / f"{name}.jsonl")[-1]
-        processors[entry["machine"]["processor"]] = None
-        assert entry["machine"]["cores"] == 2
+        machines[entry["machine"]["processor"]] = None
+        cores[str(entry["machine"]["cores"])] = None
+        torchs[entry["versions"]["torch"]] = None
         return entry["results"]
 
-    rows = [kernel(what, newest(name), case, rivals) for what, name, case, rivals in KERNELS]
+    rows = [kernel(what, newest(name), case) for what, name, case in KERNELS]
     rows += [corruptions(newest("corruptions")), files(newest("bench-shufflenet")), *served(newest("serving"))]
     entry = record.read(RESULTS / "gpu.jsonl")[-1]
-    measured = readme_gpu.rows(entry["results"])
-    gpu = [[f"GPU: {row[0]}", *map(medians, row[1:4])] for row in measured if row[0] in ON_A_GPU]
-    assert len({row[0] for row in gpu}) == len(ON_A_GPU)
-    return "\n".join(markdown(HEAD, rows + gpu)) + (
-        f"\n\nMedians; float32 where nothing else is said. Two cores of {' or '.join(processors)}; the GPU is"
-        f" {entry['results']['gpus'][0]['name']}."
+    gpu = on_a_gpu(readme_gpu.rows(entry["results"]))
+    lines = markdown(("on a CPU", "hw4fast", "how many times as long others take"), rows)
+    lines += ["", *markdown(("on a GPU", "hw4fast", "how many times as long others take"), gpu)]
+    return "\n".join(lines) + (
+        "\n\nMedians; of ratios the median of pairs, so that times need not divide to them. float32 where nothing else"
+        f" is said. CPU: {' or '.join(machines)} (the page of all numbers says which), {' or '.join(cores)} cores,"
+        f" torch {' and '.join(torchs)}. GPU: {entry['results']['gpus'][0]['name']}, torch"
+        f" {entry['versions']['torch']}."
     )
 
 
-def kernel(what: str, found: dict[str, Any], case: str, rivals: tuple[str, ...]) -> list[str]:
+def kernel(what: str, found: dict[str, Any], case: str) -> list[str]:
+    """With all that stands beside it in the record, the nearest first."""
     (row,) = (row for row in found["cases"] if row["case"] == case)
-    them = [(name, row["candidates"][name]) for name in rivals]
-    beside = [(name, time(other["median_us"])) for name, other in them]
-    return line(what, time(row["candidates"]["hw4fast"]["median_us"]), beside, [o["ratio_to_ours"] for _, o in them])
+    ratios = {
+        name: other["ratio_to_ours"]
+        for name, other in row["candidates"].items()
+        if name != "hw4fast" and name not in BOUNDS
+    }
+    return line(what, time(row["candidates"]["hw4fast"]["median_us"]), ratios)
 
 
 def corruptions(found: dict[str, Any]) -> list[str]:
     (total,) = found["time"]["totals"]
-    what = f"{total['corruptions']} corruptions of ImageNet-C, one picture of {found['side']}², one thread"
-    theirs = [("imagecorruptions", time(1e3 * total["theirs_ms"]))]
-    return line(what, time(1e3 * total["ours_ms"]), theirs, [total["ratio"]["median"]])
+    what = (
+        f"{total['corruptions']} of ImageNet-C's corruptions (frost made otherwise), {found['side']}², uint8, 1 thread"
+    )
+    return line(what, time(1e3 * total["ours_ms"]), {"imagecorruptions": total["ratio"]["median"]})
 
 
 def files(found: dict[str, Any]) -> list[str]:
     (ours,) = (row for row in found["files"] if row["way"] == "hw4fast classify")
-    theirs = fastest_torch(found["files"])
-    beside = [("torchvision and torch", f"{theirs['images_per_s']:.0f}/s")]
-    what = f"photographs from JPEG files to answers, {found['model']}"
-    return line(what, f"{ours['images_per_s']:.0f}/s", beside, [theirs["ratio_to_ours"]])
+    what = f"photographs from JPEG files to answers of {found['model']}"
+    return line(
+        what, f"{ours['images_per_s']:.0f}/s", {"torchvision and torch": fastest_torch(found["files"])["ratio_to_ours"]}
+    )
 
 
 def served(found: dict[str, Any]) -> list[list[str]]:
     corn, fused = found["processes"], found["fused"]["100"]
-    whole = [("torch and torchvision", time(1e6 * corn["torch and torchvision"]["median_s"]))]
-    bare = [("onnxruntime's own kernels", time(1e6 * fused["onnxruntime"]["median_s"]))]
-    ours = [time(1e6 * row["hw4fast" if row is fused else "hw4fast classify"]["median_s"]) for row in (corn, fused)]
+    ours = [time(1e6 * found["median_s"]) for found in (corn["hw4fast classify"], fused["hw4fast"])]
+    script = {"the shortest script with torch and torchvision": corn["ratio"]["median"]}
     return [
-        line("`hw4fast classify corn.jpg`, the whole process", ours[0], whole, [corn["ratio"]["median"]]),
-        line("the homework's net in onnxruntime, `--fused`, batch 100", ours[1], bare, [fused["ratio"]["median"]]),
+        line("`hw4fast classify corn.jpg`, the whole process", ours[0], script),
+        line(
+            "the homework's net in onnxruntime, exported with `--fused`, 100 pictures",
+            ours[1],
+            {"onnxruntime's own kernels": fused["ratio"]["median"]},
+        ),
     ]
 
 
-def line(what: str, ours: str, beside: list[tuple[str, str]], ratios: list[float]) -> list[str]:
-    return [what, ours, "; ".join(map(" ".join, beside)), "; ".join(f"{short(ratio)}×" for ratio in ratios)]
+def on_a_gpu(measured: list[list[str]]) -> list[list[str]]:
+    """Rows of readme_gpu in words; those of one name in one."""
+    rows: dict[str, list[str]] = {}
+    for name, ours, beside, ratios, _ in measured:
+        if name not in ON_A_GPU:
+            continue
+        who = [re.sub(r" [\d.,]+(/s| [µm]?s)$", "", other) for other in beside.split("; ")]
+        ratio = [re.sub(r" \(.*", "", text) for text in ratios.split("; ")]
+        others = [f"{plus(one)} {text}" for one, text in zip(who, ratio, strict=True) if one != "copy"]
+        row = rows.setdefault(name, [ON_A_GPU[name], ours.partition(", the kernel alone")[0], ""])
+        row[2] = ", ".join([*filter(None, [row[2]]), *others])
+    if missing := ON_A_GPU.keys() - rows.keys():
+        raise OldRecordError(f"{OLD} `bash tools/gpu_check.sh` (gpu.jsonl lacks {', '.join(sorted(missing))})")
+    return [rows[name] for name in ON_A_GPU]
+
+
+def line(what: str, ours: str, ratios: dict[str, float]) -> list[str]:
+    others = sorted(ratios.items(), key=lambda pair: pair[1])
+    return [what, ours, ", ".join(f"{plus(name)} {short(ratio)}×" for name, ratio in others)]
+
+
+def plus(name: str) -> str:
+    """Names stand in a list, so that none has a comma of its own."""
+    return name.replace(", ", " + ")
 
 
 def time(us: float) -> str:
     value, unit = (us, "µs") if us < 1e3 else (us / 1e3, "ms") if us < 1e6 else (us / 1e6, "s")
     return f"{short(value)} {unit}"
-
-
-def medians(cell: str) -> str:
-    """Without the spread in brackets, and what the kernel takes alone."""
-    return re.sub(r" \([^)]*\)|, the kernel alone .*", "", cell)

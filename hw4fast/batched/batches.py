@@ -37,6 +37,8 @@ class TorchBatches:
                 raise UserError(reason)
             if not torch.cuda.is_available():
                 raise UserError("torch finds no GPU")
+            if (self._device.index or 0) >= (count := torch.cuda.device_count()):
+                raise UserError(f"there is no GPU {self._device.index}; torch finds {count}, counted from 0")
 
     def knows(self, chain: Chain) -> bool:
         return forms.knows(chain)

@@ -68,12 +68,12 @@ def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: 
     columns = min(3 if len(groups) <= 9 else 4, len(groups))
     lines = -(-len(groups) // columns)
     wide = max(NARROWEST, PANEL[0] * columns) / columns  # inches of a panel, with what is written around it
-    names = [_text(wrapped(rows[0].point.series, wide - 0.4, 11)) for rows in groups]
-    tall = PANEL[1] + 0.17 * max(name.count("\n") for name in names)
+    box = wide - 0.16 - 0.64 / columns, PANEL[1] - 0.7  # the numbers of an axis stand at the left of a line
+    names = [_text(wrapped(rows[0].point.series, box[0], 13)) for rows in groups]
+    tall = PANEL[1] + 0.19 * max(name.count("\n") for name in names)
     heading = _text(wrapped(title, wide * columns - 0.2))
     figure, top = _sheet(plt, (wide * columns, tall * lines), heading, below=0.6)
     width, height = figure.get_size_inches()
-    box = (width - 0.56 - 0.08) / columns - 0.16, PANEL[1] - 0.7  # the numbers of an axis stand at the left of a line
     for number, (rows, name) in enumerate(zip(groups, names, strict=True)):
         line, column = divmod(number, columns)
         left, bottom = 0.56 + column * (box[0] + 0.16), top - (line + 1) * tall + 0.5
@@ -258,7 +258,7 @@ def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarr
     """
     plt = pyplot()
     columns = max(len(cells) for _, cells in rows)
-    names = [_text(wrapped(name, 1.2)) for name, _ in rows]
+    names = [_text(wrapped(name, 1.2, 11)) for name, _ in rows]
     left = 0.2 + 0.15 * max(name.count("\n") + 1 for name in names)  # inches, as all that follows
     cell = max(1.25, (NARROWEST - left) / columns)
     side = cell - 0.15
@@ -266,6 +266,7 @@ def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarr
     above = [0.11 * max(heading.count("\n") + 1 for heading, _ in line) + 0.05 for line in words]
     tall = [side * max(picture.shape[0] / picture.shape[1] for _, picture, _ in cells) for _, cells in rows]
     below = [0.13 * max(answer.count("\n") + 1 for _, answer in line) + 0.14 for line in words]
+    below = [max(low, 1.3 - high) for low, high in zip(below, tall, strict=True)]  # for the name at the left
     width, height = left + cell * columns, sum(above + tall + below)
     figure, top = _sheet(plt, (width, height), _text(wrapped(title, width - 0.2)))
     axes = figure.add_axes((0, 0, 1, top / figure.get_figheight()))
@@ -273,12 +274,14 @@ def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarr
     axes.axis("off")
     y = 0.0
     for number, (_, cells) in enumerate(rows):
+        middle = y + (above[number] + tall[number] + below[number]) / 2
+        axes.text(left / 2, middle, names[number], rotation=90, ha="center", va="center", weight="bold")
         y += above[number]
-        axes.text(left / 2, y + tall[number] / 2, names[number], rotation=90, ha="center", va="center", weight="bold")
         for column, ((_, picture, _), (heading, answer)) in enumerate(zip(cells, words[number], strict=True)):
             x = left + column * cell
             place, grey = (x, x + side, y + tall[number], y), {"cmap": "gray", "vmin": 0, "vmax": 255}
-            axes.imshow(picture.squeeze(), extent=place, aspect="auto", interpolation="nearest", **grey)
+            seen = picture[..., 0] if picture.shape[2] == 1 else picture
+            axes.imshow(seen, extent=place, aspect="auto", interpolation="nearest", **grey)
             axes.text(x + side / 2, y - 0.04, heading, fontsize=7, ha="center", va="bottom")
             axes.text(x + side / 2, y + tall[number] + 0.05, answer, fontsize=8, ha="center", va="top")
         y += tall[number] + below[number]

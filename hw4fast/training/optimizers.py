@@ -62,7 +62,8 @@ class Optimizer:
                 raise ValueError(f"optimizer/{key} is not of {self.settings.optimizer}")
             if tensor.shape != (() if name == "step" else weight.shape):
                 raise ValueError(f"optimizer/{key} has another shape than its parameter")
-            state.setdefault(int(number), {})[name] = tensor.to(self._place(name, weight))
+            dtype = torch.float32 if name == "step" else weight.dtype
+            state.setdefault(int(number), {})[name] = tensor.to(self._place(name, weight), dtype)
         if state and len(state) != len(self.weights):
             raise ValueError(f"optimizer tensors of {len(state)} parameters, not {len(self.weights)}")
         if any(kept.keys() != set(KEPT[self.settings.optimizer]) for kept in state.values()):

@@ -179,6 +179,11 @@ def test_without_a_gpu_the_reason_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="torch finds no GPU"):
         TorchBatches("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="there is no GPU 7; torch finds 1"):
+        TorchBatches("cuda:7")
+    assert TorchBatches("cuda:0").name == "cuda:0"
 
 
 @pytest.mark.parametrize("reason", ["", "no GPU can be used"])

@@ -303,14 +303,18 @@ def drawn(monkeypatch):
 @pytest.mark.parametrize("labels", [(0, 1, 2, 0, 1, -1), (-1,) * 6])
 def test_no_text_of_the_pictures_is_cut_off(tmp_path, drawn, count, labels):
     from hw4fast.robustness.figures import save_curves, save_grid, save_models
+    from hw4fast.robustness.findings import by_series
 
-    names = ("blur", "rotate30", "gaussian_noise", "contrast:factor=0.5", "brightness", "jitter")[:count]
+    chain = "gaussian_noise:std=0.1+rotate30+motion_blur:severity=3+defocus_blur:severity=4"
+    names = ("blur", "rotate30", chain, "gaussian_noise", "contrast:factor=0.5", "brightness")[:count]
     found = measured(transforms=names, labels=labels)[0]
     rows = found.rows()
-    groups = [[row for row in rows[1:] if row.point.series.startswith(name)] for name in names]
+    groups = by_series(rows)
+    assert len(groups) == count
     save_curves(tmp_path / "a.png", rows[0], groups, LONG)
-    cells = [("rotate:degrees=30,fill=black", np.zeros((4, 4, 3), np.uint8), "✗ a long class name… · > 99 %")] * 2
-    save_grid(tmp_path / "b.png", [(f"noise:std=0.1+rotate{i}", cells) for i in range(count)], LONG)
+    picture = np.zeros(((4, 4, 3), (4, 12, 1), (12, 5, 3), (1, 1, 1))[count % 4], np.uint8)
+    cells = [("rotate:degrees=30,fill=black", picture, "✗ a long class name… · > 99 %")] * 2
+    save_grid(tmp_path / "b.png", [(f"chromatic_aberration:std=0.1+rotate{i}", cells) for i in range(count)], LONG)
     models = [f"{LONG} {number}" for number in range(9)]
     across = across_models(models[: count + 1], [found] * (count + 1))
     assert save_models(tmp_path / "c.png", across, LONG)

@@ -74,7 +74,7 @@ def test_loaded_it_goes_on(case):
     for step in (1, 2):
         give_gradients([ours.weights[0], torch.nn.Parameter(torch.zeros(5)), *ours.weights[1:]], step)
         ours.step()
-    other.load({key: tensor.clone() for key, tensor in ours.tensors().items()})
+    other.load({key: tensor.double() for key, tensor in ours.tensors().items()})  # of another dtype, and copies
     for one, two in zip(ours.weights, other.weights, strict=True):
         two.data.copy_(one.data)
     for optimizer in (ours, other):
