@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from hw4fast.data import carried
 from hw4fast.data.preprocessing import preset
 from hw4fast.errors import UserError
 from hw4fast.files import cache_folder, data_folder
@@ -92,6 +93,9 @@ def imagenet_labels(path: Path) -> tuple[str, ...]:
 
 
 def _exported(name: str) -> Path:
+    none = f"there is no model '{name}'" + (f" (the folder '{name}' holds no run)" if is_folder(name) else "")
+    if hint := carried.unknown_architecture(name, carried.architectures()):
+        raise UserError(f"{none}; {hint}")
     path = cache_folder() / MODELS / f"{name}.onnx"
     # -P: what lies in the caller's folder, an onnx.py for instance, is no module
     command = [sys.executable, "-P", "-m", "hw4fast", "export", name, "--begun", "--onnx", str(path)]
@@ -108,18 +112,14 @@ def _exported(name: str) -> Path:
             child.kill()
             raise
     if child.returncode:
-        raise UserError(_refusal(name, said))
+        raise UserError(f"{none}, and it can't be made: {_refusal(name, said)}")
     return path
 
 
 def _refusal(name: str, said: str) -> str:
-    """Why there is no such model, by the last line of `export`, which doesn't know which verb was asked."""
-    none = f"there is no model '{name}'" + (f" (the folder '{name}' holds no run)" if is_folder(name) else "")
-    _, unknown, hint = said.partition(f"unknown architecture '{name}'; ")
-    if unknown:
-        return f"{none}; {hint}"
+    """The last line of `export`, which doesn't know which verb was asked."""
     before, asked, _ = said.rpartition(", or name a file with --weights FILE")  # which export alone has
     if asked:
         file = f"{name}.onnx"
-        said = f"{before}, or: hw4fast export {name} --weights FILE --onnx {file} and then --model {file}"
-    return f"{none}, and it can't be made: {said}"
+        return f"{before}, or: hw4fast export {name} --weights FILE --onnx {file} and then --model {file}"
+    return said

@@ -1,4 +1,4 @@
-"""What scikit-learn carries is what its own functions give, and comes without them."""
+"""What scikit-learn and torchvision carry is what its own functions give, and comes without them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hw4fast.data import carried
+from hw4fast.training.models.pretrained import architectures
 
 
 @pytest.fixture(params=["its files", "its functions"])
@@ -16,7 +17,11 @@ def way(request, monkeypatch):
     if request.param == "its functions":
         monkeypatch.setattr(carried, "find_spec", lambda name: None)
     else:
-        assert carried._file("data", "digits.csv.gz") and carried._file("images", "china.jpg")
+        for package, name in (("sklearn", "datasets/data/digits.csv.gz"), ("torchvision", "models/resnet.py")):
+            assert carried._file(package, name) is not None
+    carried.architectures.cache_clear()
+    yield
+    carried.architectures.cache_clear()
 
 
 def test_the_digits(way):
@@ -37,9 +42,21 @@ def test_the_photographs(way):
         assert found.dtype == np.uint8 and found.flags.writeable and np.array_equal(found, image)
 
 
-def test_scikit_learn_is_not_imported():
+def test_the_architectures(way):
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    assert list(architectures()) == known and len(known) >= 80
+    assert all(carried.unknown_architecture(name, known) is None for name in known)
+    assert carried.unknown_architecture("resnet_18", known) == "did you mean resnet18, resnet152 or resnet101?"
+    assert "list_models()" in carried.unknown_architecture("nowhere", known)
+    assert carried.unknown_architecture("nowhere", ()) is None
+
+
+def test_nothing_large_is_imported():
     script = (
         "import sys; from hw4fast import data; data.load('digits'); data.carried.photograph('flower.jpg');"
-        "print([name for name in ('sklearn', 'scipy', 'pandas') if name in sys.modules])"
+        "data.carried.architectures();"
+        "print([name for name in ('sklearn', 'scipy', 'pandas', 'torch', 'torchvision') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

@@ -59,11 +59,13 @@ def test_a_folder_of_that_name_without_a_run_is_no_model(folders, centroid_onnx,
     """And a net that can't be made tells of the folder."""
     monkeypatch.chdir(folders)
     (folders / "net").mkdir()
-
+    (folders / "alexnet").mkdir()
     monkeypatch.setattr(known.subprocess, "Popen", lambda *_, **__: Child(1, "hw4fast: no torch\n"))
     with pytest.raises(
-        UserError, match=r"no model 'net' \(the folder 'net' holds no run\), and it can't be made: no torch"
+        UserError, match=r"no model 'alexnet' \(the folder 'alexnet' holds no run\), and it can't be made: no torch"
     ):
+        known.find_model("alexnet")
+    with pytest.raises(UserError, match=r"no model 'net' \(the folder 'net' holds no run\); did you mean"):
         known.find_model("net")
     with pytest.raises(UserError, match=r"a folder with neither model\.onnx nor run\.json"):
         known.find_model("./net")
@@ -92,7 +94,7 @@ def test_what_is_not_there_is_exported_once_in_a_process_of_its_own(folders, cen
 
 
 def test_why_it_can_not_be_exported_is_told(folders, monkeypatch, capsys):
-    """And the folder of the caller can put nothing in. Of an unknown name nobody says first that it is exported."""
+    """And the folder of the caller can put nothing in. Of an unknown name no process is asked."""
     pytest.importorskip("torchvision")
     for name in ("hw4fast.py", "argparse.py", "onnx.py", "torch.py"):
         (folders / name).write_text("raise SystemExit('run')")
@@ -102,6 +104,9 @@ def test_why_it_can_not_be_exported_is_told(folders, monkeypatch, capsys):
     ):
         known.find_model("resnet19")
     assert capsys.readouterr().err == ""
+    (folders / "data" / "models" / "resnet18.pth").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"^there is no model 'resnet18', and it can't be made: .*resnet18\.pth"):
+        known.find_model("resnet18")
     assert list((folders / "cache" / "models").iterdir()) == []
 
 

@@ -5,7 +5,7 @@ torchvision is imported where it is used: it takes longer than torch itself, and
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hw4fast.data import carried
 from hw4fast.errors import UsageError, UserError
 from hw4fast.files import cache_folder, data_folder
 from hw4fast.paths import one_line
@@ -20,8 +21,10 @@ from hw4fast.paths import one_line
 ENDINGS = (".pth", ".pt", ".safetensors")
 
 
-def architectures() -> list[str]:
+def architectures() -> Sequence[str]:
     """Names of torchvision's classification nets."""
+    if known := carried.architectures():
+        return known
     import torchvision
 
     return torchvision.models.list_models(module=torchvision.models)
@@ -29,11 +32,7 @@ def architectures() -> list[str]:
 
 def check_architecture(name: str) -> None:
     """Raises UsageError that names the nearest known for a name that isn't one of `architectures()`."""
-    known = architectures()
-    if name not in known:
-        *near, last = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [""]
-        meant = f"{', '.join(near)} or {last}" if near else last
-        hint = f"did you mean {meant}?" if last else "torchvision.models.list_models() names them"
+    if hint := carried.unknown_architecture(name, architectures()):
         raise UsageError(f"unknown architecture '{name}'; {hint}")
 
 
