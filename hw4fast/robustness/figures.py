@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hw4fast.figures import MARKERS, OKABE_ITO, pyplot, wrapped
-from hw4fast.paths import printable
+from hw4fast.figures import MARKERS, NARROWEST, OKABE_ITO, Cell, grid, plain, pyplot, sheet, wrapped
 from hw4fast.robustness.across import Across
 from hw4fast.robustness.analysis import Breaking, median_rank
 from hw4fast.robustness.findings import by_series, labelled_part
@@ -21,7 +20,6 @@ from hw4fast.transforms.spec import Sweep
 ACCURACY, FLIPS = OKABE_ITO[0], OKABE_ITO[1]
 PANEL = (3.3, 2.15)  # inches
 LINES = 12  # of pictures on a sheet; more are drawn at half the resolution
-NARROWEST = 4.8  # inches of a sheet, which its legend and title need
 
 
 def draw_panel(axes: Any, clean: Row, rows: Sequence[Row], ink: str = "black") -> None:
@@ -69,10 +67,10 @@ def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: 
     lines = -(-len(groups) // columns)
     wide = max(NARROWEST, PANEL[0] * columns) / columns  # inches of a panel, with what is written around it
     box = wide - 0.16 - 0.64 / columns, PANEL[1] - 0.7  # the numbers of an axis stand at the left of a line
-    names = [_text(wrapped(rows[0].point.series, box[0], 13)) for rows in groups]
+    names = [plain(wrapped(rows[0].point.series, box[0], 13)) for rows in groups]
     tall = PANEL[1] + 0.19 * max(name.count("\n") for name in names)
-    heading = _text(wrapped(title, wide * columns - 0.2))
-    figure, top = _sheet(plt, (wide * columns, tall * lines), heading, below=0.6)
+    heading = plain(wrapped(title, wide * columns - 0.2))
+    figure, top = sheet(plt, (wide * columns, tall * lines), heading, below=0.6)
     width, height = figure.get_size_inches()
     for number, (rows, name) in enumerate(zip(groups, names, strict=True)):
         line, column = divmod(number, columns)
@@ -87,17 +85,6 @@ def save_curves(path: Path, clean: Row, groups: Sequence[Sequence[Row]], title: 
     bands = f"bands: 95 % Wilson intervals{'; accuracy' + part if part else ''}"
     figure.legend(handles=_legend(plt, clean), title=bands, loc="lower center", ncols=3, frameon=False)
     _save(figure, path)
-
-
-def _sheet(plt: Any, inside: tuple[float, float], title: str, below: float = 0.0) -> tuple[Any, float]:
-    """A figure for as many inches, its title above and so many below; and where they begin, above its lower end.
-
-    What is many pictures or panels is placed by hand: matplotlib takes longer to lay out a sheet than to draw it.
-    """
-    above = 0.17 * (title.count("\n") + 1) + 0.13
-    figure = plt.figure(figsize=(inside[0], inside[1] + above + below))
-    figure.suptitle(title, fontsize=10, y=1 - 0.07 / (inside[1] + above + below), va="top")
-    return figure, inside[1] + below
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -128,14 +115,14 @@ def save_heat(path: Path, rows: Sequence[Row], title: str) -> bool:
             if breaks(row, clean):
                 axes.add_patch(plt.Rectangle((x - 0.47, y - 0.44), 0.94, 0.88, fill=False, linewidth=0.9))
     axes.set_xticks(range(len(graded[0])), [row.point.label for row in graded[0]])
-    axes.set_yticks(range(len(graded)), [_text(group[0].point.series) for group in graded])
+    axes.set_yticks(range(len(graded)), [plain(group[0].point.series) for group in graded])
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
     what = "answers that changed" if clean.accuracy is None else f"right (clean: {half_up(100 * clean.accuracy, 0)} %)"
     axes.set_xlabel(f"severity; % of pictures {what}; framed: it breaks")
-    figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
+    figure.suptitle(plain(wrapped(title, NARROWEST - 0.2)), fontsize=10)
     _save(figure, path)
     return True
 
@@ -170,14 +157,14 @@ def save_breaking(path: Path, found: Sequence[Breaking], sweeps: Mapping[str, Sw
                 axes.plot(ends, [y, y], color="black", marker="|", markersize=6, linewidth=1.1)
                 said += f" ({' … '.join('never' if end is None else f'{end:.3g}' for end in one.interval)})"
         axes.text(1.02, y, said, va="center", fontsize=8)
-    axes.set_yticks(range(len(found)), [_text(one.transform) for one in found])
+    axes.set_yticks(range(len(found)), [plain(one.transform) for one in found])
     axes.set_xlim(0, 1)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xticks([0, 0.5, 1], ["harmless", "half of its sweep", "the end"])
     interval = "" if median_rank(found[0].n) is None else " with its 95 % interval"
     told = f"where the answer changes; box: middle half, line: median{interval}, the same at the right in numbers"
     axes.set_xlabel(wrapped(told, width - 2.6, 9))
-    figure.suptitle(_text(wrapped(title, width - 0.2)), fontsize=10)
+    figure.suptitle(plain(wrapped(title, width - 0.2)), fontsize=10)
     _save(figure, path)
     return True
 
@@ -199,7 +186,7 @@ def save_calibration(path: Path, series: Sequence[tuple[str, Sequence[Calibratio
         axes.errorbar(x, y, np.maximum(errors, 0), color=colour, marker=marker, linestyle=style, capsize=2, label=name)
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="confidence, %", ylabel="% right", aspect="equal")
     axes.legend(frameon=False, loc="upper left")
-    figure.suptitle(_text(wrapped(title, NARROWEST - 0.2)), fontsize=10)
+    figure.suptitle(plain(wrapped(title, NARROWEST - 0.2)), fontsize=10)
     _save(figure, path)
     return True
 
@@ -215,7 +202,7 @@ def save_models(path: Path, found: Across, title: str) -> bool:
     line = apart * (len(names) + 1)
     width = NARROWEST + 1.6
     columns = 1 if max(map(len, names)) > 30 else 2
-    labels = [_text(wrapped(name, width / columns - 0.9, 9)) for name in names]
+    labels = [plain(wrapped(name, width / columns - 0.9, 9)) for name in names]
     words = sum(label.count("\n") + 1 for label in labels) / columns + 4  # lines of the legend, the title and below
     size = width, 0.11 * (len(names) + 1) * len(lines) + 0.18 * words + 0.6
     figure, axes = plt.subplots(figsize=size, layout="constrained")
@@ -228,7 +215,7 @@ def save_models(path: Path, found: Across, title: str) -> bool:
         axes.errorbar(middle, y, xerr=errors, label=label, **mark)
     for at in range(1, len(lines)):
         axes.axhline((at - 0.5) * line, color="black", alpha=0.15, linewidth=0.6, marker="")
-    axes.set_yticks([at * line for at in range(len(lines))], [_text(one.series) for one in lines])
+    axes.set_yticks([at * line for at in range(len(lines))], [plain(one.series) for one in lines])
     axes.set_ylim((len(lines) - 0.5) * line, -0.5 * line)
     axes.grid(axis="y", visible=False)
     axes.set_xlim(-1, 101)
@@ -237,7 +224,7 @@ def save_models(path: Path, found: Across, title: str) -> bool:
     axes.set_xlabel(wrapped(told, width - 2, 9))
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     some = f" of {found.whole}, labelled for all" if found.n < found.whole else ""
-    figure.suptitle(_text(wrapped(f"{title} · n = {found.n} pictures{some}", width - 0.2)), fontsize=10)
+    figure.suptitle(plain(wrapped(f"{title} · n = {found.n} pictures{some}", width - 0.2)), fontsize=10)
     _save(figure, path)
     return True
 
@@ -251,45 +238,7 @@ def _legend(plt: Any, clean: Row) -> list[Any]:
     return [right, flips, dotted]
 
 
-def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray, str]]]], title: str) -> None:
-    """`transforms.png`: one line of pictures per transform.
-
-    rows: the transform's name with, from left to right, (column heading, uint8 [h, w, c] picture, answer below it).
-    """
-    plt = pyplot()
+def save_grid(path: Path, rows: Sequence[tuple[str, Sequence[Cell]]], title: str) -> None:
+    """`transforms.png`: one line of pictures per transform, each with its heading and the answer below it."""
     columns = max(len(cells) for _, cells in rows)
-    names = [_text(wrapped(name, 1.2, 11)) for name, _ in rows]
-    left = 0.2 + 0.15 * max(name.count("\n") + 1 for name in names)  # inches, as all that follows
-    cell = max(1.25, (NARROWEST - left) / columns)
-    side = cell - 0.15
-    words = [[(_text(wrapped(c[0], cell, 7)), _text(wrapped(c[2], cell, 8))) for c in cells] for _, cells in rows]
-    above = [0.11 * max(heading.count("\n") + 1 for heading, _ in line) + 0.05 for line in words]
-    tall = [side * max(picture.shape[0] / picture.shape[1] for _, picture, _ in cells) for _, cells in rows]
-    below = [0.13 * max(answer.count("\n") + 1 for _, answer in line) + 0.14 for line in words]
-    below = [max(low, 1.3 - high) for low, high in zip(below, tall, strict=True)]  # for the name at the left
-    width, height = left + cell * columns, sum(above + tall + below)
-    figure, top = _sheet(plt, (width, height), _text(wrapped(title, width - 0.2)))
-    axes = figure.add_axes((0, 0, 1, top / figure.get_figheight()))
-    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-    axes.axis("off")
-    y = 0.0
-    for number, (_, cells) in enumerate(rows):
-        middle = y + (above[number] + tall[number] + below[number]) / 2
-        axes.text(left / 2, middle, names[number], rotation=90, ha="center", va="center", weight="bold")
-        y += above[number]
-        for column, ((_, picture, _), (heading, answer)) in enumerate(zip(cells, words[number], strict=True)):
-            x = left + column * cell
-            place, grey = (x, x + side, y + tall[number], y), {"cmap": "gray", "vmin": 0, "vmax": 255}
-            seen = picture[..., 0] if picture.shape[2] == 1 else picture
-            axes.imshow(seen, extent=place, aspect="auto", interpolation="nearest", **grey)
-            axes.text(x + side / 2, y - 0.04, heading, fontsize=7, ha="center", va="bottom")
-            axes.text(x + side / 2, y + tall[number] + 0.05, answer, fontsize=8, ha="center", va="top")
-        y += tall[number] + below[number]
-    figure.savefig(path, dpi=130 if len(rows) <= LINES else 65)
-    plt.close(figure)
-
-
-def _text(text: str) -> str:
-    """As matplotlib draws it letter by letter: a name with dollar signs is no formula, and no sign is in it that
-    matplotlib would warn of on stderr as it stands."""
-    return "\n".join(map(printable, text.split("\n"))).replace("$", r"\$")
+    grid(path, rows, title, max(1.25, (NARROWEST - 0.4) / columns), dpi=130 if len(rows) <= LINES else 65)

@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image
 
 from hw4fast.data import Split
-from hw4fast.figures import OKABE_ITO, pyplot, wrapped
+from hw4fast.figures import OKABE_ITO, grid, pyplot, wrapped
 from hw4fast.files import writing
 from hw4fast.stats import wilson
 from hw4fast.training.runs import Epoch
+
+DPI = 150
 
 
 def curves(history: list[Epoch], path: Path, title: str) -> None:
@@ -61,32 +63,19 @@ def curves(history: list[Epoch], path: Path, title: str) -> None:
 
 def contact_sheet(split: Split, names: tuple[str, ...], path: Path) -> None:
     """The first ten images of a test split with the names of their classes."""
-    plt = pyplot()
-    figure, axes = plt.subplots(2, 5, figsize=(6, 3.2), layout="constrained")
-    for place, image, label in zip(axes.flat, split.images, split.labels, strict=False):
-        place.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        place.set_title(names[label], fontsize=9)
-    for place in axes.flat:
-        place.axis("off")
-    figure.suptitle(f"The first {min(10, len(split.images))} test pictures, with their labels", fontsize=10)
-    _save(figure, path)
+    shown = [(names[label], image, "") for image, label in zip(split.images[:10], split.labels, strict=False)]
+    rows = [("", shown[at : at + 5]) for at in range(0, len(shown), 5)]
+    grid(path, rows, f"The first {len(shown)} test pictures, with their labels", 1.2, DPI)
 
 
 def class_sheet(split: Split, names: tuple[str, ...], path: Path) -> None:
     """Of each of the first ten classes five pictures, with the classes' names."""
-    plt = pyplot()
-    classes, across = range(min(10, len(names))), 5
-    figure, grid = plt.subplots(
-        len(classes), across, figsize=(1.5 * across + 1.5, 1.45 * len(classes)), squeeze=False, layout="constrained"
-    )
-    for label, axes in zip(classes, grid, strict=True):
-        for place, number in zip(axes, np.flatnonzero(split.labels == label), strict=False):
-            place.imshow(_seen(split.images[number]), cmap="gray", vmin=0, vmax=255)
-        for place in axes:
-            place.set(xticks=[], yticks=[], frame_on=False)
-        axes[0].set_ylabel(wrapped(names[label], 1.3, 8), fontsize=8, rotation=0, ha="right", va="center")
-    figure.suptitle(f"Training pictures of the first {len(classes)} classes", fontsize=10)
-    _save(figure, path)
+    rows = []
+    for label, name in enumerate(names[:10]):
+        numbers = np.flatnonzero(split.labels == label)[:5]
+        rows.append((name, [("", split.images[number], "") for number in numbers]))
+    rows = [(name, cells) for name, cells in rows if cells]
+    grid(path, rows, f"Training pictures of the first {len(rows)} classes", 1.5, DPI)
 
 
 def confusion(labels: np.ndarray, answers: np.ndarray, names: tuple[str, ...], path: Path, title: str) -> None:
@@ -116,26 +105,16 @@ def confusion(labels: np.ndarray, answers: np.ndarray, names: tuple[str, ...], p
 
 def mistakes(split: Split, answers: np.ndarray, names: tuple[str, ...], path: Path, title: str) -> None:
     """The worst mistakes: the wrong answers that the net was surest of; answers: probabilities [n, classes]."""
-    plt = pyplot()
     given = answers.argmax(1)
     wrong = np.flatnonzero(given != split.labels)
     worst = wrong[np.argsort(-answers[wrong, given[wrong]], kind="stable")][:20]
-    columns, lines = 5, max(1, -(-len(worst) // 5))
-    figure, grid = plt.subplots(lines, columns, figsize=(10, 2.5 * lines), squeeze=False, layout="constrained")
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, number in zip(grid.flat, worst, strict=False):
-        axes.imshow(_seen(split.images[number]), cmap="gray", vmin=0, vmax=255)
-        label, answer = split.labels[number], given[number]
-        text = f"{names[answer]} {100 * answers[number, answer]:.0f} %\nis {names[label]}"
-        axes.set_title("\n".join(wrapped(line, 1.9, 8) for line in text.split("\n")), fontsize=8)
+    cells = [
+        (f"{names[given[n]]} {100 * answers[n, given[n]]:.0f} %", split.images[n], f"is {names[split.labels[n]]}")
+        for n in worst
+    ]
     found = f"The {len(worst)} wrong answers it was surest of" if len(worst) else "No wrong answer"
-    figure.suptitle(wrapped(f"{found}, of {len(wrong)} among {len(split)} test pictures ({title})", 9.6), fontsize=10)
-    _save(figure, path)
-
-
-def _seen(image: np.ndarray) -> np.ndarray:
-    return image.squeeze(-1) if image.shape[2] == 1 else image
+    rows = [("", cells[at : at + 5]) for at in range(0, len(cells), 5)]
+    grid(path, rows, f"{found}, of {len(wrong)} among {len(split)} test pictures ({title})", 1.9, DPI)
 
 
 def samples(split: Split, names: tuple[str, ...], folder: Path) -> None:
@@ -148,5 +127,5 @@ def samples(split: Split, names: tuple[str, ...], folder: Path) -> None:
 
 def _save(figure: object, path: Path) -> None:
     with writing(path) as temporary:
-        figure.savefig(temporary, dpi=150)  # type: ignore[attr-defined]
+        figure.savefig(temporary, dpi=DPI)  # type: ignore[attr-defined]
     pyplot().close(figure)

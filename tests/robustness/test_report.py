@@ -12,6 +12,7 @@ from hw4fast.robustness.album import make_album
 from hw4fast.robustness.pictures import sure
 from hw4fast.robustness.points import points_of
 from hw4fast.robustness.report import LARGEST, Report, render
+from tests.drawings import crossing, inside
 from tests.robustness.rows import measured_of
 
 VOID = {"meta", "img", "wbr", "br", "link", "input", "hr"}
@@ -269,22 +270,6 @@ def test_the_table_tells_that_it_is_wider_than_a_phone(text):
 
 
 LONG = "a rather long name of a folder/a rather long name of a model.onnx · n = 12345 pictures"
-
-
-def inside(figure):
-    """Whether all that is drawn lies within the picture, to a pixel."""
-    box, whole = figure.get_tightbbox(), figure.get_size_inches()
-    return box.x0 > -0.01 and box.y0 > -0.01 and box.x1 < whole[0] + 0.01 and box.y1 < whole[1] + 0.01
-
-
-def crossing(figure):
-    """Pairs of texts that lie upon each other."""
-    from matplotlib.text import Text
-
-    figure.canvas.draw()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    boxes = [(text.get_text(), text.get_window_extent().shrunk(0.98, 0.9)) for text in texts]
-    return [(one, other) for i, (one, a) in enumerate(boxes) for other, b in boxes[:i] if a.overlaps(b)]
 
 
 @pytest.fixture

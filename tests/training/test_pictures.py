@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import matplotlib.pyplot
+import numpy as np
 import pytest
 
-from hw4fast.data import load
+from hw4fast.data import Split, load
 from hw4fast.figures import pyplot
-from hw4fast.training.pictures import contact_sheet, curves
+from hw4fast.training.pictures import class_sheet, contact_sheet, curves, mistakes
 from hw4fast.training.runs import Epoch
+from tests.drawings import crossing, inside
 
 
 @pytest.fixture
@@ -46,6 +48,25 @@ def test_the_caption_names_what_is_drawn(drawn, tmp_path, epochs, mark, after):
     (interval,) = drawn[0].axes[1].collections
     box = interval.get_datalim(drawn[0].axes[1].transData)
     assert box.height > 2  # percent: it can be seen
+
+
+@pytest.mark.parametrize("wrong", [0, 3, 40])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (40, 90, 3)])
+def test_sheets_of_few_and_of_many(drawn, tmp_path, shape, wrong):
+    """Classes without a picture are left out, and no mistake is told, too."""
+    names = ("corn", "a class whose name is rather long", "none of this", "$x^$")
+    labels = np.array([0, 1, 3, 0] * 10)
+    split = Split(np.random.default_rng(0).integers(0, 256, (40, *shape), np.uint8), labels)
+    answers = np.eye(4)[np.where(np.arange(40) < wrong, (labels + 1) % 4, labels)]
+    contact_sheet(split, names, tmp_path / "contact.png")
+    class_sheet(split, names, tmp_path / "classes.png")
+    mistakes(split, answers, names, tmp_path / "mistakes.png", "photos, a net")
+    titles = [figure.get_suptitle() for figure in drawn]
+    assert titles[:2] == ["The first 10 test pictures, with their labels", "Training pictures of the first 3 classes"]
+    found = f"The {min(wrong, 20)} wrong answers it was surest of" if wrong else "No wrong answer"
+    assert titles[2].replace("\n", " ") == f"{found}, of {wrong} among 40 test pictures (photos, a net)"
+    assert [len(figure.axes[0].images) for figure in drawn] == [10, 15, min(wrong, 20)]
+    assert all(inside(figure) and not crossing(figure) for figure in drawn)
 
 
 def test_the_contact_sheet_says_what_its_names_are(drawn, tmp_path):
