@@ -60,7 +60,7 @@ def _cuda() -> tuple[list[str], str]:
     try:
         module = kernels.compiled_cuda()
     except UserError:
-        return [], f"not built: {reason}"
+        return [], str(reason)
     driver, built_with = (kernels.cuda_version(number) for number in module.versions())
     built = f"built with CUDA {built_with} for compute capability {module.architectures.replace(' ', ', ')}"
     if reason is not None:

@@ -111,23 +111,27 @@ def served(found: dict[str, Any]) -> list[list[str]]:
 
 def on_a_gpu(measured: list[list[str]]) -> list[list[str]]:
     """Rows of readme_gpu in words; those of one name in one."""
-    rows: dict[str, list[str]] = {}
-    for name, ours, beside, ratios, _ in measured:
+    ours: dict[str, str] = {}
+    rivals: dict[str, dict[str, float]] = {}
+    for name, took, beside, ratios, _ in measured:
         if name not in ON_A_GPU:
             continue
-        who = [re.sub(r" [\d.,]+(/s| [µm]?s)$", "", other) for other in beside.split("; ")]
-        ratio = [re.sub(r" \(.*", "", text) for text in ratios.split("; ")]
-        others = [f"{plus(one)} {text}" for one, text in zip(who, ratio, strict=True) if one != "copy"]
-        row = rows.setdefault(name, [ON_A_GPU[name], ours.partition(", the kernel alone")[0], ""])
-        row[2] = ", ".join([*filter(None, [row[2]]), *others])
-    if missing := ON_A_GPU.keys() - rows.keys():
+        ours[name] = took.partition(", the kernel alone")[0]
+        for other, ratio in zip(beside.split("; "), ratios.split("; "), strict=True):
+            if (who := re.sub(r" [\d.,]+(/s| [µm]?s)$", "", other)) != "copy":
+                rivals.setdefault(name, {})[who] = float(ratio.partition("×")[0])
+    if missing := ON_A_GPU.keys() - ours.keys():
         raise OldRecordError(f"{OLD} `bash tools/gpu_check.sh` (gpu.jsonl lacks {', '.join(sorted(missing))})")
-    return [rows[name] for name in ON_A_GPU]
+    return [line(what, ours[name], rivals[name]) for name, what in ON_A_GPU.items()]
 
 
 def line(what: str, ours: str, ratios: dict[str, float]) -> list[str]:
     others = sorted(ratios.items(), key=lambda pair: pair[1])
-    return [what, ours, ", ".join(f"{plus(name)} {short(ratio)}×" for name, ratio in others)]
+    return [what, ours, ", ".join(f"{plus(name)} {times(ratio)}" for name, ratio in others)]
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.2f}×" if ratio < 10 else f"{short(ratio)}×"
 
 
 def plus(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hw4fast import kernels
 from hw4fast.batched import forms
-from hw4fast.errors import UserError
+from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.binding import DEVICES
 from hw4fast.nn import resize
 from hw4fast.transforms import Chain
@@ -27,16 +27,22 @@ AT_ONCE = 1 << 24  # values that a form is given at once: some need sixty bytes 
 
 
 class TorchBatches:
-    """See robustness.together.Batches; what it holds are tensors. device: as torch calls it. size: pictures that go
-    through a net at once. Raises UserError for a GPU that torch or hw4fast can't use: the reason."""
+    """See robustness.together.Batches; what it holds are tensors.
+
+    device: as torch calls it. size: pictures that go through a net at once. Raises UsageError for an unknown device,
+    UserError for a GPU that torch or hw4fast can't use.
+    """
 
     def __init__(self, device: str, size: int = SIZE) -> None:
-        self.name, self.size, self._device = device, size, torch.device(device)
+        try:
+            self.name, self.size, self._device = device, size, torch.device(device)
+        except RuntimeError:
+            raise UsageError(f"unknown device '{device}'; take cuda or cpu") from None
         if self._device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise UserError("torch finds no GPU here (`hw4fast info` says more)")
             if (reason := kernels.cuda_error()) is not None:
                 raise UserError(reason)
-            if not torch.cuda.is_available():
-                raise UserError("torch finds no GPU")
             if (self._device.index or 0) >= (count := torch.cuda.device_count()):
                 raise UserError(f"there is no GPU {self._device.index}; torch finds {count}, counted from 0")
 

@@ -48,13 +48,21 @@ def apply(
 
     keys: of each picture (see Chain). decoded, preprocessing: where the first link `reads`, the pictures before they
     were brought to their size, uint8 [h, w, 1 or 3] each, and how that was done.
-    Raises UsageError for a transform without a batched form, ValueError for pictures of another dtype or shape, and
-    where the decoded ones are needed and missing.
+    Raises UsageError for a transform without a batched form, TypeError for what is no chain, tensor or key, ValueError
+    for pictures of another dtype or shape, another number of keys, and where the decoded ones are needed and missing.
     """
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain is what hw4fast.transforms.parse gives, not {type(chain).__name__}")
+    if not isinstance(pictures, Tensor):
+        raise TypeError(f"pictures are a tensor, not {type(pictures).__name__}")
     if pictures.dtype is not torch.uint8 or pictures.dim() != 4 or pictures.shape[3] not in (1, 3):
         raise ValueError(f"pictures are uint8 [n, h, w, 1 or 3], not {pictures.dtype} {list(pictures.shape)}")
     if 0 in pictures.shape[1:]:
         raise ValueError(f"pictures must have pixels: {list(pictures.shape)}")
+    if len(keys) != len(pictures):
+        raise ValueError(f"there must be a key per picture: {len(pictures)}, not {len(keys)}")
+    if not all(isinstance(key, bytes) for key in keys):
+        raise TypeError("a picture's key is bytes")
     if not len(pictures):
         return pictures.clone()
     result = pictures

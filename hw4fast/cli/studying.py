@@ -102,6 +102,8 @@ def _run_study(arguments: Arguments) -> int:
     result = study(a.source, a.model, transforms, threads=threads(a), batches=batches, **options)
     if reason:
         complain(f"transforms ran on the CPU's cores: {reason}")
+    for note in result.notes:
+        complain(note)
     for name, reason in result.failures:
         complain(f"{name}: {reason}")
     if a.out is not None and result.out != Path(a.out):

@@ -113,9 +113,11 @@ def checked(shape: Sequence[int], size: Any, box: Any, interpolation: str) -> tu
     if interpolation not in FILTERS:
         raise ValueError(f"interpolation must be one of {list(FILTERS)}, not {interpolation!r}")
     height, width = (operator.index(side) for side in size)
+    if min(height, width) < 1:
+        raise ValueError(f"size (height, width) {tuple(size)} must have pixels")
     top, left, rows, columns = (operator.index(side) for side in box or (0, 0, height, width))
     if min(rows, columns) < 1 or min(top, left) < 0 or top + rows > height or left + columns > width:
-        raise ValueError(f"box {box} must have pixels and lie within size {size}")
+        raise ValueError(f"box (top, left, height, width) {box} must have pixels and lie within size {size}")
     return height, width, (top, left, rows, columns)
 
 

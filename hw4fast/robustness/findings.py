@@ -162,6 +162,10 @@ def _unbroken(rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -> str:
     if nothing and limit:
         return f"{nothing[0].upper()}{nothing[1:]}, but {limit}."
     verb, what = ("break", "this model") if rows[0].accuracy is not None else ("change", "this model’s mind")
+    worst = _most_harm(rows)
+    if limit and max(harm(row) - harm(rows[0]) for row in rows[1:]) >= LOST - 1e-9:
+        question = f"whether {groups[0][0].point.series} {verb}s" if len(groups) == 1 else f"what {verb}s"
+        return f"Too few pictures to tell {question} {what}: {limit}; {worst}."
     clearly = "clearly " if limit else ""
     if len(groups) == 1:
         claim = f"{_capital(groups[0][0].point.series)} doesn’t {clearly}{verb} {what}"
@@ -169,7 +173,7 @@ def _unbroken(rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -> str:
         claim = f"No transform {clearly}{verb}s {what}"
     if nothing:
         return f"{claim}: {nothing}."
-    return f"{claim}{', but ' + limit if limit else ''}; {_most_harm(rows)}."
+    return f"{claim}{', but ' + limit if limit else ''}; {worst}."
 
 
 def _harm_and_limit(rows: Sequence[Row]) -> str:

@@ -87,6 +87,21 @@ class Outcome:
         return self.measured[0].reused
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """That a model was trained on pictures of the folder's name: on those its accuracy says little."""
+        folder = self.source.folder
+        trained = [
+            model.name
+            for model in self.models
+            if folder is not None and model.classifier.card.provenance.get("settings", {}).get("dataset") == folder.name
+        ]
+        return tuple(
+            f"{name} was trained on a folder named '{self.source.name}': where it is this one, most of these pictures"
+            " were learnt by heart, and what they show is too good; study pictures that it has never seen"
+            for name in trained
+        )
+
+    @property
     def predictions(self) -> int:
         return sum(measured.answers.size for measured in self.measured)
 
@@ -170,6 +185,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "predictions": outcome.predictions,
         "reused": outcome.reused,
         "seconds": round(outcome.seconds, 3),
+        "notes": list(outcome.notes),
         "failures": [{"image": name, "reason": reason} for name, reason in outcome.measured[0].failures],
     }
 
@@ -206,6 +222,7 @@ def _report(outcome: Outcome) -> Report:
         across=outcome.across,
         others=[(model.name, found) for model, found in zip(outcome.models[1:], outcome.measured[1:], strict=True)],
         record=[
+            *(("Note", note) for note in outcome.notes),
             ("Seed", str(outcome.arguments["seed"])),
             ("Model, SHA-256", outcome.classifier.sha256),
             ("Ran on", f"{record['provider']}, {record['processor']}: {speed}"),

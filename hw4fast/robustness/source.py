@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hw4fast.data.folder import Folder, read_folder, relabelled
+from hw4fast.data.folder import LABELS_FILE, Folder, read_folder, relabelled
+from hw4fast.data.pictures import SPLITS
 from hw4fast.errors import UsageError, UserError
 from hw4fast.robustness.metrics import NO_LABEL
 
@@ -52,10 +53,17 @@ def open_source(source: str | Path, labels: str | Path | None = None) -> Source:
         near = difflib.get_close_matches(str(source), DATASETS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"data sets: {', '.join(DATASETS)}"
         raise UsageError(f"'{source}' is neither a data set nor a folder of pictures; {hint}")
-    folder = read_folder(path)
+    folder = read_folder(_test_part(path))
+    named = path.resolve().name or "pictures"
     if str(labels) == "none":
-        return _folder(replace(folder, labels=None, class_names=None))
-    return _folder(folder if labels is None else relabelled(folder, Path(labels)))
+        return _folder(replace(folder, labels=None, class_names=None), named)
+    return _folder(folder if labels is None else relabelled(folder, Path(labels)), named)
+
+
+def _test_part(path: Path) -> Path:
+    """Of a folder that is split as for `train`, into train, val and test, that with the test pictures."""
+    inside = {each.name for each in path.iterdir() if each.is_dir()} if path.is_dir() else set()
+    return path / "test" if inside == set(SPLITS) and not (path / LABELS_FILE).exists() else path
 
 
 def choose(n: int, limit: int | None, seed: int) -> np.ndarray:
@@ -124,10 +132,9 @@ def _pictures(name: str) -> Source:
     )
 
 
-def _folder(folder: Folder) -> Source:
+def _folder(folder: Folder, name: str) -> Source:
     from hw4fast.data.images import read_picture
 
-    name = folder.path.resolve().name or "pictures"
     return Source(
         name=name,
         what=f"the pictures in the folder {name}",

@@ -46,7 +46,7 @@ class ModelResult:
 class StudyResult:
     """out: the folder that was written; report: its page, to look at next; n_images: pictures measured;
     models: what was found of each; failures: (name, reason) of each picture that could not be read;
-    reused, predictions: how many answers were there from before, of how many.
+    reused, predictions: how many answers were there from before, of how many; notes: what else is to be known.
     """
 
     out: Path
@@ -56,6 +56,7 @@ class StudyResult:
     failures: tuple[tuple[str, str], ...]
     reused: int
     predictions: int
+    notes: tuple[str, ...] = ()
 
     @property
     def clean(self) -> tuple[int, int] | None:
@@ -233,4 +234,5 @@ def _result(folder: Path, outcome: Outcome) -> StudyResult:
         failures=outcome.measured[0].failures,
         reused=outcome.reused,
         predictions=outcome.predictions,
+        notes=outcome.notes,
     )

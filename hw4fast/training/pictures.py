@@ -17,24 +17,26 @@ from hw4fast.training.runs import Epoch
 DPI = 150
 
 
-def curves(history: list[Epoch], path: Path, title: str) -> None:
+def curves(history: list[Epoch], path: Path, title: str, dropout: bool = False) -> None:
     """Cost and accuracy of the training images and of those held out against the epoch; the band, or after a single
     epoch the bar, is the latter accuracy's 95 % Wilson interval. A dotted line begins another stage.
 
-    title: what was trained on what.
+    title: what was trained on what. dropout: whether some outputs were dropped in training, and none in the tests.
     """
     plt = pyplot()
     epochs = list(range(1, len(history) + 1))
     every = {"markevery": max(1, len(history) // 25)}
     split, _, correct, n = history[-1].held_out
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    left.plot(epochs, [row.train_cost for row in history], label="train (as it ran, with dropout)", **every)
+    train = "train (as it ran, with dropout)" if dropout else "train (as it ran)"
+    left.plot(epochs, [row.train_cost for row in history], label=train, **every)
     left.plot(epochs, [row.held_out[1] for row in history], label=split, **every)
-    log = len(epochs) > 1 and min(min(row.train_cost, row.held_out[1]) for row in history) > 0
+    costs = [cost for row in history for cost in (row.train_cost, row.held_out[1])]
+    log = min(costs) > 0 and max(costs) >= 3 * min(costs)  # of a narrower range matplotlib writes 1.385 × 10⁰
     left.set(xlabel="epoch", ylabel="cost", yscale="log" if log else "linear")
     left.legend(frameon=False)
     intervals = [wilson(right_ones, images) for _, _, right_ones, images in (row.held_out for row in history)]
-    right.plot(epochs, [100 * row.train_accuracy for row in history], label="train (as it ran, with dropout)", **every)
+    right.plot(epochs, [100 * row.train_accuracy for row in history], label=train, **every)
     right.plot(epochs, [100 * row.held_out[2] / row.held_out[3] for row in history], label=split, **every)
     low, high = ([100 * bound[side] for bound in intervals] for side in (0, 1))
     if len(epochs) == 1:

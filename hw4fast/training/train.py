@@ -151,7 +151,7 @@ def _check_data(settings: Settings, data: Dataset) -> None:
     if settings.patience and data.val is None:
         raise UsageError(
             f"patience goes by the cost on a validation split, and {data.name} has none: the test split must not decide"
-            " when to stop; leave --patience and --recipe finetune out"
+            " when to stop; leave --patience, and --backbone or --recipe finetune, which have one, out"
         )
     if settings.model not in MODELS and data.preprocessing.channels != 3:
         raise UsageError(f"{settings.model} takes colour pictures; those of {data.name} are grey")
@@ -230,7 +230,7 @@ def _finish(
     """Writes the weights, the pictures and the result of a run whose epochs are over."""
     runs.save_weights(folder, model.state_dict())
     title = f"{data.name}, {settings.model}"
-    pictures.curves(state.history, folder / "curves.png", title)
+    pictures.curves(state.history, folder / "curves.png", title, settings.model in MODELS and settings.dropout > 0)
     last, seconds = state.history[-1], sum(epoch.seconds for epoch in state.history)
     if data.val is None:
         pictures.contact_sheet(data.test, data.class_names, folder / "contact_sheet.png")

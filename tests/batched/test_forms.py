@@ -154,6 +154,13 @@ def test_every_transform_has_a_form_but_a_users_own():
             apply(parse("paler2"), pictures, [b""], 0)
     finally:
         TRANSFORMS.remove("paler")
+    for keys, error in (([], ValueError), ([b"", b""], ValueError), (["a"], TypeError)):
+        for spec in ("snow3", "blur5"):  # with chance, and without
+            with pytest.raises(error, match="key"):
+                apply(parse(spec), pictures, keys, 0)
+    for arguments, words in ((("snow3", pictures), "chain is"), ((parse("snow3"), pictures.numpy()), "are a tensor")):
+        with pytest.raises(TypeError, match=words):
+            apply(*arguments, [b""], 0)
     for other in (pictures.permute(0, 3, 1, 2), pictures.float(), pictures[0], pictures[:, :0]):
         with pytest.raises(ValueError, match=r"pictures (are|must have)"):
             apply(parse("blur5"), other, [b""], 0)

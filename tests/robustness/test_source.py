@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from hw4fast.cli import main
 from hw4fast.data import DATASETS, load
 from hw4fast.data.pictures import Pictures
 from hw4fast.errors import UsageError, UserError
+from hw4fast.inference.classifier import Classifier
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.source import choose, match_labels, open_source
+from tests.conftest import write_linear_onnx
 
 DIGITS = tuple("0123456789")
 
@@ -40,6 +46,15 @@ def test_a_data_set_of_pictures_is_read_from_its_files(tmp_path, monkeypatch):
     source = open_source("zoo")
     assert list(source.names) == ["test/b.png", "test/d.png"] and list(source.labels_for(("dog", "cat"))) == [0, 1]
     assert source.read(1).shape == (3, 4, 1) and source.read(1).max() == 150
+
+
+def test_of_a_folder_that_is_split_the_test_pictures_are_studied(tmp_path):
+    for split in ("train", "val", "test"):
+        put(tmp_path / split / "cat" / f"{split}.png")
+    assert open_source(tmp_path).names == ["cat/test.png"] and open_source(tmp_path).name == tmp_path.name
+    assert open_source(tmp_path / "train").names == ["cat/train.png"]
+    put(tmp_path / "dog" / "a.png")  # a class then, as the others
+    assert len(open_source(tmp_path).names) == 4
 
 
 def test_a_data_sets_labels_are_matched_by_name():
@@ -163,3 +178,19 @@ def test_a_file_of_labels_that_is_none(tmp_path, name, text, message):
 def test_a_data_set_has_labels_of_its_own(tmp_path):
     with pytest.raises(UsageError, match="digits has labels of its own"):
         open_source("digits", tmp_path / "x.csv")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_that_the_model_was_trained_on_is_told(centroid_onnx, tmp_path, capsys):
+    card = replace(Classifier(centroid_onnx).card, provenance={"settings": {"dataset": "few"}})
+    model = write_linear_onnx(tmp_path / "net.onnx", np.zeros((10, 784)), np.zeros(10), card.to_json_text())
+    for name in ("few", "others"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (28, 28)).save(tmp_path / name / "a.png")
+        options = ["--transforms", "blur", "--breaking", "0", "--out", str(tmp_path / f"s-{name}")]
+        assert main(["study", str(tmp_path / name), "--model", str(model), *options]) == 0
+        notes = json.loads((tmp_path / f"s-{name}" / "study.json").read_text(encoding="utf-8"))["notes"]
+        told = "was trained on a folder named 'few': where it is this one, most of these pictures were learnt by heart"
+        assert (told in capsys.readouterr().err) == (told in "".join(notes)) == (name == "few")
+        page = (tmp_path / f"s-{name}" / "report.html").read_text(encoding="utf-8")
+        assert ("learnt by heart" in page) == (name == "few")

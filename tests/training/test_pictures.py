@@ -40,6 +40,16 @@ def test_epochs_are_whole_numbers(drawn, tmp_path, epochs):
         assert all(tick == int(tick) for tick in ticks)
 
 
+@pytest.mark.parametrize(("epochs", "scale"), [(1, "linear"), (2, "linear"), (12, "log")])
+@pytest.mark.parametrize("dropout", [True, False])
+def test_the_legend_knows_of_dropout_and_the_axis_of_its_range(drawn, tmp_path, epochs, scale, dropout):
+    curves(history(epochs), tmp_path / "curves.png", "digits, seed_cnn", dropout)
+    left = drawn[0].axes[0]
+    assert left.get_yscale() == scale
+    first = left.get_legend().get_texts()[0].get_text()
+    assert first == ("train (as it ran, with dropout)" if dropout else "train (as it ran)")
+
+
 @pytest.mark.parametrize(("epochs", "mark", "after"), [(1, "bar", "after 1 epoch "), (12, "band", "after 12 epochs ")])
 def test_the_caption_names_what_is_drawn(drawn, tmp_path, epochs, mark, after):
     curves(history(epochs), tmp_path / "curves.png", "digits, seed_cnn")
