@@ -163,7 +163,7 @@ def _unbroken(rows: Sequence[Row], groups: Sequence[Sequence[Row]]) -> str:
         return f"{nothing[0].upper()}{nothing[1:]}, but {limit}."
     verb, what = ("break", "this model") if rows[0].accuracy is not None else ("change", "this model’s mind")
     worst = _most_harm(rows)
-    if limit and max(harm(row) - harm(rows[0]) for row in rows[1:]) >= LOST - 1e-9:
+    if limit and round(max(harm(row) for row in rows[1:]) - harm(rows[0]), 9) >= LOST:
         question = f"whether {groups[0][0].point.series} {verb}s" if len(groups) == 1 else f"what {verb}s"
         return f"Too few pictures to tell {question} {what}: {limit}; {worst}."
     clearly = "clearly " if limit else ""

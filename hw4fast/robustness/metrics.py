@@ -124,7 +124,7 @@ def breaks(row: Row, clean: Row) -> bool:
     if row.accuracy is None or clean.accuracy is None:
         return row.flip_rate >= LOST and row.flip_interval[0] > clean.flip_interval[1]
     assert row.accuracy_interval is not None and clean.accuracy_interval is not None
-    return clean.accuracy - row.accuracy >= LOST and row.accuracy_interval[1] < clean.accuracy_interval[0]
+    return round(clean.accuracy - row.accuracy, 9) >= LOST and row.accuracy_interval[1] < clean.accuracy_interval[0]
 
 
 def loss_bound(row: Row, clean: Row) -> float:

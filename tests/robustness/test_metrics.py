@@ -63,6 +63,12 @@ def test_the_loss_that_few_pictures_leave_open():
     assert loss_bound(row("blur", 1, 100, flips=0, correct=50), half) < 0.04
 
 
+def test_a_tenth_to_the_picture_is_a_tenth():
+    """1 − 0.9 is a little less than 0.1 in floats."""
+    assert breaks(row("blur", 1, 1000, 100, 900), row("clean", 0, 1000, 0, 1000))
+    assert not breaks(row("blur", 1, 1000, 99, 901), row("clean", 0, 1000, 0, 1000))
+
+
 def test_without_labels_flips_are_what_breaks():
     clean = row("clean", 0, 360, flips=0, correct=None)
     assert not breaks(row("blur", 1, 360, flips=35, correct=None), clean)
