@@ -88,12 +88,16 @@ def model_file(model: str | Path) -> Path:
 def printable(value: object) -> str:
     """`str(value)` with � for every sign that isn't one to read: control characters (a terminal obeys them), marks
     that turn the direction of writing, line breaks. For names that come from outside, before they are shown."""
-    return "".join(
-        sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else "\ufffd" for sign in str(value)
-    )
+    text = str(value)
+    if text.isprintable():  # most are, and every picture's name is looked at
+        return text
+    return "".join(sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else "\ufffd" for sign in text)
 
 
 def one_line(value: object, limit: int = 300) -> str:
     """`str(value)` on one line of printable characters, cut at `limit`."""
-    text = " ".join("".join(sign if sign.isprintable() else " " for sign in str(value)).split())
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else " " for sign in text)
+    text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
