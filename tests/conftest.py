@@ -11,6 +11,29 @@ import numpy as np
 import pytest
 
 SHARPNESS = 0.02  # of the centroid model's softmax: right answers get about 0.9, not 1.0
+# Files that take longest, first to begin: else the last of them keeps one worker busy while the others have ended.
+LONGEST = (
+    "emulated/test_conv_tensor.py",
+    "homework/test_side_by_side.py",
+    "homework/test_mnist.py",
+    "training/test_finetune.py",
+    "exporter/test_precision.py",
+    "inference/test_hostile.py",
+    "bench/test_bench.py",
+    "test_cli.py",
+    "homework/test_corn.py",
+    "exporter/test_pixels.py",
+    "nn/test_conv_block.py",
+    "transforms/test_own.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A stable sort: every worker collects in the same order."""
+    tests = Path(__file__).parent
+    place = {tests / name: number for number, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in place)
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)
