@@ -84,3 +84,31 @@ def test_the_transform_of_ones_own_does_what_it_says():
     code += "picture = np.zeros((4, 4, 3), np.uint8)\nprint(parse('tint0.4')(picture)[0, 0].tolist(), picture.max())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[102, 0, 0] 0\n"
+
+
+def test_the_first_table_names_every_rival_the_nearest_first():
+    side_by_side = sys.modules["readme_side_by_side"]
+    candidates = {"hw4fast": {"median_us": 1500.0}, "copy of as many bytes": {"median_us": 1.0}}
+    candidates |= {name: {"ratio_to_ours": ratio} for name, ratio in (("far, in a graph", 12.345), ("near", 0.98))}
+    found = {"cases": [{"case": "other", "candidates": {}}, {"case": "it", "candidates": candidates}]}
+    assert side_by_side.kernel("what", found, "it") == ["what", "1.50 ms", "near 0.98×, far + in a graph 12.3×"]
+
+
+def test_a_row_of_a_gpu_that_the_record_lacks_is_told(monkeypatch):
+    side_by_side = sys.modules["readme_side_by_side"]
+    monkeypatch.setattr(side_by_side, "ON_A_GPU", {"a": "in words", "b": "others"})
+    rows = [
+        [
+            "a",
+            "2.0 µs, the kernel alone 1.9 µs",
+            "torch 8.0 µs; copy 1.0 µs",
+            "4.00× (3.9 … 4.1); 50 % of the copy",
+            "",
+        ],
+        ["a", "2.0 µs", "torch, CUDA graph 1.5 µs", "0.75×", ""],
+        ["c", "1/s", "torch 2/s", "0.50×", ""],
+    ]
+    with pytest.raises(side_by_side.OldRecordError, match=r"gpu_check\.sh` \(gpu\.jsonl lacks b\)"):
+        side_by_side.on_a_gpu(rows)
+    del side_by_side.ON_A_GPU["b"]
+    assert side_by_side.on_a_gpu(rows) == [["in words", "2.0 µs", "torch + CUDA graph 0.75×, torch 4.00×"]]

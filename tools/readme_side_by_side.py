@@ -61,9 +61,9 @@ def side_by_side() -> str:
     lines = markdown(("on a CPU", "hw4fast", "how many times as long others take"), rows)
     lines += ["", *markdown(("on a GPU", "hw4fast", "how many times as long others take"), gpu)]
     return "\n".join(lines) + (
-        "\n\nMedians; of ratios the median of pairs, so that times need not divide to them. float32 where nothing else"
-        f" is said. CPU: {' or '.join(machines)} (the page of all numbers says which), {' or '.join(cores)} cores,"
-        f" torch {' and '.join(torchs)}. GPU: {entry['results']['gpus'][0]['name']}, torch"
+        "\n\nMedians; of ratios mostly the median of pairs, so that times need not divide to them. float32 where"
+        f" nothing else is said. CPU: {' or '.join(machines)} (the page of all numbers says which),"
+        f" {' or '.join(cores)} cores, torch {' and '.join(torchs)}. GPU: {entry['results']['gpus'][0]['name']}, torch"
         f" {entry['versions']['torch']}."
     )
 

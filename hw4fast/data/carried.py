@@ -4,8 +4,6 @@ command's time. Where another version has it elsewhere, scikit-learn's own funct
 
 from __future__ import annotations
 
-import difflib
-import gzip
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -27,6 +25,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
         raw = load_digits()
         return raw.images, raw.target.astype(np.int64)
+    import gzip
+
     with gzip.open(file, "rt", encoding="ascii") as lines:
         table = np.loadtxt(lines, delimiter=",")
     return table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
@@ -55,6 +55,8 @@ def unknown_architecture(name: str, known: Sequence[str]) -> str | None:
     """None for one of the known, or where none are known, else a hint: the nearest of them."""
     if name in known or not known:
         return None
+    import difflib
+
     *near, last = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [""]
     meant = f"{', '.join(near)} or {last}" if near else last
     return f"did you mean {meant}?" if last else "torchvision.models.list_models() names them"

@@ -11,9 +11,9 @@ def study(*arguments: Any, **options: Any) -> Any:
     """A pandas.DataFrame of the study's summary, a row per model and point (clean first); arguments, files and errors
     are those of `hw4fast.robustness.study.study`.
 
-    `frame.attrs` holds what else there is: `finding` (the first sentence), `report` and `out` (paths), `failures`
-    ((name, reason) of each picture that could not be read). The predictions, a row per model, picture and point, are
-    `pandas.read_parquet(frame.attrs["out"] + "/predictions.parquet")`.
+    `frame.attrs` holds what else there is: `finding` (the first sentence), `notes` (what else is to be known), `report`
+    and `out` (paths), `failures` ((name, reason) of each picture that could not be read). The predictions, a row per
+    model, picture and point, are `pandas.read_parquet(frame.attrs["out"] + "/predictions.parquet")`.
     """
     import pandas
 
@@ -21,6 +21,7 @@ def study(*arguments: Any, **options: Any) -> Any:
     frame = pandas.read_parquet(result.out / "summary.parquet")
     frame.attrs = {
         "finding": result.finding,
+        "notes": list(result.notes),
         "report": str(result.report),
         "out": str(result.out),
         "failures": list(result.failures),

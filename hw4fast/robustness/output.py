@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw4fast.files import write_json, write_text
+from hw4fast.inference.card import Card
 from hw4fast.record import now, processor, versions
 from hw4fast.robustness import findings
 from hw4fast.robustness.across import Across, across_models
@@ -89,12 +90,9 @@ class Outcome:
     @property
     def notes(self) -> tuple[str, ...]:
         """That a model was trained on pictures of the folder's name: on those its accuracy says little."""
-        folder = self.source.folder
-        trained = [
-            model.name
-            for model in self.models
-            if folder is not None and model.classifier.card.provenance.get("settings", {}).get("dataset") == folder.name
-        ]
+        if self.source.folder is None or self.source.held_out:
+            return ()
+        trained = [model.name for model in self.models if _trained_on(model.classifier.card) == self.source.name]
         return tuple(
             f"{name} was trained on a folder named '{self.source.name}': where it is this one, most of these pictures"
             " were learnt by heart, and what they show is too good; study pictures that it has never seen"
@@ -104,6 +102,12 @@ class Outcome:
     @property
     def predictions(self) -> int:
         return sum(measured.answers.size for measured in self.measured)
+
+
+def _trained_on(card: Card) -> object:
+    """The data set's name of a run of ours; None of other files, whose provenance may hold anything."""
+    settings = card.provenance.get("settings")
+    return settings.get("dataset") if isinstance(settings, dict) else None
 
 
 def write_files(folder: Path, outcome: Outcome) -> None:

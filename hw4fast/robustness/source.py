@@ -20,7 +20,7 @@ class Source:
     """names: one per picture; labels_for: a model's labels → int64 [n], its class index of each picture or NO_LABEL,
     raising UserError where they are none of its;
     read: picture number → uint8 [h, w, 1 or 3], raising UserError where it can't be read;
-    folder: that holds them, None for a data set.
+    folder: that was named, None for a data set; held_out: whether these are but the test pictures of that folder.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Source:
     labels_for: Callable[[Sequence[str]], np.ndarray]
     read: Callable[[int], np.ndarray]
     folder: Path | None = None
+    held_out: bool = False
 
     @property
     def identity(self) -> str:
@@ -54,16 +55,17 @@ def open_source(source: str | Path, labels: str | Path | None = None) -> Source:
         hint = f"did you mean {' or '.join(near)}?" if near else f"data sets: {', '.join(DATASETS)}"
         raise UsageError(f"'{source}' is neither a data set nor a folder of pictures; {hint}")
     folder = read_folder(_test_part(path))
-    named = path.resolve().name or "pictures"
     if str(labels) == "none":
-        return _folder(replace(folder, labels=None, class_names=None), named)
-    return _folder(folder if labels is None else relabelled(folder, Path(labels)), named)
+        return _folder(replace(folder, labels=None, class_names=None), path)
+    return _folder(folder if labels is None else relabelled(folder, Path(labels)), path)
 
 
 def _test_part(path: Path) -> Path:
     """Of a folder that is split as for `train`, into train, val and test, that with the test pictures."""
-    inside = {each.name for each in path.iterdir() if each.is_dir()} if path.is_dir() else set()
-    return path / "test" if inside == set(SPLITS) and not (path / LABELS_FILE).exists() else path
+    if not path.is_dir() or (path / LABELS_FILE).exists():
+        return path
+    inside = {each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith((".", "__"))}
+    return path / "test" if inside == set(SPLITS) else path
 
 
 def choose(n: int, limit: int | None, seed: int) -> np.ndarray:
@@ -132,16 +134,19 @@ def _pictures(name: str) -> Source:
     )
 
 
-def _folder(folder: Folder, name: str) -> Source:
+def _folder(folder: Folder, named: Path) -> Source:
+    """named: that which was asked for; the pictures may be a part of it."""
     from hw4fast.data.images import read_picture
 
+    name, held_out = named.resolve().name or "pictures", folder.path != named
     return Source(
         name=name,
-        what=f"the pictures in the folder {name}",
+        what=f"the {'test ' * held_out}pictures in the folder {name}",
         names=[folder.name(number) for number in range(len(folder.files))],
         labels_for=lambda models: _folder_labels(folder, models),
         read=lambda number: read_picture(folder.files[number]),
-        folder=folder.path,
+        folder=named,
+        held_out=held_out,
     )
 
 

@@ -80,6 +80,7 @@ class StudyResult:
             "models": [
                 {"model": m.model, "finding": m.finding, "rows": [row.to_json() for row in m.rows]} for m in self.models
             ],
+            "notes": list(self.notes),
             "failures": [{"image": name, "reason": reason} for name, reason in self.failures],
             "predictions": self.predictions,
             "reused": self.reused,

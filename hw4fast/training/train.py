@@ -151,7 +151,7 @@ def _check_data(settings: Settings, data: Dataset) -> None:
     if settings.patience and data.val is None:
         raise UsageError(
             f"patience goes by the cost on a validation split, and {data.name} has none: the test split must not decide"
-            " when to stop; leave --patience, and --backbone or --recipe finetune, which have one, out"
+            " when to stop; leave --patience, --backbone and --recipe finetune out"
         )
     if settings.model not in MODELS and data.preprocessing.channels != 3:
         raise UsageError(f"{settings.model} takes colour pictures; those of {data.name} are grey")

@@ -12,6 +12,7 @@ from hw4fast.data import DATASETS, load
 from hw4fast.data.pictures import Pictures
 from hw4fast.errors import UsageError, UserError
 from hw4fast.inference.classifier import Classifier
+from hw4fast.robustness import output
 from hw4fast.robustness.metrics import NO_LABEL
 from hw4fast.robustness.source import choose, match_labels, open_source
 from tests.conftest import write_linear_onnx
@@ -51,7 +52,10 @@ def test_a_data_set_of_pictures_is_read_from_its_files(tmp_path, monkeypatch):
 def test_of_a_folder_that_is_split_the_test_pictures_are_studied(tmp_path):
     for split in ("train", "val", "test"):
         put(tmp_path / split / "cat" / f"{split}.png")
-    assert open_source(tmp_path).names == ["cat/test.png"] and open_source(tmp_path).name == tmp_path.name
+    (tmp_path / ".cache").mkdir()
+    source = open_source(tmp_path)
+    assert source.names == ["cat/test.png"] and source.name == tmp_path.name
+    assert source.folder == tmp_path and source.held_out  # so that no study is written beside the parts
     assert open_source(tmp_path / "train").names == ["cat/train.png"]
     put(tmp_path / "dog" / "a.png")  # a class then, as the others
     assert len(open_source(tmp_path).names) == 4
@@ -183,6 +187,8 @@ def test_a_data_set_has_labels_of_its_own(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_the_model_was_trained_on_is_told(centroid_onnx, tmp_path, capsys):
     card = replace(Classifier(centroid_onnx).card, provenance={"settings": {"dataset": "few"}})
+    for other in ({"settings": "few"}, {"settings": ["dataset"]}, {"settings": None}, {"settings": {"dataset": {}}}):
+        assert output._trained_on(replace(card, provenance=other)) != "few"  # a stranger's file holds anything
     model = write_linear_onnx(tmp_path / "net.onnx", np.zeros((10, 784)), np.zeros(10), card.to_json_text())
     for name in ("few", "others"):
         (tmp_path / name).mkdir()
